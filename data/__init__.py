@@ -1,0 +1,1 @@
+"""Small tables that ship with vocabtransfer (word-alignment counts in `alignments/`)."""

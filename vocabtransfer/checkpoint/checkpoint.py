@@ -1,0 +1,157 @@
+"""An opened source: its configuration, its tensors on disk, its tokenizer. Nothing is loaded before it is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
+from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_json, read_weights
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.vocabulary import Kind, Vocabulary
+
+# Rows shorter than this share of the median were never trained: padding, reserved tokens, tokens no text contains.
+UNTRAINED_SHARE = 0.01
+BLOCK_ELEMENTS = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model folder that has been read and checked, but not loaded.
+
+    ``tensors`` has every tensor of the model by name; ``shards`` the files they lie in. ``config`` and
+    ``generation_config`` are what the JSON files say (the second is None when the folder has none).
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    generation_config: dict[str, Any] | None
+    tensors: Mapping[str, TensorInfo]
+    layout: VocabLayout
+    shards: tuple[Shard, ...]
+    sharded: bool
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The folder's tokenizer; `VocabTransferError` when it has tokens that the embedding table has no row for."""
+        tokenizer = load_tokenizer(self.path)
+        _check_tokenizer_fits(tokenizer, self.layout.rows, self.name)
+        return tokenizer
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's vocabulary, no longer than the table."""
+        vocabulary = Vocabulary.from_tokenizer(self.tokenizer)
+        return vocabulary if len(vocabulary) <= self.layout.rows else _cut(vocabulary, self.layout.rows)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a tensor in its storage dtype, memory-mapped: only what is touched is read."""
+        return load_tensor(self._info(name))
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Read rows ``start`` to ``stop`` of a tensor: shape (stop - start, ...), storage dtype."""
+        return load_rows(self._info(name), start, stop)
+
+    def input_table(self) -> torch.Tensor:
+        """The input embedding table, (rows, hidden), storage dtype."""
+        return self.read(self.layout.input_name)
+
+    def output_table(self) -> torch.Tensor:
+        """The output table, (rows, hidden), storage dtype; the input table when the model is tied or has no head."""
+        return self.read(self.layout.output_name or self.layout.input_name)
+
+    def output_bias(self) -> torch.Tensor | None:
+        """The head's bias, (rows,), storage dtype, or None."""
+        name = self.layout.bias_name
+        return self.read(name).reshape(-1) if name else None
+
+    def trained_rows(self) -> NDArray[np.bool_]:
+        """Tell which rows were trained, shape (rows,).
+
+        False for rows without a token (padding past the tokenizer, holes) and for rows whose norm is next to nothing
+        or not a number, in either table.
+        """
+        return self._trained_rows.copy()
+
+    @cached_property
+    def _trained_rows(self) -> NDArray[np.bool_]:
+        trained = np.zeros(self.layout.rows, dtype=np.bool_)
+        trained[: len(self.vocabulary)] = self.vocabulary.kinds != Kind.HOLE
+        for name in {self.layout.input_name, self.layout.output_name} - {None}:
+            assert name is not None
+            norms = self._row_norms(name)
+            usable = np.isfinite(norms)
+            candidates = norms[trained & usable]
+            floor = UNTRAINED_SHARE * np.median(candidates) if len(candidates) else 0.0
+            trained &= usable & (norms > floor)
+        return trained
+
+    def _row_norms(self, name: str) -> NDArray[np.float32]:
+        rows, width = self._info(name).shape
+        block = max(1, BLOCK_ELEMENTS // width)
+        norms = np.empty(rows, dtype=np.float32)
+        for start in range(0, rows, block):
+            stop = min(start + block, rows)
+            norms[start:stop] = self.read_rows(name, start, stop).float().norm(dim=1).numpy()
+        return norms
+
+    def _info(self, name: str) -> TensorInfo:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise VocabTransferError(f"{self.name} has no tensor named {name!r}.") from None
+
+
+def read_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """Open a model folder with safetensors weights; ``name`` is what reports call it.
+
+    Raises `VocabTransferError` for everything that `read_weights` and `find_layout` refuse, and when config.json is
+    missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise VocabTransferError(f"{folder} has no config.json, so it is not a model folder.")
+    config = read_json(folder / "config.json")
+    generation = folder / "generation_config.json"
+    weights = read_weights(folder)
+    return Checkpoint(
+        path=folder,
+        name=name,
+        config=config,
+        generation_config=read_json(generation) if generation.is_file() else None,
+        tensors=weights.tensors,
+        layout=find_layout(config, weights.tensors),
+        shards=weights.shards,
+        sharded=weights.sharded,
+    )
+
+
+def _check_tokenizer_fits(tokenizer: PreTrainedTokenizerFast, rows: int, name: str) -> None:
+    """Refuse tokens without a row, except added specials without a role (Gemma 3's text models have one)."""
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    roles = {value for value in tokenizer.special_tokens_map.values() if isinstance(value, str)}
+    refused = sorted(beyond.keys() - (specials - roles), key=lambda token: (beyond[token], token))
+    if refused:
+        raise VocabTransferError(
+            f"the tokenizer of {name} does not fit: {refused[0]!r} has id {beyond[refused[0]]}, but the embedding "
+            f"table has {rows} rows."
+        )
+
+
+def _cut(vocabulary: Vocabulary, rows: int) -> Vocabulary:
+    return Vocabulary(
+        scheme=vocabulary.scheme,
+        strings=vocabulary.strings[:rows],
+        token_bytes=vocabulary.token_bytes[:rows],
+        kinds=vocabulary.kinds[:rows],
+        word_initial=vocabulary.word_initial[:rows],
+        roles={role: i for role, i in vocabulary.roles.items() if i < rows},
+    )

@@ -1,0 +1,206 @@
+"""What writing a checkpoint would do to each file, and how many bytes that takes: known before anything is written."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from vocabtransfer.checkpoint.checkpoint import Checkpoint
+from vocabtransfer.checkpoint.copying import can_link
+from vocabtransfer.checkpoint.layout import VocabTensor
+from vocabtransfer.checkpoint.staging import settled
+from vocabtransfer.checkpoint.tensors import INDEX_NAME, SINGLE_NAME, Shard, TensorInfo, build_header, read_json
+from vocabtransfer.errors import UsageError, VocabTransferError
+
+Action = Literal["rewrite", "link", "copy"]
+Link = Literal["hard", "copy"]
+
+# Kept beside the weights: licences, and what processors and sentence-transformers read. All else of the folder speaks
+# of the old vocabulary, is another format of the same weights, or is the old model's description.
+KEPT_FILES = re.compile(
+    r"(licen[cs]e|notice|copying|use_policy|legal)[^/]*"
+    r"|(preprocessor|processor|image_processor|video_preprocessor|feature_extractor)_config\.json"
+    r"|modules\.json|config_sentence_transformers\.json|sentence_[a-z]+_config\.json"
+    r"|(quantize|quantization)_config\.json",
+    re.IGNORECASE,
+)
+# Room for tokenizer and settings, which are not made yet when the plan is: generous, and small beside the tables.
+BYTES_PER_TOKEN = 256
+SETTINGS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of the result: its name there, where it comes from, what happens to it, and its size in bytes."""
+
+    name: str
+    source: Path
+    action: Action
+    bytes: int
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """Everything that `write_checkpoint` would do.
+
+    ``rows`` includes ``padded_rows``. ``bytes_needed`` is what must be free on the target's disk: rewritten and copied
+    files exactly, plus room for tokenizer, settings and extra files. ``left_out`` names files of the source that the
+    result will not have. ``bytes_least`` is the size of the new tables alone: no way of writing could do with less.
+    """
+
+    target: Path
+    rows: int
+    padded_rows: int
+    files: tuple[PlannedFile, ...]
+    bytes_written: int
+    bytes_linked: int
+    bytes_least: int
+    bytes_needed: int
+    bytes_free: int
+    left_out: tuple[str, ...]
+
+
+def plan_checkpoint(
+    source: Checkpoint,
+    target: Path,
+    *,
+    vocabulary_size: int,
+    link: Link = "hard",
+    pad_to_multiple_of: int = 1,
+    extra_bytes: int = 0,
+) -> WritePlan:
+    """Say what `write_checkpoint` would do for a vocabulary of this size, without writing anything.
+
+    Raises `UsageError` for a padding multiple below one or an empty vocabulary, and `VocabTransferError` for a target
+    inside the source or around it.
+    """
+    if pad_to_multiple_of < 1:
+        raise UsageError(f"the vocabulary cannot be padded to a multiple of {pad_to_multiple_of}: give 1 or more.")
+    if vocabulary_size < 1:
+        raise UsageError("the new vocabulary is empty.")
+    target = settled(target)
+    _refuse_overlap(source.path, target)
+    rows = -(-vocabulary_size // pad_to_multiple_of) * pad_to_multiple_of
+    disk = _existing_parent(target)
+    files = [*_plan_shards(source, rows, link, disk), *_plan_extras(source, link, disk)]
+    written = sum(file.bytes for file in files if file.action != "link")
+    kept = {file.name for file in files} | {shard.file.name for shard in source.shards}
+    return WritePlan(
+        target=target,
+        rows=rows,
+        padded_rows=rows - vocabulary_size,
+        files=tuple(files),
+        bytes_written=written,
+        bytes_linked=sum(file.bytes for file in files if file.action == "link"),
+        bytes_least=sum(new_table_bytes(source, rows)),
+        bytes_needed=written + vocabulary_size * BYTES_PER_TOKEN + SETTINGS_BYTES + extra_bytes,
+        bytes_free=shutil.disk_usage(disk).free,
+        left_out=tuple(sorted(_top_files(source.path) - kept - {"config.json", "generation_config.json", INDEX_NAME})),
+    )
+
+
+def check_space(plan: WritePlan) -> None:
+    """Raise `VocabTransferError` with both figures when the target's disk has no room for the plan."""
+    if plan.bytes_needed > plan.bytes_free:
+        raise VocabTransferError(
+            f"{plan.target} needs {plan.bytes_needed / 1e9:.2f} GB, but its disk has {plan.bytes_free / 1e9:.2f} GB "
+            "free: make room, or choose another disk."
+        )
+
+
+def new_shape(info: TensorInfo, tensor: VocabTensor, rows: int) -> tuple[int, ...]:
+    """Return the shape that a vocabulary-shaped tensor has with ``rows`` rows."""
+    return (*info.shape[: tensor.axis], rows, *info.shape[tensor.axis + 1 :])
+
+
+def new_table_bytes(source: Checkpoint, rows: int) -> Iterator[int]:
+    """Yield the size of every vocabulary-shaped tensor with ``rows`` rows."""
+    for tensor in source.layout.tensors:
+        info = source.tensors[tensor.name]
+        yield info.nbytes // info.shape[tensor.axis] * rows
+
+
+def is_touched(source: Checkpoint, shard: Shard) -> bool:
+    """Tell whether a shard holds a vocabulary-shaped tensor, be it one that the index no longer points to."""
+    names = {tensor.name for tensor in source.layout.tensors}
+    return any(info.name in names for info in shard.tensors)
+
+
+def shard_entries(source: Checkpoint, shard: Shard, rows: int) -> list[tuple[str, str, tuple[int, ...]]]:
+    """List name, dtype and new shape of the tensors that a rewritten shard holds, without stale duplicates."""
+    vocabulary = {tensor.name: tensor for tensor in source.layout.tensors}
+    entries = []
+    for info in shard.tensors:
+        if info.name not in vocabulary:
+            entries.append((info.name, info.dtype, info.shape))
+        elif source.tensors[info.name].file == shard.file:
+            entries.append((info.name, info.dtype, new_shape(info, vocabulary[info.name], rows)))
+    return entries
+
+
+def shard_metadata(shard: Shard) -> Mapping[str, str]:
+    """Return the strings for a rewritten shard's header: as they were, with the format that loaders insist on."""
+    return {"format": "pt", **shard.metadata}
+
+
+def _plan_shards(source: Checkpoint, rows: int, link: Link, disk: Path) -> Iterator[PlannedFile]:
+    for shard in source.shards:
+        name = shard.file.name if source.sharded else SINGLE_NAME
+        if is_touched(source, shard):
+            head, lengths = build_header(shard_entries(source, shard, rows), shard_metadata(shard))
+            yield PlannedFile(name, shard.file, "rewrite", len(head) + sum(length for _, length in lengths))
+        else:
+            yield _plan_kept(name, shard.file, link, disk)
+
+
+def _plan_extras(source: Checkpoint, link: Link, disk: Path) -> Iterator[PlannedFile]:
+    names = {name for name in _top_files(source.path) if KEPT_FILES.fullmatch(name)}
+    if "auto_map" in source.config:
+        names |= {name for name in _top_files(source.path) if name.endswith(".py")}
+    for folder in _module_folders(source.path):
+        names |= {path.relative_to(source.path).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(names):
+        yield _plan_kept(name, source.path / name, link, disk)
+
+
+def _plan_kept(name: str, file: Path, link: Link, disk: Path) -> PlannedFile:
+    # Small files are copied: an editor that saves in place must not reach into the source.
+    linked = link == "hard" and name.endswith(".safetensors") and can_link(file, disk)
+    return PlannedFile(name, file, "link" if linked else "copy", file.stat().st_size)
+
+
+def _module_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders of sentence-transformers modules (pooling, dense ...) that modules.json lists."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return
+    for path in _module_paths(listing):
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise VocabTransferError(f"{listing} points outside its folder: {path!r}.")
+        if pure.parts and (folder / pure).is_dir():
+            yield folder / pure
+
+
+def _module_paths(listing: Path) -> list[str]:
+    modules = read_json(listing, kind=list)
+    return [module["path"] for module in modules if isinstance(module, dict) and isinstance(module.get("path"), str)]
+
+
+def _top_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def _refuse_overlap(source: Path, target: Path) -> None:
+    source, target = source.resolve(), target.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise VocabTransferError(f"{target} and the source {source} overlap: choose a place outside the source.")
+
+
+def _existing_parent(target: Path) -> Path:
+    parent = target.parent
+    while not parent.exists():
+        parent = parent.parent
+    return parent

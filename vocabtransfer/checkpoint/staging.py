@@ -1,0 +1,211 @@
+"""Folders that appear whole or not at all.
+
+A folder is filled beside its place, as ``.NAME.partial-PID``, and renamed when it is complete and on disk. A process
+that dies leaves its partial folder behind; the next one to write the same target removes it. Replacing a folder is one
+step where the kernel can exchange two names (Linux); elsewhere the old folder is first renamed to
+``.NAME.previous-PID`` and, should the process die between the two renames, put back by the next run.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from vocabtransfer.checkpoint.manifest import refuse_foreign_files
+from vocabtransfer.errors import VocabTransferError
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def settled(target: Path) -> Path:
+    """Return the absolute place that a path means; a link as its last part is not followed."""
+    if target.name in ("", ".."):
+        target = target.resolve()
+    return target.parent.resolve() / target.name
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a place that a folder cannot be written to without losing something the user has.
+
+    An empty folder is fine. With ``overwrite``, a folder is replaced only when every file in it is one that this
+    library wrote and nobody changed since. Raises `VocabTransferError`.
+    """
+    if target.is_symlink():
+        raise VocabTransferError(f"{target} is a symbolic link: give the folder itself.")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise VocabTransferError(f"{target} is a file: choose another place for the folder.")
+    if any(target.iterdir()):
+        if not overwrite:
+            raise VocabTransferError(f"{target} exists already: choose another place, or allow it to be overwritten.")
+        refuse_foreign_files(target)
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes ``target`` when the block ends well and is removed when it does not.
+
+    Before that, everything in it is flushed to disk, so that a crash of the machine leaves the old state or the new.
+    Raises `VocabTransferError` for a target that `check_target` refuses, and for what the disk refuses.
+    """
+    target = settled(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _recover(target)
+        check_target(target, overwrite)
+        staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        staging.mkdir()
+    except FileExistsError:
+        raise VocabTransferError(f"{target} is being written by another part of this process: wait for it.") from None
+    except OSError as problem:
+        raise _cannot_write(target, problem) from None
+    with _held(staging):
+        try:
+            yield staging
+            _flush(staging)
+            _publish(staging, target, overwrite)
+        except OSError as problem:
+            raise _cannot_write(target, problem) from problem
+        finally:
+            # After an exchange this is the old folder; after an error or Ctrl-C the unfinished one.
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, target: Path, overwrite: bool) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        check_target(target, overwrite)
+        if not _exchange(staging, target):
+            _swap_by_two_renames(staging, target)
+    else:
+        if os.name == "nt" and target.is_dir():
+            target.rmdir()
+        staging.rename(target)
+    _flush_folder(target.parent)
+
+
+def _swap_by_two_renames(staging: Path, target: Path) -> None:
+    previous = target.with_name(f".{target.name}.previous-{os.getpid()}")
+    try:
+        target.rename(previous)
+        staging.rename(target)
+    finally:
+        if not target.exists():
+            previous.rename(target)
+        elif previous.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; False where the system cannot (renameat2 is Linux's)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def _recover(target: Path) -> None:
+    """Clear up after processes that died while writing this target: put back what they moved, remove what they made."""
+    for kind in ("previous", "partial"):
+        for left in sorted(target.parent.glob(f".{_escaped(target.name)}.{kind}-*")):
+            match = re.fullmatch(rf"\.{re.escape(target.name)}\.{kind}-(\d+)", left.name)
+            if match is None or left.is_symlink() or not left.is_dir() or not _abandoned(left, int(match[1])):
+                continue
+            if kind == "previous" and not target.exists():
+                left.rename(target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _abandoned(folder: Path, pid: int) -> bool:
+    """Tell whether the writer of a folder is gone: no such process here, and nobody holds the folder's lock.
+
+    The lock also speaks for writers in other containers, whose process numbers mean nothing here.
+    """
+    if pid != os.getpid() and _is_running(pid):
+        return False
+    try:
+        with _held(folder, only_if_free=True):
+            return True
+    except BlockingIOError:
+        return False
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # Windows has no harmless way to ask; a folder left behind is the smaller evil.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _held(folder: Path, only_if_free: bool = False) -> Iterator[None]:
+    """Hold an advisory lock on a folder where the system has them; BlockingIOError if another process does."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if only_if_free:
+                raise
+        except OSError:
+            pass  # Some network file systems have no locks on folders; the process number has to do.
+        yield
+    finally:
+        os.close(handle)
+
+
+def _flush(folder: Path) -> None:
+    """Flush the folder's files and names to disk; a linked file's content is on disk already."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            if path.stat().st_nlink == 1:
+                with path.open("rb+" if os.name == "nt" else "rb") as stream:
+                    os.fsync(stream.fileno())
+        else:
+            _flush_folder(path)
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(target: Path, problem: OSError) -> VocabTransferError:
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VocabTransferError(f"{target} could not be written: the disk is full; nothing was left behind.")
+    return VocabTransferError(f"{target} could not be written: {problem.strerror or problem}.")

@@ -1,0 +1,9 @@
+"""The one family of exceptions a user sees: each message is a sentence that says what is wrong and what to do."""
+
+
+class VocabTransferError(Exception):
+    """The work cannot be done: bad input, missing file, no room on disk. The command line prints it and exits 1."""
+
+
+class UsageError(VocabTransferError):
+    """The request itself makes no sense: unknown language, unknown method, options that exclude each other. Exit 2."""

@@ -1,0 +1,65 @@
+"""One progress display for all long work. Library calls are silent unless a caller asks for the display."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
+
+_display: ContextVar[Progress | None] = ContextVar("vocabtransfer_progress", default=None)
+
+
+@contextlib.contextmanager
+def show_progress(enabled: bool = True) -> Iterator[None]:
+    """Show progress bars on standard error for all work done inside the ``with`` block."""
+    if not enabled or _display.get() is not None:
+        yield
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        token = _display.set(display)
+        try:
+            yield
+        finally:
+            _display.reset(token)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield ``items`` unchanged while a bar counts them (no bar outside `show_progress`)."""
+    display = _display.get()
+    if display is None:
+        yield from items
+        return
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    task = display.add_task(description, total=total)
+    try:
+        for item in items:
+            yield item
+            display.advance(task)
+    finally:
+        display.remove_task(task)
+
+
+@contextlib.contextmanager
+def step(description: str) -> Iterator[None]:
+    """Show a spinner with a description while the block runs (nothing outside `show_progress`)."""
+    display = _display.get()
+    if display is None:
+        yield
+        return
+    task = display.add_task(description, total=None)
+    try:
+        yield
+    finally:
+        display.remove_task(task)
