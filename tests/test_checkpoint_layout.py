@@ -41,7 +41,12 @@ def test_tied_head_with_other_values(tmp_path: Path) -> None:
     tensors = {"model.embed_tokens.weight": TABLE, "lm_head.weight": TABLE + 1}
     assert "their values differ" in refusal(tmp_path, {**LLAMA, "tie_word_embeddings": True}, tensors)
     # In the T5 family the config always says tied, and the values decide (as transformers 5 has it).
-    t5 = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "vocab_size": V, "tie_word_embeddings": True}
+    t5 = {
+        "model_type": "t5",
+        "architectures": ["T5ForConditionalGeneration"],
+        "vocab_size": V,
+        "tie_word_embeddings": True,
+    }
     found = layout(tmp_path, t5, {"shared.weight": TABLE, "lm_head.weight": TABLE + 1})
     assert not found.tied and (found.input_name, found.output_name) == ("shared.weight", "lm_head.weight")
 
@@ -108,7 +113,9 @@ def test_nested_text_config_and_its_defaults(tmp_path: Path) -> None:
 
 
 def test_config_and_table_disagree(tmp_path: Path) -> None:
-    message = refusal(tmp_path, {**LLAMA, "vocab_size": 7, "tie_word_embeddings": True}, {"model.embed_tokens.weight": TABLE})
+    message = refusal(
+        tmp_path, {**LLAMA, "vocab_size": 7, "tie_word_embeddings": True}, {"model.embed_tokens.weight": TABLE}
+    )
     assert "vocab_size 7" in message and "'model.embed_tokens.weight' has 101 rows" in message
 
 
@@ -120,7 +127,9 @@ def test_unknown_model_type_is_read_from_its_tensors(tmp_path: Path) -> None:
 
 
 def test_no_table(tmp_path: Path) -> None:
-    assert "no embedding table" in refusal(tmp_path, {**LLAMA, "tie_word_embeddings": True}, {"model.norm.weight": TABLE})
+    assert "no embedding table" in refusal(
+        tmp_path, {**LLAMA, "tie_word_embeddings": True}, {"model.norm.weight": TABLE}
+    )
 
 
 EXTRA = {
@@ -137,7 +146,9 @@ EXTRA = {
 @pytest.mark.parametrize("name", EXTRA)
 def test_refused_by_name(name: str, tmp_path: Path) -> None:
     tensor, values, message = EXTRA[name]
-    text = refusal(tmp_path, {**LLAMA, "tie_word_embeddings": True}, {"model.embed_tokens.weight": TABLE, tensor: values})
+    text = refusal(
+        tmp_path, {**LLAMA, "tie_word_embeddings": True}, {"model.embed_tokens.weight": TABLE, tensor: values}
+    )
     assert repr(tensor) in text and message in text
 
 

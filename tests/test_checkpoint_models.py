@@ -60,7 +60,9 @@ CASES = {
         {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 24},
         *(True, {"model.decoder.embed_tokens.weight"}),
     ),
-    "bloom": Case(LM, "bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, True, {"transformer.word_embeddings.weight"}),
+    "bloom": Case(
+        LM, "bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, True, {"transformer.word_embeddings.weight"}
+    ),
     "gemma3": Case(
         *(LM, "gemma3_text", {**SMALL, "head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 30.0}, True),
         {"model.embed_tokens.weight"},
@@ -109,7 +111,9 @@ CASES = {
         True,
         {"model.shared.weight", "final_logits_bias"},
     ),
-    "mamba": Case(LM, "mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, True, {"backbone.embeddings.weight"}),
+    "mamba": Case(
+        LM, "mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, True, {"backbone.embeddings.weight"}
+    ),
 }
 
 
@@ -117,7 +121,9 @@ def build(case: Case, folder: Path) -> tuple[transformers.PreTrainedModel, PreTr
     torch.manual_seed(0)
     tokenizer = toy_tokenizer(WORDS, roles=case.roles)
     ids = {key: tokenizer.convert_tokens_to_ids(ROLES[key.removesuffix("_id")]) for key in IDS}
-    config = AutoConfig.for_model(case.model_type, vocab_size=len(tokenizer) + case.extra_rows, **{**ids, **case.settings})
+    config = AutoConfig.for_model(
+        case.model_type, vocab_size=len(tokenizer) + case.extra_rows, **{**ids, **case.settings}
+    )
     model = getattr(transformers, case.auto).from_config(config).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -204,9 +210,16 @@ def test_ids_follow_their_tokens(name: str, tmp_path: Path) -> None:
 
 
 def test_multimodal_gemma3_changes_its_text_part_only(tmp_path: Path) -> None:
-    roles = {**ROLES, "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    roles = {
+        **ROLES,
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
     tokenizer = toy_tokenizer(WORDS, roles={k: v for k, v in roles.items() if k in ROLES})
-    tokenizer.add_special_tokens({"extra_special_tokens": [roles["boi_token"], roles["eoi_token"], roles["image_token"]]})
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [roles["boi_token"], roles["eoi_token"], roles["image_token"]]}
+    )
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in roles.items()}
     torch.manual_seed(0)
     text = {**SMALL, "head_dim": 8, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}

@@ -52,8 +52,20 @@ def test_accelerators(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["%d files", "Saved %(name)s", "%1$s of %2$s", "Open {file}", "{count, plural, one {a} other {b}}", "$1 pages"]
-    + ["Use ${HOME}", "@PACKAGE@ version", "[[link]] text", "100%% sure", "%1 of %2", "a\\nb"],
+    (
+        "%d files",
+        "Saved %(name)s",
+        "%1$s of %2$s",
+        "Open {file}",
+        "{count, plural, one {a} other {b}}",
+        "$1 pages",
+        "Use ${HOME}",
+        "@PACKAGE@ version",
+        "[[link]] text",
+        "100%% sure",
+        "%1 of %2",
+        "a\\nb",
+    ),
 )
 def test_messages_with_holes_are_dropped(message: str) -> None:
     assert clean_pair(message, "татарча сүзләр", "Cyrl") is None
@@ -66,8 +78,8 @@ def test_messages_with_holes_are_dropped(message: str) -> None:
         ("_Open  file", "Файлны\u00a0ачу", "Cyrl", ("Open file", "Файлны ачу")),
         ("Press <b>Save</b>", "<b>Саклау</b> басыгыз", "Cyrl", ("Press Save", "Саклау басыгыз")),
         ("Caf\u00e9 name", "Cafe\u0301naam", "Latn", ("Café name", "Cafénaam")),
-        ("New house", "Nieuw hu\u0133s", "Latn", ("New house", "Nieuw huijs")),
-        ("Go", "Башкарырга кирәк", "Cyrl", ("Go", "Башкарырга кирәк")),
+        ("New list", "Nieuwe l\u0133st", "Latn", ("New list", "Nieuwe lijst")),
+        ("Go", "Башкарырга", "Cyrl", ("Go", "Башкарырга")),
         ("The file could not be opened", "无法打开该文件", "Hans", ("The file could not be opened", "无法打开该文件")),
     ],
 )
@@ -337,9 +349,8 @@ def test_a_corpus_with_its_provenance(django_wheel: Callable[[polib.POFile], Non
     django_wheel(entries)
     report = fetch_parallel("tatar", tmp_path / "out", ["django"])
     assert report.path == tmp_path / "out/en-tt.tsv.xz"
-    assert lzma.open(report.path, "rt", encoding="utf-8").read() == (
-        "django\tOpen file\tФайлны ачу\ndjango\tBook\tКитап\n"
-    )
+    text = lzma.decompress(report.path.read_bytes()).decode()
+    assert text == "django\tOpen file\tФайлны ачу\ndjango\tBook\tКитап\n"
     (part,) = report.parts
     assert (part.pairs, part.english_words, part.target_words, part.packages) == (2, 3, 3, ("PyPI django 5.2.8",))
     told = (tmp_path / "out/en-tt.SOURCES").read_text(encoding="utf-8")

@@ -85,7 +85,7 @@ def _by_tag(words: str) -> langcodes.Language | None:
         found = langcodes.Language.get(words)
     except (LanguageTagError, LookupError):
         return None
-    return found if found.is_valid() else None
+    return found if found.is_valid() and re.fullmatch("[a-z]{2,3}", found.language or "") else None
 
 
 def _by_name(name: str) -> langcodes.Language | None:

@@ -200,8 +200,8 @@ class TokenMap:
     def blend(self, other: TokenMap, share: NDArray[np.floating[Any]] | float) -> TokenMap:
         """Return ``share * self + (1 - share) * other``, row by row.
 
-        Rows that only one of the two maps has are taken from it whole. The rule and evidence of a blended row are this
-        map's wherever its share is positive.
+        Rows that only one of the two maps has are taken from it whole. A blended row carries the rule of the larger
+        share (this map's when equal) and this map's evidence.
 
         Args:
             other: a map of the same shape.
@@ -212,7 +212,7 @@ class TokenMap:
         share_here = np.where(self.filled, np.where(other.filled, wanted, 1), 0).astype(np.float32)
         weights = sparse.diags_array(share_here).tocsr() @ mine + sparse.diags_array(1 - share_here).tocsr() @ theirs
         rule_names, translate = _merge_names(self.rule_names, other.rule_names)
-        from_here = share_here > 0
+        from_here = share_here >= 0.5
         return replace(
             self,
             weights=_canonical(weights),
@@ -220,7 +220,7 @@ class TokenMap:
             group_names=names,
             rule=np.where(from_here, self.rule, translate[other.rule]).astype(np.uint8),
             rule_names=rule_names,
-            evidence=np.where(from_here, self.evidence, other.evidence).astype(np.float32),
+            evidence=np.where(self.filled, self.evidence, other.evidence).astype(np.float32),
         )
 
     def compose(self, inner: TokenMap) -> TokenMap:

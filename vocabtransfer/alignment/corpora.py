@@ -74,12 +74,13 @@ class ParallelCorpus:
         check = SideCheck(self._source, self._target)
         names = ", ".join(str(path) for part in self._parts for path in part)
         pairs = self._usable(statistics, check)
-        # The verdict on the sides falls before the first pair is handed out, so no work is done on a wrong corpus.
+        # The first verdict falls before a pair is handed out, so that hardly any work is done on a wrong corpus.
         first = list(islice(pairs, _CHECKED_PAIRS))
         check.judge(names)
         for pair in chain(first, pairs):
             statistics.pairs += 1
             yield pair
+        check.judge(names)
         if not statistics.pairs:
             raise VocabTransferError(f"{names}: there is no usable sentence pair ({statistics.summary()}).")
 

@@ -20,7 +20,7 @@ _MIXED_SCRIPTS = {
 }
 # Frequent in English and no words of the other large languages in Latin script.
 _ENGLISH = regex.compile(r"\b(?:the|and|with|this|that|from|which|your|been|should)\b", regex.IGNORECASE)
-_LETTERS = regex.compile(r"\p{L}{2,}")
+_LETTERS = regex.compile(r"\p{L}{2,}+")
 
 # A name or a command stays as it is in every language; three words in a row in another script are a missing translation.
 _MIN_FOREIGN_WORDS = 3
@@ -46,11 +46,12 @@ class SideCheck:
             self._english[0] += _ENGLISH.search(source) is not None
             self._english[1] += _ENGLISH.search(target) is not None
         pattern = self._patterns[1]
-        if pattern is None or pattern.search(target) or len(_LETTERS.findall(target)) < _MIN_FOREIGN_WORDS:
+        if pattern is None or pattern.search(target):
             return True
-        self._foreign += 1
-        self._swapped += not self._same_script and pattern.search(source) is not None
-        return False
+        words = len(_LETTERS.findall(target))
+        self._foreign += words > 0
+        self._swapped += words > 0 and not self._same_script and pattern.search(source) is not None
+        return words < _MIN_FOREIGN_WORDS
 
     def judge(self, names: str) -> None:
         """Raise `VocabTransferError` when the pairs seen so far show swapped sides or a target in another language."""

@@ -137,12 +137,14 @@ def finished_tokenizer(
     *,
     notes: Sequence[str],
     unknown: str | None,
+    same_kind: bool,
 ) -> PreTrainedTokenizerFast:
     """Build the tokenizer from a ``document`` whose model holds the leading specials and the ordinary vocabulary.
 
     Adds the special tokens with their flags (the trailing ones get the ids after the model's vocabulary), renumbers the
     post-processor and copies roles, chat template and settings of ``like``. ``unknown`` is the unknown token where the
-    model has one: it takes that role if the source left it empty.
+    model has one: it takes that role if the source left it empty. ``same_kind`` is False when the source was of another
+    kind: then decoding no longer "cleans up" spaces, which is for WordPiece alone and would damage other text.
     """
     ids = {text: index for index, text in enumerate(vocabulary_strings(document))}
     for special in specials.trailing:
@@ -158,6 +160,8 @@ def finished_tokenizer(
     document["post_processor"] = renumbered_post_processor(document["post_processor"], ids)
     backend = Tokenizer.from_str(json.dumps(document, ensure_ascii=False))
     settings = _settings(like, specials.contents, notes)
+    if not same_kind:
+        settings["clean_up_tokenization_spaces"] = document["model"]["type"] == "WordPiece"
     if unknown is not None:
         settings.setdefault("unk_token", unknown)
     return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
@@ -195,20 +199,24 @@ def training_notes(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
 # --- digits ---------------------------------------------------------------------------------------------------------
 
 
+_PROBE = "1234567"
+
+
 def digit_group(document: Mapping[str, Any]) -> int | None:
     """Return how many digits the source puts into one token at most (1, 3 ...), None where there is no limit."""
-    probe = "1234567"
-    longest = max(len(piece) for piece in _pre_tokenized(document, probe) or [probe])
-    if longest < len(probe):
+    longest = longest_digit_stretch(document)
+    if longest < len(_PROBE):
         return longest
     grouped = any(re.fullmatch(r"▁?[0-9]{2,}", text) for text in vocabulary_strings(document))
     return None if grouped else 1
 
 
-def _pre_tokenized(document: Mapping[str, Any], text: str) -> list[str]:
+def longest_digit_stretch(document: Mapping[str, Any]) -> int:
+    """Return how many of seven digits the pre-tokenizer leaves together."""
     if document["pre_tokenizer"] is None:
-        return [text]
-    return [piece for piece, _ in bare_tokenizer(document).pre_tokenizer.pre_tokenize_str(text)]
+        return len(_PROBE)
+    pieces: list[str] = [piece for piece, _ in bare_tokenizer(document).pre_tokenizer.pre_tokenize_str(_PROBE)]
+    return max(sum(character.isdigit() for character in piece) for piece in pieces)
 
 
 def adds_boundary(document: Mapping[str, Any]) -> bool:

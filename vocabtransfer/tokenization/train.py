@@ -23,7 +23,8 @@ from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train_bpe import train_byte_level, train_sentencepiece
 from vocabtransfer.tokenization.train_corpus import Corpus
 from vocabtransfer.tokenization.train_kinds import ALGORITHMS, Algorithm, Plan, kind_of, switched, with_unknown_token
-from vocabtransfer.tokenization.train_unigram import train_unigram, train_wordpiece
+from vocabtransfer.tokenization.train_unigram import train_unigram
+from vocabtransfer.tokenization.train_wordpiece import train_wordpiece
 
 __all__ = ["ALGORITHMS", "Algorithm", "train_tokenizer", "training_notes"]
 
@@ -91,7 +92,8 @@ def train_tokenizer(
     if size < vocab_size:
         notes.append(f"The corpus supports {size:,} of the {vocab_size:,} entries asked for.")
     document = {**plan.document, "model": model}
-    return finished_tokenizer(like, document, plan.specials, notes=notes, unknown=plan.unknown)
+    same = kind == kind_of(source)
+    return finished_tokenizer(like, document, plan.specials, notes=notes, unknown=plan.unknown, same_kind=same)
 
 
 _TRAINERS: dict[Algorithm, Callable[[Corpus, Plan], dict[str, Any]]] = {

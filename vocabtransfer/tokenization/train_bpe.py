@@ -8,7 +8,13 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, trainers
 
-from vocabtransfer.tokenization.carry import BYTE_TOKENS, adds_boundary, bare_tokenizer, vocabulary_strings
+from vocabtransfer.tokenization.carry import (
+    BYTE_TOKENS,
+    adds_boundary,
+    bare_tokenizer,
+    longest_digit_stretch,
+    vocabulary_strings,
+)
 from vocabtransfer.tokenization.train_corpus import (
     Corpus,
     alphabet,
@@ -83,19 +89,34 @@ def train_byte_level(corpus: Corpus, plan: Plan) -> dict[str, Any]:
     """
     byte_characters = set(byte_alphabet().values())
     in_order = [text for text in vocabulary_strings(plan.lender) if text in byte_characters]
+    training = _with_digits_apart(plan)
     letters = sorted(byte_characters)
     table = _table(plan, list(dict.fromkeys([*in_order, *letters])), "256 bytes")
     wanted = plan.size - len(table)
     if corpus.words is None:
-        merges = _learn(bare_tokenizer(plan.document), corpus.batches(), letters, wanted, MAX_BYTES)
+        merges = _learn(bare_tokenizer(training), corpus.batches(), letters, wanted, MAX_BYTES)
     else:
-        merges = learn_merges(corpus.pretokens(plan.document, space=" "), letters, wanted, MAX_BYTES, corpus.once)
+        merges = learn_merges(corpus.pretokens(training, space=" "), letters, wanted, MAX_BYTES, corpus.once)
     lent = _lent_byte_level(plan)
     # Learnt merges keep their ranks; what the source lends comes after them and so changes no learnt word.
     table.add(merges, plan.size - min(lent.new_strings(table), wanted // 2))
     lent.add_to(table, plan.size)
     table.add(merges, plan.size)
     return _bpe_model(plan, table)
+
+
+def _with_digits_apart(plan: Plan) -> Mapping[str, Any]:
+    """Return the document to train with: one that sets digits apart where the source has them single without saying so.
+
+    A vocabulary without a token of two digits needs no rule in its pre-tokenizer, but a new one would learn "2024".
+    """
+    if plan.digits != 1 or longest_digit_stretch(plan.document) == 1:
+        return plan.document
+    source = plan.document["pre_tokenizer"]
+    if source["type"] == "ByteLevel":
+        source = {**source, "add_prefix_space": False}  # or every digit would get its own space
+    digits = {"type": "Digits", "individual_digits": True}
+    return {**plan.document, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, source]}}
 
 
 def train_sentencepiece(corpus: Corpus, plan: Plan) -> dict[str, Any]:
@@ -166,7 +187,9 @@ def _learn(
 def _table(plan: Plan, base: Sequence[str], what: str) -> MergeTable:
     strings = list(dict.fromkeys([*(special.content for special in plan.specials.leading), *base]))
     plan.check_room(strings, what)
-    return MergeTable(strings, banned=plan.specials.contents)
+    # A run of whitespace may be an added token and text as well (Gemma); any other special token must never be spelled.
+    spelled = re.compile("[ĠĊĉč▁\\s]+")
+    return MergeTable(strings, frozenset(text for text in plan.specials.contents if not spelled.fullmatch(text)))
 
 
 def _bpe_model(plan: Plan, table: MergeTable) -> dict[str, Any]:
@@ -247,7 +270,8 @@ def _lent_whitespace(lender: Mapping[str, Any], whitespace: str, kept: frozenset
     for left, right in sorted(blank_merges, key=lambda pair: len(pair[0] + pair[1])):
         if left in reached and right in reached and left + right not in reached:
             reached.add(left + right)
-            strings.append(left + right)
+            if left + right not in kept:  # those have their ids already
+                strings.append(left + right)
     usable = tuple(pair for pair in blank_merges if pair[0] in reached and pair[1] in reached)
     first_word = next((rank for rank, pair in enumerate(merges) if not blank.fullmatch(pair[0] + pair[1])), 0)
     return Lent(tuple(strings), usable, first=bool(usable) and merges.index(usable[0]) < first_word)
