@@ -52,12 +52,17 @@ def find_language(text: str) -> Language:
     script (``"zh-TW"``). Raises `UsageError` with suggestions where there is no such language.
     """
     words = " ".join(unicodedata.normalize("NFC", text).split())
-    if not words:
+    if not words or "\0" in words:  # which would end a key in the name tables
         raise UsageError("no language given: name one, such as Tatar, tt, tat or tt-Cyrl.")
     found = _by_tag(words) or _by_name(normalize_name(words))
-    if found is None or found.language in _NOT_LANGUAGES:
+    if found is None or not _is_language(found):
         raise UsageError(_unknown(words))
     return _language(found)
+
+
+def _is_language(found: langcodes.Language) -> bool:
+    """Leave out private use, families written as ranges, and codes such as "mul" for several languages."""
+    return re.fullmatch("[a-z]{2,3}", found.language or "") is not None and found.language not in _NOT_LANGUAGES
 
 
 def _language(found: langcodes.Language) -> Language:
@@ -85,7 +90,7 @@ def _by_tag(words: str) -> langcodes.Language | None:
         found = langcodes.Language.get(words)
     except (LanguageTagError, LookupError):
         return None
-    return found if found.is_valid() and re.fullmatch("[a-z]{2,3}", found.language or "") else None
+    return found if found.is_valid() else None
 
 
 def _by_name(name: str) -> langcodes.Language | None:
@@ -120,6 +125,7 @@ def _code(name: str) -> str | None:
     letters): Malti is Maltese first, although English has a small Malti of its own.
     """
     found = [values[0].decode() for spoken in ("en", "und") if (values := _names(spoken, "language").get(name))]
+    found = [tag for tag in found if ".." not in tag]  # "private use" names a range of codes
     return min(found, key=lambda tag: len(tag.split("-")[0])) if found else None
 
 
@@ -136,7 +142,7 @@ def _unknown(words: str) -> str:
     suggestions: dict[str, str] = {}
     for match in difflib.get_close_matches(name, sorted(near), n=8, cutoff=0.7):
         found = _by_name(match)
-        if found is not None and found.language not in _NOT_LANGUAGES:
+        if found is not None and _is_language(found):
             language = _language(found)
             suggestions.setdefault(language.code, f"{language.name} ({language.tag})")
     # Languages with a code of two letters are the ones most often meant.

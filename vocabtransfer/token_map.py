@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
 from vocabtransfer.errors import VocabTransferError
@@ -68,9 +68,7 @@ class TokenMap:
         return cls.from_weights(sparse.csr_array((n_target, n_source), dtype=np.float32), NONE)
 
     @classmethod
-    def from_weights(
-        cls, weights: sparse.sparray, rule: str, evidence: NDArray[np.float32] | None = None
-    ) -> TokenMap:
+    def from_weights(cls, weights: sparse.sparray, rule: str, evidence: NDArray[np.float32] | None = None) -> TokenMap:
         """Return a map whose non-empty rows were made by ``rule``.
 
         Args:
@@ -229,7 +227,9 @@ class TokenMap:
         Rules and evidence are this map's: they describe the last step.
         """
         if self.n_source != inner.n_target:
-            raise ValueError(f"cannot compose: {self.n_source} source rows here, {inner.n_target} rows made by the inner map")
+            raise ValueError(
+                f"cannot compose: {self.n_source} source rows here, {inner.n_target} rows made by the inner map"
+            )
         direct = self.weights[:, : self.n_source] @ inner.weights
         own = self.groups @ inner.weights
         flattened = own[:, : inner.n_source] + own[:, inner.n_source :] @ inner.groups
@@ -306,8 +306,8 @@ class TokenMap:
 
     # -- storing -----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write the map as one safetensors file; the same map gives the same bytes."""
+    def to_bytes(self) -> bytes:
+        """Return the map as the content of a safetensors file; the same map gives the same bytes."""
         facts = {
             "format": FORMAT,
             "shape": json.dumps([self.n_target, self.n_source]),
@@ -326,7 +326,12 @@ class TokenMap:
             "evidence": self.evidence,
         }
         # safetensors orders the metadata map by hash; one entry keeps the file's bytes the same from run to run.
-        save_file(tensors, str(path), metadata={"vocabtransfer": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+        header = {"vocabtransfer": json.dumps(facts, ensure_ascii=False, sort_keys=True)}
+        return bytes(to_safetensors(tensors, metadata=header))
+
+    def save(self, path: str | Path) -> None:
+        """Write the map to a file; see `to_bytes`."""
+        Path(path).write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> TokenMap:
@@ -339,12 +344,18 @@ class TokenMap:
             with safe_open(str(path), framework="numpy") as file:
                 facts = json.loads((file.metadata() or {}).get("vocabtransfer", "{}"))
                 if facts.get("format") != FORMAT:
-                    raise VocabTransferError(f"{path} is not a token map written by vocabtransfer; choose the token_map.safetensors of a built checkpoint.")
+                    raise VocabTransferError(
+                        f"{path} is not a token map written by vocabtransfer; choose the token_map.safetensors of a built checkpoint."
+                    )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except FileNotFoundError as error:
-            raise VocabTransferError(f"There is no token map at {path}; build the checkpoint again or name another folder.") from error
+            raise VocabTransferError(
+                f"There is no token map at {path}; build the checkpoint again or name another folder."
+            ) from error
         except (SafetensorError, ValueError) as error:
-            raise VocabTransferError(f"The token map {path} is damaged ({error}); build the checkpoint again.") from error
+            raise VocabTransferError(
+                f"The token map {path} is damaged ({error}); build the checkpoint again."
+            ) from error
         names = tuple(json.loads(facts["group_names"]))
         n_target, n_source = json.loads(facts["shape"])
         return cls(

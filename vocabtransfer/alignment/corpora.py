@@ -192,7 +192,9 @@ def _find_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
         columns = [c for c in columns if len(set(values[c])) <= 1 + len(full) // 10 or all(map(_is_number, values[c]))]
         columns = [c for c in range(width) if c not in columns]
     if len(columns) != 2:
-        raise UsageError(f"{path} has {width} columns: say which two hold source and target, as columns counted from 0.")
+        raise UsageError(
+            f"{path} has {width} columns: say which two hold source and target, as columns counted from 0."
+        )
     return columns[0], columns[1]
 
 

@@ -82,7 +82,9 @@ class WordTable:
             return []
         start, stop = self.counts.indptr[row], self.counts.indptr[row + 1]
         found = zip(self.counts.indices[start:stop].tolist(), self.counts.data[start:stop].tolist(), strict=True)
-        return [(self.source_words[index], count) for index, count in sorted(found, key=lambda item: (-item[1], item[0]))]
+        return [
+            (self.source_words[index], count) for index, count in sorted(found, key=lambda item: (-item[1], item[0]))
+        ]
 
     def flip(self) -> Self:
         """Return the table with source and target exchanged, languages in the metadata included."""
@@ -268,7 +270,9 @@ def _refuse_line(path: Path, lines: list[str]) -> None:
     for number, line in enumerate(lines, 2):
         fields = line.split("\t")
         if len(fields) != 3:
-            raise VocabTransferError(f"{path}, line {number} has {len(fields)} columns; source, target, count belong there.")
+            raise VocabTransferError(
+                f"{path}, line {number} has {len(fields)} columns; source, target, count belong there."
+            )
         try:
             count = float(fields[2])
         except ValueError:
@@ -278,3 +282,43 @@ def _refuse_line(path: Path, lines: list[str]) -> None:
         first = seen.setdefault((fields[0], fields[1]), number)
         if first != number:
             raise VocabTransferError(f"{path}, line {number} repeats the word pair of line {first}.")
+    raise AssertionError(f"{path}: no line is at fault")
+
+
+def _assemble(
+    path: Path, sources: list[str], targets: list[str], counts: NDArray[np.float64]
+) -> tuple[tuple[str, ...], tuple[str, ...], sparse.csr_array, NDArray[np.float32], NDArray[np.float32]]:
+    """Return words, counts and totals out of the columns of a file."""
+    source_words, source_ids = _number(sources)
+    target_words, target_ids = _number(targets)
+    is_link = (source_ids >= 0) & (target_ids >= 0)
+    if not ((source_ids >= 0) | (target_ids >= 0)).all():
+        line = int(np.argmin((source_ids >= 0) | (target_ids >= 0))) + 2
+        raise VocabTransferError(f"{path}, line {line} names no word.")
+    shape = (len(target_words), len(source_words))
+    links = sparse.coo_array((counts[is_link], (target_ids[is_link], source_ids[is_link])), shape=shape).tocsr()
+    totals = []
+    for words, ids, sums in (
+        (source_words, source_ids, links.sum(axis=0)),
+        (target_words, target_ids, links.sum(axis=1)),
+    ):
+        own = ~is_link & (ids >= 0)
+        total = np.zeros(len(words))
+        total[ids[own]] = counts[own]
+        if not own.any():
+            total = np.asarray(sums)
+        elif not total.all():
+            word = words[int(np.argmin(total))]
+            raise VocabTransferError(
+                f"{path}: there is no line with how often {word!r} occurs, but other words have one."
+            )
+        totals.append(total.astype(np.float32))
+    return source_words, target_words, _tidy(links), totals[0], totals[1]
+
+
+def _number(words: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the sorted distinct words and for each entry its index there, -1 for the empty word."""
+    distinct = sorted(set(words) - {""})
+    index = {word: position for position, word in enumerate(distinct)}
+    index[""] = -1
+    return tuple(distinct), np.fromiter(map(index.__getitem__, words), dtype=np.int64, count=len(words))

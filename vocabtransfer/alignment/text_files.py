@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -108,3 +109,29 @@ def _refuse_binary(path: Path, head: bytes) -> None:
     controls = len(head) - len(head.translate(None, _CONTROL_BYTES))
     if controls > _MAX_CONTROL_SHARE * len(head):
         raise VocabTransferError(f"{path} is a binary file: text in UTF-8 is needed.")
+
+
+def write_compressed(path: Path, data: bytes) -> None:
+    """Write bytes compressed as the suffix tells (.gz, .xz, .zst, else plain), whole or not at all.
+
+    The same bytes give the same file: no times or names are stored. Raises `VocabTransferError` when it cannot be
+    written; what was there before is then still there.
+    """
+    compress = {
+        ".gz": lambda: gzip.compress(data, mtime=0),
+        ".xz": lambda: lzma.compress(data, preset=6),
+        ".zst": lambda: zstandard.ZstdCompressor(level=19).compress(data),
+    }.get(path.suffix, lambda: data)
+    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with staged.open("wb") as stream:
+                stream.write(compress())
+                stream.flush()
+                os.fsync(stream.fileno())
+            staged.replace(path)
+        finally:
+            staged.unlink(missing_ok=True)
+    except OSError as problem:
+        raise VocabTransferError(f"{path} cannot be written ({problem.strerror or problem}).") from None

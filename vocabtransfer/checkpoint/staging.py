@@ -56,26 +56,38 @@ def staged_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises `VocabTransferError` for a target that `check_target` refuses, and for what the disk refuses.
     """
     target = settled(target)
+    staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    missing = [parent for parent in target.parents if not parent.exists()]
+    ours = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _recover(target)
         check_target(target, overwrite)
-        staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        if staging.exists():
+            raise VocabTransferError(f"{target} is being written by another part of this process: wait for it.")
+        ours = True
         staging.mkdir()
-    except FileExistsError:
-        raise VocabTransferError(f"{target} is being written by another part of this process: wait for it.") from None
-    except OSError as problem:
-        raise _cannot_write(target, problem) from None
-    with _held(staging):
-        try:
+        with _held(staging):
             yield staging
             _flush(staging)
             _publish(staging, target, overwrite)
-        except OSError as problem:
-            raise _cannot_write(target, problem) from problem
-        finally:
+    except OSError as problem:
+        raise _cannot_write(target, problem) from problem
+    finally:
+        if ours:
             # After an exchange this is the old folder; after an error or Ctrl-C the unfinished one.
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # only those that were made here and stayed empty
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _publish(staging: Path, target: Path, overwrite: bool) -> None:
@@ -99,7 +111,7 @@ def _swap_by_two_renames(staging: Path, target: Path) -> None:
         if not target.exists():
             previous.rename(target)
         elif previous.exists():
-            shutil.rmtree(previous, ignore_errors=True)
+            _remove(previous)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -128,7 +140,7 @@ def _recover(target: Path) -> None:
             if kind == "previous" and not target.exists():
                 left.rename(target)
             else:
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left)
 
 
 def _escaped(name: str) -> str:

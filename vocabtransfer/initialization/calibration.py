@@ -53,7 +53,9 @@ def hidden_states(
         with torch.inference_mode():
             for chunk in chunks:
                 inputs = torch.tensor([[compact[i] for i in chunk]])
-                states.append(model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0, 1:].float().numpy())
+                states.append(
+                    model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0, 1:].float().numpy()
+                )
     finally:
         embedding.weight, embedding.num_embeddings, embedding.padding_idx = kept
     return np.concatenate(states)

@@ -98,7 +98,11 @@ class Noise:
             generator = np.random.default_rng([self.seed, block])
             blocks.append(generator.standard_normal((NOISE_BLOCK, len(deviation)), np.float32))
         offset = start - start // NOISE_BLOCK * NOISE_BLOCK
-        noise = np.concatenate(blocks)[offset : offset + stop - start] if blocks else np.zeros((0, len(deviation)), np.float32)
+        noise = (
+            np.concatenate(blocks)[offset : offset + stop - start]
+            if blocks
+            else np.zeros((0, len(deviation)), np.float32)
+        )
         return noise * deviation * self.scale * self.rows[start:stop, None]
 
 

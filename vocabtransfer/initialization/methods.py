@@ -15,7 +15,12 @@ ALIGNED = "aligned"
 HALF_EVIDENCE = 20.0
 
 
-@method("trans_tokenization", "copies, then translations weighted by evidence, then pieces", "arXiv 2408.04303", needs_alignment=True)
+@method(
+    "trans_tokenization",
+    "copies, then translations weighted by evidence, then pieces",
+    "arXiv 2408.04303",
+    needs_alignment=True,
+)
 def trans_tokenization(inputs: TransferInputs) -> Initialization:
     """Average the source tokens a target token was aligned with, shrunk towards its pieces by the evidence.
 
@@ -27,7 +32,9 @@ def trans_tokenization(inputs: TransferInputs) -> Initialization:
     return Initialization(identity(inputs).or_else(aligned.blend(fallback(inputs), share)))
 
 
-@method("alignment", "translations only: no copies of equal tokens, no shrinking", "arXiv 2408.04303", needs_alignment=True)
+@method(
+    "alignment", "translations only: no copies of equal tokens, no shrinking", "arXiv 2408.04303", needs_alignment=True
+)
 def alignment_only(inputs: TransferInputs) -> Initialization:
     """Average the aligned source tokens whatever the evidence; tokens without any fall back to their pieces."""
     return Initialization(special_tokens(inputs).or_else(aligned_map(inputs)).or_else(fallback(inputs)))

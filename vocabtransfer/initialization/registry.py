@@ -34,9 +34,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def method(
-    name: str, summary: str, reference: str, *, needs_alignment: bool = False
-) -> Callable[[Function], Function]:
+def method(name: str, summary: str, reference: str, *, needs_alignment: bool = False) -> Callable[[Function], Function]:
     """Register a function as the initialiser ``name``."""
 
     def register(function: Function) -> Function:

@@ -1,0 +1,57 @@
+"""Give a language model the vocabulary of another language.
+
+The names below are the public interface; they load their rooms on first use, so ``import vocabtransfer`` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "open_checkpoint": "vocabtransfer.checkpoint",
+    "write_checkpoint": "vocabtransfer.checkpoint",
+    "Checkpoint": "vocabtransfer.checkpoint",
+    "load_tokenizer": "vocabtransfer.tokenization.load",
+    "train_tokenizer": "vocabtransfer.tokenization.train",
+    "WordTable": "vocabtransfer.alignment.table",
+    "shipped_table": "vocabtransfer.alignment.table",
+    "count_words": "vocabtransfer.alignment",
+    "read_parallel": "vocabtransfer.alignment.corpora",
+    "read_text": "vocabtransfer.alignment.text_files",
+    "transfer": "vocabtransfer.transfer",
+    "TransferResult": "vocabtransfer.transfer",
+    "TokenMap": "vocabtransfer.token_map",
+    "Vocabulary": "vocabtransfer.vocabulary",
+    "build": "vocabtransfer.build",
+    "BuildRequest": "vocabtransfer.build",
+    "evaluate": "vocabtransfer.evaluation",
+    "find_language": "vocabtransfer.languages",
+    "VocabTransferError": "vocabtransfer.errors",
+    "UsageError": "vocabtransfer.errors",
+    "show_progress": "vocabtransfer.progress",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+if TYPE_CHECKING:
+    from vocabtransfer.alignment import count_words
+    from vocabtransfer.alignment.corpora import read_parallel
+    from vocabtransfer.alignment.table import WordTable, shipped_table
+    from vocabtransfer.alignment.text_files import read_text
+    from vocabtransfer.build import BuildRequest, build
+    from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+    from vocabtransfer.errors import UsageError, VocabTransferError
+    from vocabtransfer.evaluation import evaluate
+    from vocabtransfer.languages import find_language
+    from vocabtransfer.progress import show_progress
+    from vocabtransfer.token_map import TokenMap
+    from vocabtransfer.tokenization.load import load_tokenizer
+    from vocabtransfer.tokenization.train import train_tokenizer
+    from vocabtransfer.transfer import TransferResult, transfer
+    from vocabtransfer.vocabulary import Vocabulary
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vocabtransfer' has no attribute {name!r}")

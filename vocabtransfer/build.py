@@ -1,0 +1,249 @@
+"""The main job: from a source model and a language name to a checkpoint that speaks with that language's vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer import __version__
+from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.alignment.table import WordTable, shipped_table
+from vocabtransfer.alignment.text_files import read_text
+from vocabtransfer.alignment.words import split_words
+from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.initialization import find_method
+from vocabtransfer.languages import Language, find_language
+from vocabtransfer.progress import step, track
+from vocabtransfer.proof import Proof, prove
+from vocabtransfer.report import build_facts, model_card, render_page, to_json
+from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
+from vocabtransfer.transfer import TransferResult, target_words, transfer
+
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Everything a build can be asked for.
+
+    Attributes:
+        source: alias, hub id, folder or GGUF file of the source model.
+        target: the target language, by any name or code.
+        output: folder to write.
+        parallel: parallel corpus files (source's best language, target language).
+        text: text in the target language, for the tokenizer and the frequencies.
+        alignment: a word table instead of a parallel corpus; the shipped one of the language when neither is given.
+        tokenizer: an existing target tokenizer instead of a trained one.
+        vocab_size: size of the trained vocabulary; chosen from the amount of text when not given.
+        algorithm: kind of the trained tokenizer; the source's when not given.
+        method: the initialiser.
+        calibrate: match the new head to the language's token frequencies.
+        columns: which columns of tab-separated parallel files to use, counted from 0.
+        link: how unchanged shards get into the output.
+        pad_to_multiple_of: round the number of rows up to a multiple.
+        overwrite: replace an output that vocabtransfer wrote.
+        allow_pickle: accept ``.bin`` weights.
+        revision: hub revision of the source.
+        seed: for everything random.
+    """
+
+    source: str
+    target: str
+    output: Path
+    parallel: tuple[Path, ...] = ()
+    text: tuple[Path, ...] = ()
+    alignment: Path | None = None
+    tokenizer: Path | None = None
+    vocab_size: int | None = None
+    algorithm: Algorithm | None = None
+    method: str = "trans_tokenization"
+    calibrate: bool = True
+    columns: tuple[int, int] | None = None
+    link: Literal["hard", "copy"] = "hard"
+    pad_to_multiple_of: int = 1
+    overwrite: bool = False
+    allow_pickle: bool = False
+    revision: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class BuildResult:
+    """What a build did. ``written`` and ``proof`` are None after a dry run."""
+
+    request: BuildRequest
+    language: Language
+    transfer: TransferResult
+    facts: Mapping[str, Any]
+    plan: WritePlan
+    written: WriteReport | None = None
+    proof: Proof | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
+    """Build a checkpoint with a new vocabulary; with ``dry_run`` do everything but write.
+
+    Raises:
+        UsageError: unknown language, method or alias, or options that exclude each other.
+        VocabTransferError: an input that cannot be used, an output that exists, no room on the disk.
+    """
+    clock = _Clock()
+    language = find_language(request.target)
+    method = find_method(request.method)
+    if request.parallel and request.alignment:
+        raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
+    if not dry_run:
+        check_target(request.output.absolute(), request.overwrite)
+    with step(f"opening {request.source}"):
+        source = open_checkpoint(request.source, allow_pickle=request.allow_pickle, revision=request.revision)
+        _ = source.tokenizer
+    clock.lap("source")
+    table = _find_table(request, language)
+    if table is None and method.needs_alignment:
+        raise VocabTransferError(
+            f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
+            "table, or choose --method pieces."
+        )
+    words = _words(request, table)
+    clock.lap("alignment")
+    tokenizer, notes = _tokenizer(request, source, language, words)
+    clock.lap("tokenizer")
+    result = transfer(
+        source,
+        tokenizer,
+        method=request.method,
+        alignment=table,
+        words=words,
+        calibrate=request.calibrate,
+        seed=request.seed,
+    )
+    result = dataclasses.replace(result, notes=(*notes, *result.notes))
+    clock.lap("token map")
+    plan = plan_checkpoint(
+        source,
+        request.output.absolute(),
+        vocabulary_size=len(result.vocabulary),
+        link=request.link,
+        pad_to_multiple_of=request.pad_to_multiple_of,
+    )
+    facts = build_facts(result, language, table, words, _inputs(request), __version__)
+    if dry_run:
+        return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
+    written = result.save(
+        request.output,
+        link=request.link,
+        overwrite=request.overwrite,
+        pad_to_multiple_of=request.pad_to_multiple_of,
+        extra_files={
+            "report.json": to_json(facts),
+            "report.html": render_page(facts, result),
+            "README.md": model_card(facts),
+        },
+    )
+    clock.lap("writing")
+    with step("proving that the checkpoint loads and generates"):
+        proof = prove(written.path, words, language)
+    clock.lap("proof")
+    return BuildResult(request, language, result, facts, plan, written, proof, clock.laps)
+
+
+def default_vocab_size(words: Mapping[str, float]) -> int:
+    """Return a vocabulary size that the amount of text can fill with tokens that were seen often enough.
+
+    25 times the root of the number of running words, in thousands: 4,000 for 27,000 words, 26,000 for a million.
+
+    >>> default_vocab_size({"a": 27_000.0}), default_vocab_size({"a": 1e6}), default_vocab_size({"a": 1e9})
+    (4000, 25000, 32000)
+    """
+    size = round(25 * sum(words.values()) ** 0.5, -3)
+    return int(min(max(size, SMALLEST_VOCABULARY), LARGEST_VOCABULARY))
+
+
+def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
+    if request.alignment is not None:
+        return WordTable.load(request.alignment)
+    if request.parallel:
+        corpus = read_parallel(request.parallel, columns=request.columns, source=find_language("en"), target=language)
+        return count_words(corpus)
+    return shipped_table(language)
+
+
+def _words(request: BuildRequest, table: WordTable | None) -> dict[str, float]:
+    """Count the words of the target language: of the text when there is some, else of the table."""
+    if request.text:
+        counts: Counter[str] = Counter()
+        for line in track(read_text(request.text), "counting words"):
+            counts.update(split_words(line))
+        if not counts:
+            raise VocabTransferError(f"{', '.join(map(str, request.text))}: there is no word in the text.")
+        return {word: float(count) for word, count in sorted(counts.items())}
+    return target_words(table) if table is not None else {}
+
+
+def _tokenizer(
+    request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float]
+) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
+    if request.tokenizer is not None:
+        if request.vocab_size is not None or request.algorithm is not None:
+            raise UsageError("--vocab-size and --algorithm train a tokenizer; leave them out with --tokenizer.")
+        return load_tokenizer(request.tokenizer), ()
+    if not words:
+        raise VocabTransferError(
+            f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
+        )
+    size = request.vocab_size or default_vocab_size(words)
+    corpus: Iterable[str] | Mapping[str, int]
+    if request.text:
+        corpus = read_text(request.text)
+    elif request.parallel:
+        pairs = read_parallel(request.parallel, columns=request.columns)
+        corpus = _second(pairs)
+    else:
+        corpus = {word: round(count) for word, count in words.items() if round(count)}
+    tokenizer = train_tokenizer(corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm)
+    return tokenizer, training_notes(tokenizer)
+
+
+def _second(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for _, target in pairs:
+        yield target
+
+
+def _inputs(request: BuildRequest) -> dict[str, Any]:
+    """Return the request as facts for the report: names of files, not their folders, so that outputs are portable."""
+    facts: dict[str, Any] = {}
+    for entry in dataclasses.fields(request):
+        value = getattr(request, entry.name)
+        if entry.name in ("output", "overwrite", "link") or value is None or value == ():
+            continue
+        facts[entry.name] = _plain(value)
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    convert: Callable[[Any], Any] = lambda item: item.name if isinstance(item, Path) else item  # noqa: E731
+    return [convert(item) for item in value] if isinstance(value, tuple) else convert(value)
+
+
+class _Clock:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 2)
+        self._last = now

@@ -1,0 +1,60 @@
+"""The proof that a written checkpoint works: loaded by transformers as a stranger would, and made to generate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from vocabtransfer.checkpoint import read_checkpoint
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.initialization.calibration import fits_in_memory
+from vocabtransfer.languages import Language
+
+ROUND_TRIPS = ("Hello, world!", "In 2024: 3.14 × 10^9", "👩‍💻 🎉", "def f(x):\n    return x[1:]\n")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was seen: the architecture loaded, and a prompt with what the model went on with (causal models)."""
+
+    loaded: str
+    prompt: str = ""
+    generated: str = ""
+
+
+def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int = 12) -> Proof:
+    """Load model and tokenizer from ``folder``, check that text survives the tokenizer, and generate a few tokens.
+
+    Models too large for the free memory are opened without their weights.
+
+    Raises:
+        VocabTransferError: something does not load or text does not survive.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    prompt = " ".join(sorted(words, key=lambda word: (-words[word], word))[:40][-3:]) if words else language.endonym
+    if type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
+        for text in (*ROUND_TRIPS, prompt):
+            back = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
+            if back.strip() != text.strip():
+                raise VocabTransferError(
+                    f"The new tokenizer turns {text!r} into {back!r}; the checkpoint is in {folder}."
+                )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    architecture = next(iter(config.architectures or []), "")
+    checkpoint = read_checkpoint(folder, folder.name)
+    parameters = sum(torch.Size(info.shape).numel() for info in checkpoint.tensors.values())
+    if not fits_in_memory(parameters // 2):
+        return Proof(f"{architecture} (headers only: the weights do not fit into the free memory)")
+    if not architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+        return Proof(type(model).__name__)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        output = model.generate(
+            **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
+        )
+    generated = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return Proof(type(model).__name__, prompt, generated)

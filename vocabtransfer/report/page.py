@@ -1,0 +1,54 @@
+"""The report as a page that opens offline, and the model card."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from vocabtransfer.transfer import TransferResult
+
+SOURCES_SHOWN = 4
+
+_templates = Environment(
+    loader=PackageLoader("vocabtransfer", "report"),
+    autoescape=lambda name: bool(name and ".html" in name),
+    trim_blocks=True,
+)
+
+
+def render_page(facts: Mapping[str, Any], result: TransferResult) -> bytes:
+    """Return report.html: self-contained, with every row of the map in it for the search box."""
+    page = _templates.get_template("page.html.j2")
+    total = sum(facts["rows_by_rule"].values())
+    return page.render(facts=facts, total=total, table=_embedded(_rows(result))).encode()
+
+
+def model_card(facts: Mapping[str, Any]) -> bytes:
+    """Return README.md for the checkpoint: what it is, where it comes from, how it was made."""
+    return _templates.get_template("model_card.md.j2").render(facts=facts).encode()
+
+
+def _rows(result: TransferResult) -> dict[str, Any]:
+    """Return the whole map in columns: small enough to embed, quick to search in the page."""
+    token_map, vocabulary = result.token_map, result.vocabulary
+    names = [result.source_name(i) for i in range(token_map.weights.shape[1])]
+    used: dict[int, int] = {}
+    sources = []
+    for row in range(token_map.n_target):
+        heaviest = token_map.row(row)[:SOURCES_SHOWN]
+        sources.append([[used.setdefault(column, len(used)), round(weight, 3)] for column, weight in heaviest])
+    return {
+        "tokens": [vocabulary.text(i) or vocabulary.strings[i] for i in range(len(vocabulary))],
+        "rules": list(token_map.rule_names),
+        "rule": token_map.rule.tolist(),
+        "evidence": [round(value, 1) for value in token_map.evidence.tolist()],
+        "names": [names[column] for column in used],
+        "sources": sources,
+    }
+
+
+def _embedded(value: Any) -> str:
+    """Return JSON that can stand inside a script element whatever strings it holds."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
