@@ -1,5 +1,6 @@
 """Tiny models of every supported architecture, rewritten with a shuffled vocabulary, must think as before."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tokenizers import pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, open_checkpoint, write_checkpoint
@@ -207,6 +209,26 @@ def test_ids_follow_their_tokens(name: str, tmp_path: Path) -> None:
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "target")
     assert loaded.get_vocab() == new.get_vocab()
     assert (loaded.eos_token_id, loaded.pad_token_id) == (new.eos_token_id, new.pad_token_id)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "llama"])
+def test_auto_tokenizer_gives_the_new_ids(model_type: str, tmp_path: Path) -> None:
+    """For qwen2, transformers would put its own splitting rules and an unknown token of its own in their place."""
+    roles = {key: token for key, token in ROLES.items() if key != "unk_token"}
+    case = Case(LM, "llama", {**SMALL, "tie_word_embeddings": True}, True, set(), roles=roles)
+    build(case, tmp_path / "source")
+    config = json.loads((tmp_path / "source" / "config.json").read_text())
+    (tmp_path / "source" / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+    new = toy_tokenizer([*WORDS, "two words", "2024"], roles=roles, seed=4)
+    new.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    source = open_checkpoint(tmp_path / "source")
+    ids = torch.zeros(len(new), dtype=torch.long)
+    write_checkpoint(source, tmp_path / "target", tokenizer=new, rows=gather_rows(source, ids))
+    text = "hello two words in 2024"
+    for trust in (False, True):
+        loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "target", trust_remote_code=trust)
+        assert loaded.get_vocab() == new.get_vocab() and loaded(text).input_ids == new(text).input_ids
+    assert (tmp_path / "target" / "tokenization_plain.py").exists() == (model_type == "qwen2")
 
 
 def test_multimodal_gemma3_changes_its_text_part_only(tmp_path: Path) -> None:

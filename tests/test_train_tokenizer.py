@@ -84,7 +84,8 @@ def marks(tokenizer: PreTrainedTokenizerFast, text: str, **options: Any) -> list
 
 def ordinary(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     added = tokenizer.added_tokens_decoder
-    return [token for token, i in tokenizer.get_vocab().items() if i not in added]
+    # BERT's [unused7] are plain entries of the vocabulary, and no text gives them.
+    return [t for t, i in tokenizer.get_vocab().items() if i not in added and not t.startswith("[unused")]
 
 
 def test_the_size_is_the_one_asked_for_and_ids_have_no_holes(name: str, new: PreTrainedTokenizerFast) -> None:
@@ -97,13 +98,12 @@ def test_special_tokens_keep_order_flags_and_side(source: PreTrainedTokenizerFas
     kept = [repr(token) for _, token in sorted(new.added_tokens_decoder.items())]
     originals = [repr(token) for _, token in sorted(source.added_tokens_decoder.items())]
     assert kept == [token for token in originals if token in set(kept)]
-    old_ordinary, new_ordinary = (
-        min(i for i in t.get_vocab().values() if i not in t.added_tokens_decoder) for t in (source, new)
-    )
     old, now = ({token.content: i for i, token in t.added_tokens_decoder.items()} for t in (source, new))
-    # BERT's plain [unused] entries are the only thing that may stand before its specials.
-    assert all((now[text] < new_ordinary) == (old[text] < max(old_ordinary, 999)) for text in now) or "[UNK]" not in now
-    assert [i for i in now.values() if i > new_ordinary] == list(range(len(new)))[len(new) - sum(i > new_ordinary for i in now.values()) :]
+    first_old, first_new = (min(t.convert_tokens_to_ids(token) for token in ordinary(t)) for t in (source, new))
+    assert {text for text in now if now[text] < first_new} == {text for text in now if old[text] < first_old}
+    leading, trailing = ([i for i in now.values() if (i < first_new) is first] for first in (True, False))
+    assert leading == list(range(len(leading)))
+    assert trailing == list(range(len(new) - len(trailing), len(new)))
 
 
 def test_roles_template_and_settings_are_carried(source: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> None:
@@ -142,6 +142,11 @@ def test_chat_markers_stay_whole(name: str, trained: Trained, real_tokenizer: Ca
     assert found and marks(new, text, add_special_tokens=False) == found
 
 
+def most_digits(tokenizer: PreTrainedTokenizerFast) -> int:
+    text_tokens = [token for token in ordinary(tokenizer) if not re.fullmatch("<0x..>", token)]
+    return max(len(re.findall("[0-9]", token)) for token in text_tokens)
+
+
 SAMPLES = [
     "Сәлам, дөнья! Өч җәмгысе 12345,67 ₽",
     "Één café naïve façade — “aanhalingstekens” en it's foto's",
@@ -165,7 +170,7 @@ def test_text_survives(name: str, text: str, trained: Trained) -> None:
 @pytest.mark.parametrize("name", ["llama3", "llama2", "gemma3"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40))
-@example("\x00\x1f\ufdd0\U0010ffff")
+@example(text="\x00\x1f\ufdd0\U0010ffff")
 def test_any_text_survives(name: str, text: str, trained: Trained) -> None:
     new = trained(name)
     assert new.decode(new(text, add_special_tokens=False).input_ids) == text
@@ -184,13 +189,9 @@ def test_whole_corpora_survive_and_get_shorter(
 
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_digits_are_grouped_as_in_the_source(name: str, trained: Trained, real_tokenizer: Callable[[str], Any]) -> None:
-    def groups(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-        return {sum(c.isdigit() for c in token) for token in ordinary(tokenizer) if re.search("[0-9]", token)}
-
     source, new = real_tokenizer(name), trained(name)
     longest = 3 if name in ("llama3", "gpt4o", "deepseek_v3") else 1
-    byte_names = {1} if name in ("llama2", "mistral_v3", "gemma3") else set()  # <0x41> holds two digits
-    assert max(groups(new) - {2} if byte_names else groups(new)) <= longest
+    assert most_digits(new) <= longest
     number = "x = 31415926 " * 2
     old, now = (t.tokenize(number) for t in (source, new))
     if longest == 1:
@@ -289,7 +290,7 @@ def test_hindi_words_keep_their_marks(trained: Trained, real_tokenizer: Callable
 def test_gpt2s_own_pattern_is_repaired_too(real_tokenizer: Callable[[str], Any]) -> None:
     new = train_tokenizer(django_lines("hi"), like=real_tokenizer("smollm2"), vocab_size=1500)
     assert any("marks" in note for note in training_notes(new))
-    assert max(sum(c.isdigit() for c in token) for token in ordinary(new)) == 1
+    assert most_digits(new) == 1
     assert new.decode(new("हिन्दी में it's  १२ 42").input_ids) == "हिन्दी में it's  १२ 42"
 
 
@@ -305,7 +306,7 @@ def test_word_counts_train_like_text(trained: Trained, real_tokenizer: Callable[
         mark = "Ġ" if name == "qwen3" else "▁"
         initial = {token for token in ordinary(new) if token.startswith(mark)}
         assert {mark + word for word in ("veld", "niet", "een")} <= initial
-        assert len(initial) > 0.4 * len(new)
+        assert len(initial) > 0.3 * len(new)
         lines = django_lines("nl")
         text_only = train_tokenizer(lines, like=real_tokenizer(name), vocab_size=1200)
         from_words, from_text = (sum(map(len, t(lines).input_ids)) for t in (new, text_only))
@@ -321,11 +322,10 @@ def test_order_and_size_of_word_counts_do_not_matter(real_tokenizer: Callable[[s
 
     expected = trained_on(dict(words))
     assert trained_on(dict(reversed(words.items()))) == expected
-    # 10 ** 13 repetitions cannot be fed one by one; what comes out still holds the commonest words.
-    huge = train_tokenizer({w: n * 10**10 for w, n in words.items()}, like=like, vocab_size=800)
-    assert len(huge) == 800
-    common = [word for word, n in words.most_common(60) if n >= 4]
-    assert sum(len(huge.tokenize(word)) for word in common) <= 1.3 * len(common)
+    # 10 ** 13 repetitions cannot be fed one by one.
+    huge = trained_on({word: count * 10**10 for word, count in words.items()})
+    exact, scaled = (set(json.loads(document)["model"]["vocab"]) for document in (expected, huge))
+    assert len(scaled) == 800 and len(exact & scaled) > 0.95 * 800
 
 
 def test_a_corpus_is_read_once_and_as_a_stream(real_tokenizer: Callable[[str], Any]) -> None:
@@ -339,4 +339,5 @@ def test_a_corpus_is_read_once_and_as_a_stream(real_tokenizer: Callable[[str], A
 
     new = train_tokenizer(lines(), like=real_tokenizer("gemma3"), vocab_size=1000)
     assert seen == 20 * len(django_lines("tt"))
-    assert not any("\r" in token for token in ordinary(new) if token not in real_tokenizer("gemma3").get_vocab())
+    lent = real_tokenizer("gemma3").get_vocab()
+    assert not any("\r" in token for token in ordinary(new) if token not in lent)

@@ -21,6 +21,8 @@ SAMPLE = """The quick brown fox — naïve café, Ærøskøbing, Łódź; it's 3
 👩‍👩‍👧‍👦 🏳️‍🌈 🇳🇱 é (e\u0301) ﬁ ½ Å 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 ▁mark \u00a0 \u200b
 def f(x):\n\tif x  >  0:\n\t\treturn {"a": [1, 2, 3]}   # comment\r\n\r\n\n\n<b>bold</b> <0x41> ##ing Ġword"""
 
+# SmolLM2's vocabulary was trained without them: six control characters, and bytes of no or very rare characters.
+MISSING_IN_SMOLLM2 = {0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)}
 BYTE_EXACT = {Scheme.BYTE_LEVEL, Scheme.SENTENCEPIECE}
 
 
@@ -92,6 +94,8 @@ def test_every_token_is_what_the_tokenizer_decodes_it_to(
     # After another token: some decoders treat the first one of a text in their own way.
     anchor = backend.token_to_id("a")
     decoded = backend.decode_batch([[anchor, i] for i in ids], skip_special_tokens=False)
+    # Special tokens are literal text; a decoder would put an alphabet's mark in their names through the alphabet.
+    special = set(np.flatnonzero(vocabulary.kinds == Kind.SPECIAL).tolist())
     for i, text in zip(ids, decoded, strict=True):
         assert text.startswith("a")
         after = text[1:]
@@ -99,10 +103,8 @@ def test_every_token_is_what_the_tokenizer_decodes_it_to(
             if vocabulary.kinds[i] == Kind.TEXT and len(vocabulary.text(i) or "") > 1:
                 assert after.startswith(" ") == vocabulary.word_initial[i]
             after = after.lstrip()
-        if i in each_real_tokenizer.added_tokens_decoder:
-            # Added tokens are literal text; the decoder would put a mark of theirs through the alphabet.
-            after = vocabulary.strings[i] if vocabulary.kinds[i] == Kind.SPECIAL else after
-        assert vocabulary.token_bytes[i].decode("utf-8", "replace") == after, vocabulary.strings[i]
+        expected = vocabulary.strings[i] if i in special else after
+        assert vocabulary.token_bytes[i].decode("utf-8", "replace") == expected, vocabulary.strings[i]
 
 
 EXPECTED = {
@@ -133,8 +135,8 @@ def test_kinds_of_all_tokens(real_tokenizer_name: str, vocabulary_of: Callable[[
 def test_every_byte_can_be_written(real_tokenizer_name: str, vocabulary_of: Callable[[str], Vocabulary]) -> None:
     vocabulary = vocabulary_of(real_tokenizer_name)
     if vocabulary.scheme in BYTE_EXACT:
-        index = vocabulary.index()
-        assert all((bytes([byte]), False) in index for byte in range(256))
+        missing = {byte for byte in range(256) if (bytes([byte]), False) not in vocabulary.index()}
+        assert missing == (MISSING_IN_SMOLLM2 if real_tokenizer_name == "smollm2" else set())
 
 
 def test_keys_bring_different_alphabets_together(vocabulary_of: Callable[[str], Vocabulary]) -> None:
@@ -207,7 +209,7 @@ def test_scripts_of_tokens(real_tokenizer_name: str, vocabulary_of: Callable[[st
     assert not scripts[vocabulary.kinds >= Kind.SPECIAL].any()
 
 
-# --- made-up vocabularies ----------------------------------------------------------------------------------------------
+# --- made-up vocabularies ---
 
 
 def wrapped(backend: Tokenizer, **roles: str) -> PreTrainedTokenizerFast:
@@ -236,7 +238,7 @@ def test_byte_level_strings_come_back_as_their_bytes(contents: list[bytes], ids:
 
 
 def test_added_tokens_win_over_the_model_and_leave_holes() -> None:
-    backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "Ġa": 5}, merges=[]))
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "Ġa": 6}, merges=[]))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     backend.add_tokens([AddedToken("é", normalized=False), AddedToken("<my_marker>", normalized=False)])
     backend.add_special_tokens(["b"])
@@ -244,8 +246,9 @@ def test_added_tokens_win_over_the_model_and_leave_holes() -> None:
     new = vocabulary.strings.index("é")
     # The letter é is also how the alphabet writes the byte E9; as an added token it is the letter.
     assert vocabulary.token_bytes[new] == "é".encode()
-    assert vocabulary.kinds.tolist()[:6] == [Kind.SPECIAL, Kind.SPECIAL, Kind.HOLE, Kind.HOLE, Kind.HOLE, Kind.TEXT]
-    assert vocabulary.kinds[vocabulary.strings.index("<my_marker>")] == Kind.SPECIAL
+    assert vocabulary.strings == ("a", "b", "", "é", "<my_marker>", "", "Ġa")
+    special, text, hole = Kind.SPECIAL, Kind.TEXT, Kind.HOLE
+    assert vocabulary.kinds.tolist() == [special, special, hole, text, special, hole, text]
     assert dict(vocabulary.roles) == {"pad_token": 0}
 
 

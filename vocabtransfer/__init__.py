@@ -16,7 +16,7 @@ _HOMES = {
     "train_tokenizer": "vocabtransfer.tokenization.train",
     "WordTable": "vocabtransfer.alignment.table",
     "shipped_table": "vocabtransfer.alignment.table",
-    "count_words": "vocabtransfer.alignment",
+    "count_words": "vocabtransfer.alignment.aligner",
     "read_parallel": "vocabtransfer.alignment.corpora",
     "read_text": "vocabtransfer.alignment.text_files",
     "transfer": "vocabtransfer.transfer",
@@ -34,7 +34,7 @@ _HOMES = {
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from vocabtransfer.alignment import count_words
+    from vocabtransfer.alignment.aligner import count_words
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.alignment.table import WordTable, shipped_table
     from vocabtransfer.alignment.text_files import read_text

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer import __version__
-from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.alignment.table import WordTable, shipped_table
 from vocabtransfer.alignment.text_files import read_text

@@ -38,8 +38,8 @@ class RowReader(Protocol):
 class TokenMap:
     """Rows of a target vocabulary as weighted sums of source rows.
 
-    Averages over thousands of rows ("the mean of all Cyrillic tokens") would make the matrix dense, so they are *groups*:
-    extra columns behind the source's, each defined once as a sparse average. A target row is
+    Averages over thousands of rows ("the mean of all Cyrillic tokens") would make the matrix dense, so they are
+    *groups*: extra columns behind the source's, each defined once as a sparse average. A target row is
     ``weights[t, :n_source] @ E + weights[t, n_source:] @ (groups @ E)``.
 
     Attributes:
@@ -106,7 +106,7 @@ class TokenMap:
     def from_groups(
         cls, choice: NDArray[np.integer[Any]], groups: sparse.sparray, names: Sequence[str], rule: str
     ) -> TokenMap:
-        """Return the map that gives row ``t`` the average ``groups[choice[t]]`` (no row where the choice is negative)."""
+        """Return the map that gives row ``t`` the average ``groups[choice[t]]`` (none where the choice is negative)."""
         averages = _canonical(groups)
         n_source = averages.shape[1]
         rows = np.flatnonzero(choice >= 0)
@@ -245,6 +245,11 @@ class TokenMap:
         """Return the map with each row multiplied by its factor; shape ``(n_target,)``."""
         return replace(self, weights=_canonical(sparse.diags_array(factor.astype(np.float32)).tocsr() @ self.weights))
 
+    def relabelled(self, rows: NDArray[np.bool_], rule: str) -> TokenMap:
+        """Return the map with another rule's name on some rows; shape ``(n_target,)``."""
+        names, code = _merge_names(self.rule_names, (rule,))
+        return replace(self, rule=np.where(rows, code[0], self.rule).astype(np.uint8), rule_names=names)
+
     def with_metadata(self, **facts: Any) -> TokenMap:
         """Return the map with further metadata."""
         return replace(self, metadata={**self.metadata, **facts})
@@ -345,7 +350,7 @@ class TokenMap:
                 facts = json.loads((file.metadata() or {}).get("vocabtransfer", "{}"))
                 if facts.get("format") != FORMAT:
                     raise VocabTransferError(
-                        f"{path} is not a token map written by vocabtransfer; choose the token_map.safetensors of a built checkpoint."
+                        f"{path} is not a token map; choose the token_map.safetensors of a built checkpoint."
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except FileNotFoundError as error:

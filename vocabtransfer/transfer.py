@@ -233,12 +233,14 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
             return result
         by_part = {tensor.part: tensor for tensor in reversed(source.layout.tensors)}
         table = by_part.get("input") or by_part["shared"]
-        used = sorted({i for chunk in chunks for i in chunk})
-        rows = {i: result.rows(table, i, i + 1)[0].numpy() for i in used}
+        used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
+        head = _all_rows(result, by_part.get("output") or table)
+        entered = head if "output" not in by_part else _all_rows(result, table)
+        rows = dict(zip(used.tolist(), entered[used], strict=True))
+        del entered
         model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
         states = hidden_states(model, chunks, rows)
         del model
-        head = result.rows(by_part.get("output") or table, 0, inputs.shape[0]).numpy()
         bias = result.rows(by_part["output_bias"], 0, inputs.shape[0]).numpy() if "output_bias" in by_part else None
         config = source.config.get("text_config") or source.config
         shift = unigram_shift(
@@ -251,6 +253,16 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
             logit_scale=float(config.get("logit_scale") or 1 / float(config.get("logits_scaling") or 1)),
         )
     return replace(result, initialization=replace(result.initialization, shift=shift))
+
+
+def _all_rows(result: TransferResult, tensor: VocabTensor) -> NDArray[np.float32]:
+    """Return a whole new table, float32, made in blocks so that no more than one table is in memory."""
+    count = result.inputs.shape[0]
+    table = np.empty((count, result.source.layout.hidden), np.float32)
+    for start in range(0, count, 4096):
+        stop = min(start + 4096, count)
+        table[start:stop] = result.rows(tensor, start, stop).numpy()
+    return table
 
 
 def _has_letter(vocabulary: Vocabulary, token: int) -> bool:

@@ -33,7 +33,7 @@ STANDS_ALONE = (
     r"!-/:-@\[-`{-~\p{P}\u4E00-\u9FFF\u3400-\u4DBF\U00020000-\U0002A6DF\U0002A700-\U0002CEAF\uF900-\uFAFF"
     r"\U0002F800-\U0002FA1F"
 )
-_ALONE = regex.compile(f"[{STANDS_ALONE}]")
+_ALONE = regex.compile(f"[{STANDS_ALONE}]+")
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 # Added tokens that are markers although their file does not call them special: <|im_end|>, <think>, [INST], <unused7>.

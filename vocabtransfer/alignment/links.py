@@ -33,9 +33,10 @@ def token_counts(
 ) -> sparse.csr_array:
     """Turn the word-pair counts of a table into token-pair counts for two tokenizers.
 
-    Each pair is counted once as it stands after a space and, with weight ``bare_share``, as it stands without one; words
-    that do not start with a letter or digit (punctuation) count fully without the space. The tokens of a pair share its
-    count: with equally many tokens on both sides the monotone share is one-to-one, else by overlap of the covered parts.
+    Each pair is counted once as it stands after a space and, with weight ``bare_share``, as it stands without one;
+    words that do not start with a letter or digit (punctuation) count fully without the space. The tokens of a pair
+    share its count: with equally many tokens on both sides the monotone share is one-to-one, else it goes by overlap
+    of the covered parts.
 
     Returns:
         CSR float32, shape ``(len(target vocabulary), len(source vocabulary))``.

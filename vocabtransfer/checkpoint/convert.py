@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vocabtransfer.cache import cache_folder
+from vocabtransfer.checkpoint.auto_tokenizer import keep_ids
 from vocabtransfer.checkpoint.copying import write_all
 from vocabtransfer.checkpoint.gguf_file import GgufFile, read_gguf
 from vocabtransfer.checkpoint.gguf_model import build_config, tensor_blocks, tensor_names
@@ -114,9 +115,10 @@ def _write_gguf(path: Path, folder: Path) -> None:
             yield torch.from_numpy(values)
 
     write_tensors(folder / SINGLE_NAME, entries, blocks)
-    save_tokenizer(tokenizer, folder)
     _write_json(folder / "generation_config.json", ids)
     _write_json(folder / "config.json", config | ids)
+    save_tokenizer(tokenizer, folder)
+    keep_ids(folder, tokenizer)
 
 
 def _storage_dtype(file: GgufFile) -> torch.dtype:

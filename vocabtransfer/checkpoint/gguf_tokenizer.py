@@ -45,22 +45,20 @@ def build_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
     Special tokens, chat template and the longest input are the file's; trailing unused tokens (padding of the
     embedding table) are left out.
     """
-    kind = _field(file, "model")
+    model = _field(file, "model")
     tokens, types = _field(file, "tokens"), _field(file, "token_type")
     while tokens and types[len(tokens) - 1] == UNUSED:
         tokens = tokens[:-1]
-    if kind == "gpt2":
+    if model == "gpt2":
         backend = _byte_level(file, tokens)
-    elif kind == "llama":
+    elif model == "llama":
         backend = _sentencepiece(file, tokens, types)
     else:
-        raise VocabTransferError(f"{file.path} has a tokenizer of the kind {kind!r}, which cannot be converted.")
-    for token, token_type in zip(tokens, types, strict=False):
-        if token_type == CONTROL:
-            backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
-        elif token_type == USER_DEFINED:
-            backend.add_tokens([AddedToken(token, special=False, normalized=False)])
-    _add_ends(file, backend, tokens, kind)
+        raise VocabTransferError(f"{file.path} has a tokenizer of the kind {model!r}, which cannot be converted.")
+    added = {kind: [t for t, k in zip(tokens, types, strict=False) if k == kind] for kind in (CONTROL, USER_DEFINED)}
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in added[CONTROL]])
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in added[USER_DEFINED]])
+    _add_ends(file, backend, tokens, model)
     roles = _roles(file, tokens)
     context = file.fields.get(f"{file.fields['general.architecture']}.context_length")
     return PreTrainedTokenizerFast(

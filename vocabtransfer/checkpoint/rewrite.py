@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.checkpoint.auto_tokenizer import PLAIN_MODULE, keep_ids
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.copying import copy_range, place_file, write_all
 from vocabtransfer.checkpoint.layout import VocabTensor
@@ -115,8 +116,9 @@ def write_checkpoint(
     with staged_folder(plan.target, overwrite) as staging:
         sums = _write_weights(source, staging, plan, rows)
         linked = _place_kept(staging, plan, link)
-        save_tokenizer(tokenizer, staging)
         _write_json(staging / "config.json", settings.config)
+        save_tokenizer(tokenizer, staging)
+        keep_ids(staging, tokenizer)
         if settings.generation_config is not None:
             _write_json(staging / "generation_config.json", settings.generation_config)
         for name, content in extras.items():
@@ -140,7 +142,13 @@ def write_checkpoint(
 
 def _check_extra_names(extras: Mapping[str, bytes], plan: WritePlan) -> None:
     taken = {file.name for file in plan.files} | {MANIFEST_NAME, INDEX_NAME, "config.json", "generation_config.json"}
-    taken |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
+    taken |= {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        f"{PLAIN_MODULE}.py",
+    }
     for name in extras:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts or name in taken:
@@ -203,7 +211,7 @@ def _write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, cou
         block = block.detach().to("cpu", TORCH_DTYPES[info.dtype])
         _check_finite(block, start, info.name)
         if rows > count:
-            total += block.sum(dim=0, dtype=torch.float64)
+            total += block.sum(dim=0, dtype=torch.float32)
         checksum = _write_block(new, block, checksum)
     if rows > count:
         row = torch.full_like(total, PADDING_BIAS) if tensor.part == "output_bias" else total / count
@@ -226,8 +234,9 @@ def _blocks(count: int, row_shape: tuple[int, ...]) -> Iterator[tuple[int, int]]
 
 
 def _check_finite(block: torch.Tensor, start: int, name: str) -> None:
-    good = torch.isfinite(block).reshape(len(block), -1).all(dim=1)
-    if not bool(good.all()):
+    low, high = torch.aminmax(block)  # both carry a NaN on, and this is far faster than looking at every value
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        good = torch.isfinite(block).reshape(len(block), -1).all(dim=1)
         row = start + int((~good).nonzero()[0])
         raise VocabTransferError(f"row {row} of the new {name!r} is not finite in {block.dtype}: nothing was written.")
 

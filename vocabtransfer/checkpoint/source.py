@@ -88,7 +88,12 @@ def _unknown(text: str, path: Path) -> UsageError:
 def _fetch(hub_id: str, revision: str | None, offline: bool | None, allow_pickle: bool) -> Path:
     """Return the folder of a hub model, downloading what is missing; the local copy if the hub cannot be reached."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     offline = constants.HF_HUB_OFFLINE if offline is None else offline
     wanted = [*WANTED_FILES, *(PICKLES if allow_pickle else ())]
@@ -104,17 +109,21 @@ def _fetch(hub_id: str, revision: str | None, offline: bool | None, allow_pickle
             raise VocabTransferError(f"{hub_id} has no revision {revision!r} on the hub.") from None
         except RepositoryNotFoundError:
             raise VocabTransferError(f"the hub has no public model {hub_id!r}: check the name, or log in.") from None
+        except LocalEntryNotFoundError:
+            reason = "the hub cannot be reached"
         except Exception as problem:
-            # The hub client raises many kinds when the network is down; a local copy may still do.
-            reason = f"the hub cannot be reached ({type(problem).__name__})"
+            # The client and the libraries below it raise many kinds; an older local copy may still do.
+            said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            reason = f"the hub's client failed ({said.rstrip('.')})"
     else:
         reason = "the hub is switched off"
+    wanted_name = f"{hub_id} at {revision}" if revision else hub_id
     try:
         return _snapshot(hub_id, revision, wanted, local_files_only=True)
     except Exception:
         raise VocabTransferError(
-            f"{hub_id} cannot be had: {reason} and there is no local copy in {constants.HF_HUB_CACHE}; give a folder, "
-            "a GGUF file, or smollm2, which comes from PyPI."
+            f"{wanted_name} cannot be had: {reason} and there is no local copy in {constants.HF_HUB_CACHE}; give a "
+            "folder, a GGUF file, or smollm2, which comes from PyPI."
         ) from None
 
 

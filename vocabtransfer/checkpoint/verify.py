@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.checkpoint.auto_tokenizer import find_difference
 from vocabtransfer.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.tensors import TensorInfo
 from vocabtransfer.errors import VocabTransferError
@@ -35,12 +36,11 @@ def verify_checkpoint(
                 raise _wrong(f"the bytes of {name!r} on disk are not those that were written")
         elif not _same_bytes(info, source.tensors[name]):
             raise _wrong(f"the kept tensor {name!r} differs from the source's")
-    vocabulary = tokenizer.get_vocab()
-    if written.tokenizer.get_vocab() != vocabulary:
-        raise _wrong("the tokenizer reads back with other ids")
+    if difference := find_difference(folder, tokenizer):
+        raise _wrong(difference)
     if written.tokenizer.chat_template != tokenizer.chat_template:
         raise _wrong("the chat template reads back differently")
-    used = set(vocabulary.values())
+    used = set(tokenizer.get_vocab().values())
     for values, name in ((written.config, "config.json"), (written.generation_config or {}, "generation_config.json")):
         for key, i in _role_ids(values):
             if i >= 0 and i not in used:

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import CausalScorer, default_window
+from vocabtransfer.evaluation.texts import encode_batches, limit_bytes
 from vocabtransfer.progress import track
 
-_ENCODED_TOGETHER = 64
 # Windows of several batches wait together, so that those of one length run together with little padding.
 _BATCHES_WAITING = 16
 
@@ -90,13 +90,15 @@ def bits_per_byte(
     _check_window(model, window, stride, batch_tokens)
     started = time.perf_counter()
     scorer = CausalScorer(model, tokenizer)
-    text = _Encoder(tokenizer, max_bytes)
+    text = _Encoder(tokenizer)
     nats = 0.0
-    pieces = (piece for ids in text.encode(documents) for piece in _windows(ids, scorer.separator, window, stride))
+    encoded = text.encode(limit_bytes(documents, max_bytes))
+    pieces = (piece for ids in encoded for piece in _windows(ids, scorer.separator, window, stride))
     for batch in track(_batches(pieces, batch_tokens), "Scoring"):
-        for (sequence, first), losses in zip(batch, scorer.nats([sequence for sequence, _ in batch]), strict=True):
-            _check_losses(losses[first:], sequence[first + 1 :], tokenizer)
-            nats += math.fsum(losses[first:])
+        sequences, starts = zip(*batch, strict=True)
+        for sequence, start, losses in zip(sequences, starts, scorer.nats(sequences, starts), strict=True):
+            _check_losses(losses, sequence[start:], tokenizer)
+            nats += math.fsum(losses)
     if not text.tokens:
         raise VocabTransferError("There is no text to score: every document is empty.")
     return BitsPerByte(
@@ -115,70 +117,42 @@ def bits_per_byte(
 
 
 class _Encoder:
-    """Encodes documents in batches and counts what the result reports about them."""
+    """Encodes documents and counts what the result reports about them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_bytes: int | None) -> None:
-        if max_bytes is not None and max_bytes < 1:
-            raise UsageError(f"max_bytes is {max_bytes}: it must be at least 1.")
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.bytes = self.characters = self.words = self.tokens = 0
         self.documents = self.unknown_tokens = self.lossy_documents = 0
         self._tokenizer = tokenizer
-        self._bytes_left = max_bytes
 
     def encode(self, documents: Iterable[str]) -> Iterator[NDArray[np.int64]]:
         """Yield the ids of every document, int64 (tokens,), without special tokens around them."""
-        waiting: list[str] = []
-        for document in self._cut(documents):
-            waiting.append(document)
-            if len(waiting) == _ENCODED_TOGETHER:
-                yield from self._encode_batch(waiting)
-                waiting = []
-        if waiting:
-            yield from self._encode_batch(waiting)
-
-    def _cut(self, documents: Iterable[str]) -> Iterator[str]:
-        for document in documents:
-            raw = document.encode("utf-8")
-            if self._bytes_left is not None:
-                raw = raw[: self._bytes_left]
-                document = raw.decode("utf-8", errors="ignore")
-                self._bytes_left -= len(raw)
-            if document:
-                yield document
-            if self._bytes_left == 0:
-                return
-
-    def _encode_batch(self, documents: list[str]) -> Iterator[NDArray[np.int64]]:
-        encoded = self._tokenizer(
-            documents, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )["input_ids"]
-        # Not PreTrainedTokenizerFast.decode: it may "clean up" spaces before punctuation.
-        decoded = self._tokenizer.backend_tokenizer.decode_batch(encoded, skip_special_tokens=False)
-        for document, ids, text in zip(documents, encoded, decoded, strict=True):
-            array = np.array(ids, dtype=np.int64)
-            self.documents += 1
-            self.bytes += len(document.encode("utf-8"))
-            self.characters += len(document)
-            self.words += len(document.split())
-            self.tokens += len(array)
-            if self._tokenizer.unk_token_id is not None:
-                self.unknown_tokens += int((array == self._tokenizer.unk_token_id).sum())
-            # A tokenizer may put a space before the first word; nothing is lost by that.
-            self.lossy_documents += text not in (document, " " + document)
-            if len(array):
-                yield array
+        unknown = self._tokenizer.unk_token_id
+        for batch, encoding in encode_batches(self._tokenizer, documents):
+            # Not the tokenizer's own decode: it may "clean up" spaces before punctuation.
+            decoded = self._tokenizer.backend_tokenizer.decode_batch(encoding["input_ids"], skip_special_tokens=False)
+            for document, text, tokens in zip(batch, decoded, encoding["input_ids"], strict=True):
+                ids = np.array(tokens, dtype=np.int64)
+                self.documents += 1
+                self.bytes += len(document.encode("utf-8"))
+                self.characters += len(document)
+                self.words += len(document.split())
+                self.tokens += len(ids)
+                self.unknown_tokens += int((ids == unknown).sum()) if unknown is not None else 0
+                # A tokenizer may put a space before the first word; nothing is lost by that.
+                self.lossy_documents += text not in (document, " " + document)
+                yield ids
 
 
 def _windows(
     ids: NDArray[np.int64], separator: int, window: int, stride: int
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Yield (separator and up to ``window`` ids, index of the first loss that counts) so that each id counts once."""
+    """Yield (separator and up to ``window`` ids, index of the first that counts) so that each id counts once."""
     end = 0
     while end < len(ids):
         scored = end
         end = min(end + (stride if end else window), len(ids))
         begin = max(end - window, 0)
-        yield np.concatenate(([separator], ids[begin:end])), scored - begin
+        yield np.concatenate(([separator], ids[begin:end])), scored - begin + 1
 
 
 def _batches(

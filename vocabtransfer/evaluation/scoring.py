@@ -65,8 +65,8 @@ class CausalScorer:
         self._two_steps = self._check_causal()
 
     @torch.inference_mode()
-    def nats(self, sequences: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
-        """Return, for every sequence of n ids, the n - 1 losses of its ids from the second on, float64, in nats.
+    def nats(self, sequences: Sequence[NDArray[np.int64]], starts: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Return the losses of the ids ``sequence[start:]`` of every sequence, float64, in nats; every start is >= 1.
 
         The sequences form one batch, padded at the end, where causal attention never looks.
         """
@@ -75,10 +75,11 @@ class CausalScorer:
             for row, sequence in zip(ids, sequences, strict=True):
                 row[: len(sequence)] = sequence
             everything = torch.from_numpy(ids).to(self.model.device)
-            kept = np.arange(ids.shape[1] - 1)[None] < np.array([[len(sequence) - 1] for sequence in sequences])
+            place, lengths = np.arange(1, ids.shape[1])[None], np.array([len(sequence) for sequence in sequences])
+            kept = (place >= np.array(starts)[:, None]) & (place < lengths[:, None])
             positions = torch.from_numpy(kept).to(self.model.device)
             losses = self._losses(everything[:, :-1], positions, everything[:, 1:][positions])
-        return np.split(losses.cpu().numpy(), np.cumsum([len(s) - 1 for s in sequences])[:-1])
+        return np.split(losses.cpu().numpy(), np.cumsum(lengths - np.array(starts))[:-1])
 
     def _losses(self, inputs: Tensor, kept: Tensor, targets: Tensor) -> Tensor:
         """Return float64 losses of the ``targets`` (n,), which belong to the positions ``kept`` (batch, length)."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vocabtransfer.initialization.inputs import Shift
 
-WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 80, 1024
+WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
 STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
 #: Largest change of a logit, in nats: what a finite sample says about rare tokens is not to be taken to the letter.
 LARGEST = 4.0

@@ -26,7 +26,7 @@ def pieces_map(inputs: TransferInputs) -> TokenMap:
 
 
 def script_means(inputs: TransferInputs) -> TokenMap:
-    """Give each token the mean of the source's trained tokens in the same script, where the source has enough of them."""
+    """Give each token the mean of the source's trained tokens in its script, where the source has enough of them."""
     source = inputs.source_vocabulary
     scripts = np.zeros(inputs.shape[1], np.int64)
     scripts[: len(source)] = source.scripts()

@@ -69,7 +69,8 @@ class Shift:
     """A calibration that moves row ``t`` by ``amounts[t] * direction``.
 
     Along the mean hidden state this adds ``amounts[t]`` to the token's logit, nearly whatever the context: the bias
-    that most language-model heads do not have. ``amounts`` is float32 ``(n_target,)``, ``direction`` float32 ``(hidden,)``.
+    that most language-model heads do not have. ``amounts`` is float32 ``(n_target,)``, ``direction`` float32
+    ``(hidden,)``.
     """
 
     amounts: NDArray[np.float32]

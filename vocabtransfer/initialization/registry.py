@@ -1,4 +1,4 @@
-"""The list of initialisers. A method is one function from inputs to an initialisation, with the facts users choose by."""
+"""The list of initialisers: each a function from inputs to an initialisation, with the facts users choose by."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Method:
         """Run the method; `UsageError` when it needs an alignment and the inputs have none."""
         if self.needs_alignment and inputs.counts is None:
             raise UsageError(
-                f"The method {self.name} needs word alignments: give --alignment or --parallel, or choose --method pieces."
+                f"The method {self.name} needs word alignments: give --alignment or --parallel, or take --method pieces."
             )
         return self.function(inputs)
 

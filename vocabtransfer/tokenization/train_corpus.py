@@ -20,7 +20,7 @@ SAMPLE_LINES = 2000
 SAMPLE_CHARACTERS = 200_000
 WORDS_PER_ATTACHED_WORD = 8
 # Counts are fed to trainers as repeated words; this many characters keep that to a few seconds.
-FED_CHARACTERS = 48_000_000
+FED_CHARACTERS = 24_000_000
 # A Unicode noncharacter, never part of text: separates pre-tokens when they are fed to a trainer.
 SEPARATOR = "\ufdd0"
 

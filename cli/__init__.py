@@ -1,0 +1,1 @@
+"""The command line of vocabtransfer: thin commands around the library."""

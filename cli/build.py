@@ -1,0 +1,165 @@
+"""`vocabtransfer build`: the main job."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+from vocabtransfer.errors import UsageError
+from vocabtransfer.progress import show_progress
+
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+
+if TYPE_CHECKING:
+    from vocabtransfer.build import BuildResult
+
+SOURCES, ALIGNMENT, RESULT = "Source and target", "Evidence", "Result"
+
+
+def build(
+    source: str = typer.Option(
+        ..., help="Alias (smollm2, llama3 ...), hub id, folder or GGUF file.", rich_help_panel=SOURCES
+    ),
+    target: str = typer.Option(
+        ..., help="The target language: name, ISO code, BCP 47 tag or endonym.", rich_help_panel=SOURCES
+    ),
+    output: Path | None = typer.Option(
+        None, help="Folder to write [default: build/SOURCE-TARGET].", rich_help_panel=SOURCES
+    ),
+    revision: str | None = typer.Option(None, help="Hub revision of the source.", rich_help_panel=SOURCES),
+    allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code).", rich_help_panel=SOURCES),
+    parallel: list[Path] = typer.Option(
+        [],
+        help="Parallel corpus: TSV, TMX or two Moses files; plain, gz, xz or zst. Repeatable.",
+        rich_help_panel=ALIGNMENT,
+    ),
+    columns: str | None = typer.Option(
+        None, help="The two columns of a TSV, counted from 0: 1,2.", rich_help_panel=ALIGNMENT
+    ),
+    alignment: Path | None = typer.Option(
+        None, help="An alignment table instead of a corpus.", rich_help_panel=ALIGNMENT
+    ),
+    text: list[Path] = typer.Option([], help="Text in the target language. Repeatable.", rich_help_panel=ALIGNMENT),
+    tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
+    vocab_size: int | None = typer.Option(None, min=1, help="Size of the trained vocabulary.", rich_help_panel=RESULT),
+    algorithm: str | None = typer.Option(
+        None, help="bpe, sentencepiece, unigram or wordpiece [default: the source's].", rich_help_panel=RESULT
+    ),
+    method: str = typer.Option("trans_tokenization", help="The initialiser; see the README.", rich_help_panel=RESULT),
+    calibrate: bool = typer.Option(
+        True, help="Match the head to the language's token frequencies.", rich_help_panel=RESULT
+    ),
+    pad_to_multiple_of: int = typer.Option(1, min=1, help="Round the number of rows up.", rich_help_panel=RESULT),
+    link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
+    overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
+    seed: int = typer.Option(0, help="For everything random.", rich_help_panel=RESULT),
+    dry_run: bool = typer.Option(False, help="Do everything but write.", rich_help_panel=RESULT),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Build a checkpoint with the vocabulary of another language.
+
+    Example: `vocabtransfer build --source smollm2 --target tatar --output build/smollm2-tatar`
+    """
+    from vocabtransfer.build import BuildRequest
+    from vocabtransfer.build import build as run_build
+    from vocabtransfer.languages import find_language
+    from vocabtransfer.tokenization.train import ALGORITHMS, Algorithm
+
+    quiet_transformers()
+    if link not in ("hard", "copy"):
+        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise UsageError(f"--algorithm is one of {', '.join(ALGORITHMS)}, not {algorithm!r}.")
+    name = f"{Path(source.rstrip('/')).stem or 'model'}-{find_language(target).name.lower().replace(' ', '-')}"
+    request = BuildRequest(
+        source=source,
+        target=target,
+        output=output or Path("build") / name,
+        parallel=_existing(parallel, "--parallel"),
+        text=_existing(text, "--text"),
+        alignment=_existing([alignment], "--alignment")[0] if alignment else None,
+        tokenizer=_existing([tokenizer], "--tokenizer")[0] if tokenizer else None,
+        vocab_size=vocab_size,
+        algorithm=cast("Algorithm | None", algorithm),
+        method=method,
+        calibrate=calibrate,
+        columns=_columns(columns),
+        link=cast(Literal["hard", "copy"], link),
+        pad_to_multiple_of=pad_to_multiple_of,
+        overwrite=overwrite,
+        allow_pickle=allow_pickle,
+        revision=revision,
+        seed=seed,
+    )
+    with show_progress(not as_json):
+        result = run_build(request, dry_run=dry_run)
+    facts = summary(result)
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def summary(result: "BuildResult") -> dict[str, Any]:
+    """Return what a build did, as plain data."""
+    facts = {key: value for key, value in result.facts.items() if key != "examples"}
+    facts["seconds"] = dict(result.seconds)
+    facts["plan"] = {"bytes_written": result.plan.bytes_written, "bytes_linked": result.plan.bytes_linked}
+    if result.written is not None and result.proof is not None:
+        folder = result.written.path
+        facts["output"] = str(folder)
+        facts["report"] = str(folder / "report.html")
+        facts["notes"] = [*facts["notes"], *result.written.notes]
+        facts["padded_rows"] = result.written.padded_rows
+        facts["proof"] = {
+            "loaded": result.proof.loaded,
+            "prompt": result.proof.prompt,
+            "generated": result.proof.generated,
+        }
+    return facts
+
+
+def _print(facts: dict[str, Any]) -> None:
+    tokenizer = facts["tokenizer"]
+    rows = [
+        ("source", f"{facts['source']['name']}, {facts['source']['vocabulary']:,} tokens"),
+        ("target", f"{facts['language']['name']} ({facts['language']['endonym']}), {tokenizer['vocabulary']:,} tokens"),
+        (
+            "method",
+            facts["method"]["name"] + (", calibrated to token frequencies" if facts["method"]["calibrated"] else ""),
+        ),
+    ]
+    if "tokens_per_word_before" in tokenizer:
+        figures = tokenizer["tokens_per_word_before"], tokenizer["tokens_per_word_after"]
+        rows.append(("tokens per word", f"{figures[0]:.2f} before, {figures[1]:.2f} after"))
+    rows.append(("rows", ", ".join(f"{count:,} {rule}" for rule, count in facts["rows_by_rule"].items())))
+    if "proof" in facts:
+        rows.append(("loaded as", facts["proof"]["loaded"]))
+        if facts["proof"]["prompt"]:
+            rows.append(("generated", f"{facts['proof']['prompt']} →{_on_one_line(facts['proof']['generated'])}"))
+        rows += [("checkpoint", facts["output"]), ("report", facts["report"])]
+    else:
+        rows.append(("dry run", f"nothing written; {facts['plan']['bytes_written'] / 1e6:,.1f} MB would be"))
+    rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in facts["seconds"].items())))
+    rows += [("note", note) for note in facts["notes"]]
+    print_table("Built" if "proof" in facts else "Planned", rows)
+
+
+def _on_one_line(text: str) -> str:
+    return " " + " ".join(text.split())
+
+
+def _existing(paths: list[Path], option: str) -> tuple[Path, ...]:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{option} {path}: there is no such file or folder.")
+    return tuple(paths)
+
+
+def _columns(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"--columns takes two numbers counted from 0, such as 1,2, not {text!r}.")
+    return int(parts[0]), int(parts[1])

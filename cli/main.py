@@ -1,0 +1,92 @@
+"""The entry point: gathers the commands and turns every failure into one sentence and an exit code."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+import typer
+from rich.console import Console
+
+from vocabtransfer import __version__
+from vocabtransfer.errors import UsageError, VocabTransferError
+
+from .align import align
+from .build import build
+from .evaluate import evaluate
+from .inspect import inspect
+
+app = typer.Typer(
+    name="vocabtransfer",
+    help="Give a language model the vocabulary of another language.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    """Give a language model the vocabulary of another language."""
+
+
+for command in (build, align, inspect, evaluate):
+    app.command()(command)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; tracebacks only with VOCABTRANSFER_DEBUG."""
+    words = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(args=words, standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        if "--json" in words:
+            _fail(error.format_message(), error.exit_code, words)
+        error.show()
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        _fail(str(error), 2, words)
+    except VocabTransferError as error:
+        _fail(str(error), 1, words)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("Interrupted; nothing was written.", 1, words)
+    except MemoryError:
+        _fail("There is not enough memory: close other programs or use a smaller model.", 1, words)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}." if error.filename else f"{error}.", 1, words)
+    except Exception as error:
+        if os.environ.get("VOCABTRANSFER_DEBUG"):
+            raise
+        name = type(error).__name__
+        _fail(f"Unexpected {name}: {error}. Set VOCABTRANSFER_DEBUG=1 to see where, and please report it.", 1, words)
+
+
+def _fail(message: str, code: int, words: list[str]) -> Any:
+    message = " ".join(message.split())
+    if "--json" in words:
+        typer.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    else:
+        Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,34 @@
+"""What the commands share: JSON on request, tables otherwise."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JSON_OPTION = typer.Option(False, "--json", help="Print one JSON object with the same facts.")
+
+
+def print_json(facts: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Print two columns under a title."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(highlight=False, markup=False).print(table)
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' progress bars and notices out of our output."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,504 @@
+"""Tokenizers from every kind of file, against the libraries that define those files."""
+
+import base64
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.vocabulary import Kind, Vocabulary, byte_alphabet
+
+TEXTS = [
+    "The quick brown fox — naïve café, Łódź; it's 3.14159 and 1,234,567!",
+    " leading", "  two  spaces ", "trailing   ", "\ttab\n\nlines \r\n", " ", "", "a", "▁", " ▁▁ x", "a\u00a0b\u200bc",
+    "Татар теле: җәй, үзәк, һәм. Русский язык, ёж. Қазақ тілі: ғылым.",
+    "العربية مرحبا ١٢٣ می‌خواهم עברית שָׁלוֹם हिन्दी नमस्ते ქართული Հայերեն አማርኛ ภาษาไทย 中文 日本語 한국어",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇳🇱 e\u0301 ﬁ ½ Å 𝔘𝔫𝔦 ﷺ ㍿ Ⅷ",
+    "def f(x):\n\tif x  >  0:\n\t\treturn [1, 2, 3]   # comment <b>bold</b> <0x41> ##ing Ġword",
+    "aaaa aaaaaaaaaaaaaaa ababababab 1111111111 ........ \n\n\n\n      x",
+]  # fmt: skip
+
+
+def ids_of(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def tiny_backend(*special: str) -> Tokenizer:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", *special],
+        show_progress=False,
+    )
+    backend.train_from_iterator(["the cat sat on the mat with the other cat"] * 3, trainer)
+    return backend
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    tiny_backend("<s>", "</s>").save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+# --- tokenizer.json ---
+
+
+def test_a_tokenizer_json_keeps_every_id(
+    real_tokenizer_name: str,
+    real_tokenizer_folder: Callable[[str], Path],
+    each_real_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    file = real_tokenizer_folder(real_tokenizer_name) / "tokenizer.json"
+    if not file.exists():
+        pytest.skip("not a tokenizer.json")
+    plain = Tokenizer.from_file(str(file))
+    plain.no_truncation()
+    plain.no_padding()
+    assert type(each_real_tokenizer) is PreTrainedTokenizerFast
+    assert each_real_tokenizer.get_vocab() == plain.get_vocab()
+    assert ids_of(each_real_tokenizer, TEXTS) == [plain.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    for own, files in ((each_real_tokenizer.backend_tokenizer, plain),):
+        for part in ("normalizer", "pre_tokenizer", "decoder"):
+            assert str(getattr(own, part)) == str(getattr(files, part))
+
+
+ROLES = {
+    "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+    "llama2": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "qwen3": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    "minilm": {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
+    "mistral_v3": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "tekken": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
+    "gemma3": {"bos_token": "<bos>", "eos_token": "<end_of_turn>", "image_token": "<image_soft_token>"},
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_roles_come_from_the_files(name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    assert ROLES[name].items() <= real_tokenizer(name).special_tokens_map.items()
+
+
+EDGES = {
+    "llama2": ("<s>", None),
+    "gemma3": ("<bos>", None),
+    "qwen3": (None, None),
+    "deepseek_v3": ("<｜begin▁of▁sentence｜>", None),
+    "minilm": ("[CLS]", "[SEP]"),
+    "mistral_v3": ("<s>", None),
+    "tekken": ("<s>", None),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_texts_get_the_edges_they_were_trained_with(
+    name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
+) -> None:
+    tokenizer = real_tokenizer(name)
+    first, last = EDGES[name]
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("hello").input_ids)
+    bare = tokenizer.convert_ids_to_tokens(tokenizer("hello", add_special_tokens=False).input_ids)
+    assert tokens == [*([first] if first else []), *bare, *([last] if last else [])]
+
+
+def test_chat_templates(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    chat = [{"role": "user", "content": "Hi"}]
+    text = real_tokenizer("qwen3").apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text.startswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant")
+    text = real_tokenizer("gemma3").apply_chat_template(chat, tokenize=False)
+    assert text.startswith("<bos><start_of_turn>user\nHi")
+
+
+def test_template_files_win_over_the_config(tiny_folder: Path) -> None:
+    write_json(tiny_folder / "tokenizer_config.json", {"chat_template": "config"})
+    assert load_tokenizer(tiny_folder).chat_template == "config"
+    (tiny_folder / "chat_template.jinja").write_text("file")
+    assert load_tokenizer(tiny_folder).chat_template == "file"
+    (tiny_folder / "additional_chat_templates").mkdir()
+    (tiny_folder / "additional_chat_templates" / "tools.jinja").write_text("tools")
+    assert load_tokenizer(tiny_folder).chat_template == {"default": "file", "tools": "tools"}
+
+
+def test_template_lists_and_processor_templates(tiny_folder: Path) -> None:
+    listed = [{"name": "default", "template": "a"}, {"name": "tools", "template": "b"}]
+    write_json(tiny_folder / "tokenizer_config.json", {"chat_template": listed})
+    assert load_tokenizer(tiny_folder).chat_template == {"default": "a", "tools": "b"}
+    write_json(tiny_folder / "tokenizer_config.json", {})
+    write_json(tiny_folder / "chat_template.json", {"chat_template": "c"})
+    assert load_tokenizer(tiny_folder).chat_template == "c"
+
+
+def test_settings_are_carried(tiny_folder: Path) -> None:
+    settings_given = {"model_max_length": 77, "padding_side": "left", "model_input_names": ["input_ids"]}
+    write_json(tiny_folder / "tokenizer_config.json", {**settings_given, "clean_up_tokenization_spaces": True})
+    tokenizer = load_tokenizer(tiny_folder)
+    assert (tokenizer.model_max_length, tokenizer.padding_side) == (77, "left")
+    assert tokenizer.clean_up_tokenization_spaces is True
+    assert list(tokenizer("the cat")) == ["input_ids"]
+
+
+def test_a_direct_path_to_the_file_is_the_same(tiny_folder: Path) -> None:
+    write_json(tiny_folder / "tokenizer_config.json", {"bos_token": "<s>"})
+    assert load_tokenizer(tiny_folder / "tokenizer.json").bos_token == load_tokenizer(tiny_folder).bos_token == "<s>"
+    # A file under a name of its own may lie anywhere: what is beside it belongs to something else.
+    shutil.copy(tiny_folder / "tokenizer.json", tiny_folder / "mine.json")
+    assert load_tokenizer(tiny_folder / "mine.json").bos_token is None
+
+
+def test_stored_truncation_padding_and_dropout_are_switched_off(tiny_folder: Path) -> None:
+    backend = tiny_backend("<pad>")
+    whole = backend.encode("the cat sat on the mat").ids
+    backend.enable_truncation(2)
+    backend.enable_padding(length=9, pad_token="<pad>", pad_id=1)
+    document = json.loads(backend.to_str())
+    document["model"]["dropout"] = 0.9
+    write_json(tiny_folder / "tokenizer.json", document)
+    tokenizer = load_tokenizer(tiny_folder)
+    assert tokenizer.backend_tokenizer.encode("the cat sat on the mat").ids == whole
+    assert tokenizer("the cat sat on the mat").input_ids == whole
+    assert tokenizer.pad_token == "<pad>"
+
+
+@pytest.mark.parametrize(
+    ("config", "roles"),
+    [
+        # Old folders leave out what their class takes for granted; only tokens that exist count.
+        ({"tokenizer_class": "GPT2Tokenizer"}, dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")),
+        ({"tokenizer_class": "LlamaTokenizerFast"}, {"bos_token": "<s>", "eos_token": "</s>"}),
+        ({"tokenizer_class": "LlamaTokenizer", "bos_token": None}, {"eos_token": "</s>"}),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, {}),
+        ({"tokenizer_class": "SomebodysOwnTokenizer", "eos_token": "</s>"}, {"eos_token": "</s>"}),
+        ({"eos_token": {"content": "</s>", "lstrip": False, "__type": "AddedToken"}}, {"eos_token": "</s>"}),
+    ],
+)
+def test_roles_that_a_class_takes_for_granted(tiny_folder: Path, config: Any, roles: dict[str, str]) -> None:
+    write_json(tiny_folder / "tokenizer_config.json", config)
+    assert load_tokenizer(tiny_folder).special_tokens_map == roles
+
+
+def test_the_model_type_stands_in_for_the_class(tiny_folder: Path) -> None:
+    write_json(tiny_folder / "tokenizer_config.json", {"model_max_length": 5})
+    write_json(tiny_folder / "config.json", {"model_type": "gpt2"})
+    assert load_tokenizer(tiny_folder).eos_token == "<|endoftext|>"
+
+
+def test_the_special_tokens_map_names_roles_too(tiny_folder: Path) -> None:
+    write_json(tiny_folder / "special_tokens_map.json", {"eos_token": "</s>", "additional_special_tokens": ["<s>"]})
+    tokenizer = load_tokenizer(tiny_folder)
+    assert tokenizer.eos_token == "</s>"
+    assert [str(token) for token in tokenizer.extra_special_tokens] == ["<s>"]
+
+
+def test_added_tokens_beside_the_file_keep_their_ids(tiny_folder: Path) -> None:
+    size = load_tokenizer(tiny_folder).backend_tokenizer.get_vocab_size()
+    added = {"<|b|>": size, "<|a|>": size + 1, "word": size + 2}
+    write_json(tiny_folder / "added_tokens.json", added)
+    write_json(tiny_folder / "tokenizer_config.json", {"pad_token": "<|a|>"})
+    tokenizer = load_tokenizer(tiny_folder)
+    assert added.items() <= tokenizer.get_vocab().items()
+    assert tokenizer.pad_token_id == size + 1
+    assert tokenizer("x<|a|>word").input_ids[-2:] == [size + 1, size + 2]
+    decoder = {str(i): {"content": text, "special": True} for text, i in added.items()}
+    write_json(tiny_folder / "tokenizer_config.json", {"pad_token": "<|a|>", "added_tokens_decoder": decoder})
+    assert added.items() <= load_tokenizer(tiny_folder).get_vocab().items()
+
+
+def test_a_folder_that_mixes_two_tokenizers_is_refused(tiny_folder: Path) -> None:
+    write_json(tiny_folder / "added_tokens.json", {"<|a|>": 9_999})
+    with pytest.raises(VocabTransferError, match="mixes two tokenizers"):
+        load_tokenizer(tiny_folder)
+    write_json(tiny_folder / "added_tokens.json", {"<s>": 0})
+    with pytest.raises(VocabTransferError, match="mixes two tokenizers"):
+        load_tokenizer(tiny_folder)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_edges_follow_the_config_where_it_says_otherwise(tiny_folder: Path, flag: bool) -> None:
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": flag, "add_eos_token": not flag}
+    write_json(tiny_folder / "tokenizer_config.json", config)
+    tokens = load_tokenizer(tiny_folder)("the").tokens()
+    assert (tokens[0] == "<s>", tokens[-1] == "</s>") == (flag, not flag)
+
+
+def test_a_post_processor_that_agrees_with_the_config_stays(tiny_folder: Path) -> None:
+    backend = tiny_backend("<s>", "</s>")
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    backend.save(str(tiny_folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "add_eos_token": True}
+    write_json(tiny_folder / "tokenizer_config.json", config)
+    assert "Roberta" in str(load_tokenizer(tiny_folder).backend_tokenizer.post_processor)
+
+
+# --- SentencePiece ---
+
+
+@pytest.mark.parametrize("name", ["mistral_v1", "mistral_v3"])
+@settings(deadline=None, max_examples=200)
+@given(texts=st.lists(st.text(max_size=20), max_size=5))
+def test_sentencepiece_ids(
+    name: str,
+    real_tokenizer: Callable[[str], PreTrainedTokenizerFast],
+    real_tokenizer_folder: Callable[[str], Path],
+    texts: list[str],
+) -> None:
+    reference = reference_model(real_tokenizer_folder(name) / "tokenizer.model")
+    # NUL ends a text for neither, but SentencePiece's Python binding drops what it cannot pass on as UTF-8.
+    assert ids_of(real_tokenizer(name), [*TEXTS, *texts]) == reference.encode([*TEXTS, *texts])
+
+
+def reference_model(file: Path) -> sentencepiece.SentencePieceProcessor:
+    if str(file) not in _references:
+        _references[str(file)] = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    return _references[str(file)]
+
+
+_references: dict[str, sentencepiece.SentencePieceProcessor] = {}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+        {"byte_fallback": True, "normalization_rule_name": "nmt_nfkc"},
+        {"byte_fallback": False, "normalization_rule_name": "nfkc_cf"},
+        {"byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False},
+        {"byte_fallback": True, "user_defined_symbols": ["<sep>", "\n", "§§"], "remove_extra_whitespaces": False},
+        {"add_dummy_prefix": False, "user_defined_symbols": ["▁▁", "▁▁▁"], "remove_extra_whitespaces": False},
+        {"control_symbols": ["<ctrl>"], "pad_id": 3, "bos_id": -1, "split_digits": True},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_sentencepiece_models_of_all_sorts(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    content = trained_sentencepiece(model_type=kind, **options)
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    tokenizer = load_tokenizer(tmp_path)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=content)
+    # Marks and compatibility characters are where the two implementations of NFKC may cut graphemes differently.
+    texts = [*TEXTS, "a<sep>b <sep> c", "x\n y\n\nz", "§§§ a§§", " <sep>", "in  text   runs    of spaces"]
+    for text in texts:
+        expected = reference.encode(text)
+        assert ids_of(tokenizer, [text]) == [expected], (text, reference.encode_as_pieces(text))
+    assert tokenizer.get_vocab() == {reference.id_to_piece(i): i for i in range(len(reference))}
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    for i in range(len(reference)):
+        if reference.is_byte(i):
+            assert vocabulary.kinds[i] == Kind.BYTE
+        elif reference.is_control(i) or reference.is_unknown(i):
+            assert vocabulary.kinds[i] == Kind.SPECIAL
+
+
+def trained_sentencepiece(**options: Any) -> bytes:
+    lines = [line for text in TEXTS * 3 for line in text.split("\n") if line.strip()]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        **{"vocab_size": 700, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1, **options},
+    )
+    return model.getvalue()
+
+
+def test_roles_and_edges_of_a_bare_sentencepiece_model(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(trained_sentencepiece(model_type="unigram", bos_id=-1, pad_id=3))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.special_tokens_map == {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    assert tokenizer("the").tokens()[-1] == "</s>"
+
+
+def test_t5_puts_its_sentinels_behind(tmp_path: Path) -> None:
+    (tmp_path / "spiece.model").write_bytes(trained_sentencepiece(model_type="unigram", bos_id=-1, pad_id=3))
+    size = len(load_tokenizer(tmp_path))
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "extra_ids": 10})
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.convert_tokens_to_ids(["<extra_id_9>", "<extra_id_0>"]) == [size, size + 9]
+    assert len(tokenizer) == size + 10
+
+
+def test_classes_that_renumber_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(trained_sentencepiece(model_type="unigram"))
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizer"})
+    with pytest.raises(VocabTransferError, match=r"sentencepiece\.bpe\.model belongs to a XLMRobertaTokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_word_models_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(trained_sentencepiece(model_type="char"))
+    with pytest.raises(VocabTransferError, match="BPE or Unigram"):
+        load_tokenizer(tmp_path)
+
+
+# --- ranks ---
+
+
+def test_tekken_ids(real_tokenizer: Callable[[str], PreTrainedTokenizerFast], real_tokenizer_folder: Any) -> None:
+    document = json.loads((real_tokenizer_folder("tekken") / "tekken.json").read_text(encoding="utf-8"))
+    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in document["vocab"][: 131_072 - 1000]}
+    pattern = document["config"]["pattern"]
+    reference = tiktoken.Encoding("tekken", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    tokenizer = real_tokenizer("tekken")
+    for text in TEXTS:
+        assert ids_of(tokenizer, [text]) == [[1000 + rank for rank in reference.encode_ordinary(text)]]
+    assert tokenizer.convert_tokens_to_ids(["<unk>", "[INST]", "<SPECIAL_999>"]) == [0, 3, 999]
+
+
+def test_tekken_lists_its_own_special_tokens(tmp_path: Path) -> None:
+    vocab = [{"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None} for i in range(256)]
+    document = {
+        "config": {"pattern": r"\w+|\W", "default_num_special_tokens": 4, "default_vocab_size": 260, "version": "v7"},
+        "vocab": vocab,
+        "special_tokens": [{"rank": 1, "token_str": "<go>", "is_control": True}],
+    }
+    write_json(tmp_path / "tekken.json", document)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) == ["<SPECIAL_0>", "<go>", "<SPECIAL_2>", "<SPECIAL_3>"]
+    assert tokenizer("é<go>").input_ids == [4 + 0xC3, 4 + 0xA9, 1]
+    del document["vocab"]
+    write_json(tmp_path / "tekken.json", {**document, "vocab": [{"rank": 0}]})
+    with pytest.raises(VocabTransferError, match=r"tekken\.json is not a complete"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen3", "gpt4o"])
+def test_a_tiktoken_file_is_the_tokenizer_json_of_its_family(
+    name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast], tmp_path: Path
+) -> None:
+    known = real_tokenizer(name)
+    alphabet = {ord(char): byte for byte, char in byte_alphabet().items()}
+    model = known.backend_tokenizer.get_vocab(with_added_tokens=False)
+    special = set(known.added_tokens_encoder)
+    ranks = sorted((i, token) for token, i in model.items() if token not in special)
+    lines = [b"%s %d\n" % (base64.b64encode(token.translate(alphabet).encode("latin-1")), i) for i, token in ranks]
+    (tmp_path / "vocab.tiktoken").write_bytes(b"".join(lines))
+    tokenizer = load_tokenizer(tmp_path)
+    assert ids_of(tokenizer, TEXTS) == ids_of(known, TEXTS)
+    for token in ("<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|endofprompt|>", "<|start_header_id|>"):
+        if token in special:
+            assert tokenizer.convert_tokens_to_ids(token) == known.convert_tokens_to_ids(token)
+    # Meta hands out such a file as tokenizer.model.
+    (tmp_path / "vocab.tiktoken").rename(tmp_path / "tokenizer.model")
+    assert ids_of(load_tokenizer(tmp_path / "tokenizer.model"), TEXTS[:3]) == ids_of(known, TEXTS[:3])
+
+
+def test_an_unknown_family_of_ranks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tiktoken").write_bytes(b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256)))
+    with pytest.raises(VocabTransferError, match=r"x\.tiktoken lists 256 tokens"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "x.tiktoken").write_bytes(b"AA== 0\nAQ== 1\nbroken\n")
+    with pytest.raises(VocabTransferError, match=r"x\.tiktoken, line 3"):
+        load_tokenizer(tmp_path)
+
+
+# --- plain files ---
+
+
+def test_bert_files(
+    minilm_folder: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast], tmp_path: Path
+) -> None:
+    shutil.copy(minilm_folder / "vocab.txt", tmp_path)
+    tokenizer, known = load_tokenizer(tmp_path), real_tokenizer("minilm")
+    assert tokenizer.get_vocab() == known.get_vocab()
+    assert [tokenizer(text).input_ids for text in TEXTS] == [known(text).input_ids for text in TEXTS]
+    assert tokenizer("a", "b").token_type_ids == known("a", "b").token_type_ids
+    assert tokenizer.special_tokens_map == known.special_tokens_map
+    write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": False})
+    assert load_tokenizer(tmp_path)("A").tokens()[1] == "[UNK]"
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    with pytest.raises(VocabTransferError, match="not a BERT vocabulary"):
+        load_tokenizer(tmp_path)
+
+
+def test_gpt2_and_roberta_files(tmp_path: Path) -> None:
+    plain = tiny_backend()
+    plain.model.save(str(tmp_path))
+    tokenizer = load_tokenizer(tmp_path)
+    assert ids_of(tokenizer, TEXTS) == [plain.encode(text).ids for text in TEXTS]
+    assert tokenizer.eos_token == "<|endoftext|>"
+    tiny_backend("<s>", "<pad>", "</s>", "<unk>", "<mask>").model.save(str(tmp_path))
+    assert load_tokenizer(tmp_path)("the").tokens() == ["<s>", "the", "</s>"]
+    assert load_tokenizer(tmp_path).mask_token == "<mask>"
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer"})
+    with pytest.raises(VocabTransferError, match="belongs to CLIPTokenizer"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(VocabTransferError, match=r"needs merges\.txt"):
+        load_tokenizer(tmp_path)
+
+
+# --- what cannot be opened ---
+
+BAD_FILES = {
+    "tokenizer.json": [b"", b"{", b"[]", b"{}", b'{"model": {}}', b'{"model": 3}', b"\xff\xfe"],
+    "tekken.json": [b"{}", b'{"config": {}, "vocab": []}'],
+    "tokenizer.model": [b"", b"no model at all", b"\n\x00\x00"],
+    "vocab.txt": [b"", b"\xff\xfe\xfd", b"[UNK]\n"],
+    "vocab.json": [b"", b'{"a": "b"}'],
+    "some.tiktoken": [b"", b"hello\n"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, bad) for name, all_bad in BAD_FILES.items() for bad in all_bad])
+def test_damaged_files_are_named_in_one_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VocabTransferError, match=name.replace(".", r"\.")) as caught:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *[(name, bad) for name in ("tokenizer_config.json", "special_tokens_map.json") for bad in ("{", "[]")],
+        ("tokenizer_config.json", '{"bos_token": 3}'),
+        ("special_tokens_map.json", '{"eos_token": {"lstrip": true}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {}}}'),
+        ("tokenizer_config.json", '{"padding_side": "up"}'),
+        ("added_tokens.json", '{"a": "b"}'),
+    ],
+)
+def test_damaged_settings_are_refused(name: str, content: str, tiny_folder: Path) -> None:
+    (tiny_folder / name).write_text(content)
+    with pytest.raises(VocabTransferError) as caught:
+        load_tokenizer(tiny_folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(VocabTransferError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(VocabTransferError, match="does not exist"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_never_crash(content: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("tokenizer.json", "tokenizer.model"):
+            file = Path(folder) / name
+            file.write_bytes(content)
+            try:
+                load_tokenizer(file)
+            except VocabTransferError as problem:
+                assert name in str(problem)

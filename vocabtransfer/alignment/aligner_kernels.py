@@ -1,0 +1,296 @@
+"""The inner loops of the word aligner, compiled by numba: co-occurrence cells, and one sweep of collapsed inference.
+
+A *cell* is one (source word, target word) position pair of one sentence pair; the cells of pair ``k`` start at
+``base[k]`` and run source word by source word. A *slot* is one distinct pair of word types that shares a sentence
+somewhere; ``slots[cell]`` points to it. Counts live in slots, so nothing of size vocabulary x vocabulary exists.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+# Stages of a sweep.
+DIAGONAL, LEXICAL, SEQUENCE, FROZEN = 0, 1, 2, 3
+
+
+def compiled(function: Kernel) -> Kernel:
+    """Compile with numba, keeping the machine code on disk where some folder can be written."""
+    options = {"nogil": True, "fastmath": True}
+    try:
+        kernel = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
+        kernel = numba.njit(**options)(function)
+    return kernel  # type: ignore[no-any-return]
+
+
+@compiled
+def find_cells(source_starts, source_ids, target_starts, target_ids, source_size, target_size):  # type: ignore[no-untyped-def]
+    """Return (base, slots, row, columns): cells of every sentence pair and the distinct word pairs they stand for.
+
+    ``base`` int64 (pairs + 1), ``slots`` int32 (cells), and the word pairs as CSR without values: ``row`` int64 (source
+    words + 1), ``columns`` int32, in order of first appearance.
+    """
+    pairs = len(source_starts) - 1
+    base = cell_starts(source_starts, target_starts)
+    slots = np.empty(base[pairs], np.int32)
+    start, position, sentence = occurrences(source_starts, source_ids, source_size)
+    row = np.zeros(source_size + 1, np.int64)
+    columns = np.empty(base[pairs], np.int32)
+    # Word by word: the slots of one word's row are found through a stamp on each target word, without any search.
+    stamp = np.full(target_size, -1, np.int32)
+    slot_of = np.empty(target_size, np.int32)
+    used = 0
+    for word in range(source_size):
+        for at in range(start[word], start[word + 1]):
+            k = sentence[at]
+            first, length = target_starts[k], target_starts[k + 1] - target_starts[k]
+            cell = base[k] + (position[at] - source_starts[k]) * length
+            for j in range(length):
+                target = target_ids[first + j]
+                if stamp[target] != word:
+                    stamp[target] = word
+                    slot_of[target] = used
+                    columns[used] = target
+                    used += 1
+                slots[cell + j] = slot_of[target]
+        row[word + 1] = used
+    return base, slots, row, columns[:used].copy()
+
+
+@compiled
+def match_cells(source_starts, source_ids, target_starts, target_ids, row, columns, target_size):  # type: ignore[no-untyped-def]
+    """Return (base, slots) of other sentence pairs against known word pairs; -1 for a pair of words never seen."""
+    pairs = len(source_starts) - 1
+    base = cell_starts(source_starts, target_starts)
+    slots = np.empty(base[pairs], np.int32)
+    source_size = len(row) - 1
+    start, position, sentence = occurrences(source_starts, source_ids, source_size)
+    stamp = np.full(target_size, -1, np.int32)
+    slot_of = np.empty(target_size, np.int32)
+    for word in range(source_size):
+        if start[word] == start[word + 1]:
+            continue
+        for slot in range(row[word], row[word + 1]):
+            stamp[columns[slot]] = word
+            slot_of[columns[slot]] = slot
+        for at in range(start[word], start[word + 1]):
+            k = sentence[at]
+            first, length = target_starts[k], target_starts[k + 1] - target_starts[k]
+            cell = base[k] + (position[at] - source_starts[k]) * length
+            for j in range(length):
+                target = target_ids[first + j]
+                slots[cell + j] = slot_of[target] if stamp[target] == word else -1
+    return base, slots
+
+
+@compiled
+def cell_starts(source_starts, target_starts):  # type: ignore[no-untyped-def]
+    """Return where the cells of each sentence pair start, int64 (pairs + 1)."""
+    pairs = len(source_starts) - 1
+    base = np.zeros(pairs + 1, np.int64)
+    for k in range(pairs):
+        base[k + 1] = base[k] + (source_starts[k + 1] - source_starts[k]) * (target_starts[k + 1] - target_starts[k])
+    return base
+
+
+@compiled
+def occurrences(starts, ids, size):  # type: ignore[no-untyped-def]
+    """Return the occurrences of every word: where its list starts, and position and sentence of each occurrence."""
+    start = np.zeros(size + 1, np.int64)
+    for word in ids:
+        start[word + 1] += 1
+    for word in range(size):
+        start[word + 1] += start[word]
+    fill = start[:-1].copy()
+    position = np.empty(len(ids), np.int64)
+    sentence = np.empty(len(ids), np.int32)
+    for k in range(len(starts) - 1):
+        for at in range(starts[k], starts[k + 1]):
+            word = ids[at]
+            position[fill[word]] = at
+            sentence[fill[word]] = k
+            fill[word] += 1
+    return start, position, sentence
+
+
+@compiled
+def sweep(  # type: ignore[no-untyped-def]
+    given_starts,
+    given_ids,
+    made_starts,
+    made_ids,
+    base,
+    slots,
+    transposed,
+    counts,
+    totals,
+    bonus,
+    strength,
+    null_counts,
+    null_total,
+    posterior,
+    null_posterior,
+    jumps,
+    null_share,
+    prior,
+    null_prior,
+    stage,
+):
+    """Visit every sentence pair once: take its links out of the counts, infer them from all others, put them back.
+
+    The words of the *made* side are explained by the words of the *given* side or by nothing (null). ``posterior``
+    (cells, float32) and ``null_posterior`` (made words, float32) are the links as they stand; ``counts`` (slots),
+    ``totals`` (given words), ``null_counts`` (made words) their sums, float64. ``bonus`` (slots) and ``strength`` (given
+    words) are the prior counts and their sums. ``transposed`` says that the cells run along the made side.
+    Returns the null total and the expected jumps, of the same shape as ``jumps``.
+    """
+    reach = len(jumps) // 2
+    new_jumps = np.zeros(len(jumps))
+    for k in range(len(given_starts) - 1):
+        given, made = given_starts[k], made_starts[k]
+        n, m = given_starts[k + 1] - given, made_starts[k + 1] - made
+        if n == 0 or m == 0:
+            continue
+        step_i, step_j = (1, n) if transposed else (m, 1)
+        emit = np.empty((m, n))
+        null_emit = np.empty(m)
+        links = np.zeros((m, n))
+        null_links = np.zeros(m)
+        for j in range(m):
+            word = made_ids[made + j]
+            if DIAGONAL < stage < FROZEN:
+                null_counts[word] -= null_posterior[made + j]
+                null_total -= null_posterior[made + j]
+        for i in range(n):
+            word = given_ids[given + i]
+            if DIAGONAL < stage < FROZEN:
+                taken = 0.0
+                for j in range(m):
+                    cell = base[k] + i * step_i + j * step_j
+                    counts[slots[cell]] -= posterior[cell]
+                    taken += posterior[cell]
+                totals[word] -= taken
+            scale = 1.0 / (totals[word] + strength[word])
+            for j in range(m):
+                slot = slots[base[k] + i * step_i + j * step_j]
+                seen = max(counts[slot], 0.0) + bonus[slot] if slot >= 0 else 0.0
+                emit[j, i] = (seen + prior) * scale
+        for j in range(m):
+            seen = max(null_counts[made_ids[made + j]], 0.0)
+            null_emit[j] = (seen + null_prior) / (null_total + null_prior * len(null_counts))
+        if stage <= LEXICAL:
+            _explain_words(emit, null_emit, null_share, stage == DIAGONAL, links, null_links)
+        else:
+            _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_links, new_jumps)
+        for i in range(n):
+            put = 0.0
+            for j in range(m):
+                cell = base[k] + i * step_i + j * step_j
+                posterior[cell] = links[j, i]
+                if stage < FROZEN:
+                    # The rounded value, so that the next visit takes out exactly what was put in.
+                    counts[slots[cell]] += posterior[cell]
+                    put += posterior[cell]
+            totals[given_ids[given + i]] += put
+        for j in range(m):
+            null_posterior[made + j] = null_links[j]
+            if stage < FROZEN:
+                null_counts[made_ids[made + j]] += null_posterior[made + j]
+                null_total += null_posterior[made + j]
+    return null_total, new_jumps
+
+
+@compiled
+def _explain_words(emit, null_emit, null_share, diagonal, links, null_links):  # type: ignore[no-untyped-def]
+    """Posterior links where each word is explained on its own (IBM Model 1); at first, words near the diagonal."""
+    m, n = emit.shape
+    for j in range(m):
+        null = null_share * null_emit[j]
+        total = null
+        for i in range(n):
+            value = (1.0 - null_share) / n * emit[j, i]
+            if diagonal:
+                value *= np.exp(-4.0 * abs((i + 0.5) / n - (j + 0.5) / m))
+            links[j, i] = value
+            total += value
+        for i in range(n):
+            links[j, i] /= total
+        null_links[j] = null / total
+
+
+@compiled
+def _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_links, new_jumps):  # type: ignore[no-untyped-def]
+    """Posterior links by forward-backward over a chain whose states are given words, each with a null twin.
+
+    A null state remembers the word last linked, as Och and Ney (2003) have it; before any link there is a state of its
+    own. Jump weights depend on the distance alone and are normalised over the words of the sentence.
+    """
+    m, n = emit.shape
+    share = 1.0 - null_share
+    enter = np.empty(n)
+    leave = np.zeros(n)
+    total = 0.0
+    for i in range(n):
+        enter[i] = jumps[reach + i + 1]
+        total += enter[i]
+        for other in range(n):
+            leave[i] += jumps[reach + other - i]
+    for i in range(n):
+        enter[i] /= total
+        leave[i] = 1.0 / leave[i]
+    word = np.zeros((m, n))
+    null = np.zeros((m, n))
+    none = np.zeros(m)
+    scales = np.empty(m)
+    for j in range(m):
+        before = none[j - 1] if j else 1.0
+        for i in range(n):
+            word[j, i] = before * enter[i]
+        if j:
+            for other in range(n):
+                mass = (word[j - 1, other] + null[j - 1, other]) * leave[other]
+                window = jumps[reach - other : reach - other + n]
+                for i in range(n):
+                    word[j, i] += mass * window[i]
+        total = 0.0
+        for i in range(n):
+            word[j, i] *= share * emit[j, i]
+            if j:
+                null[j, i] = null_share * null_emit[j] * (word[j - 1, i] + null[j - 1, i])
+            total += word[j, i] + null[j, i]
+        none[j] = null_share * null_emit[j] * before
+        total += none[j]
+        scales[j] = total
+        for i in range(n):
+            word[j, i] /= total
+            null[j, i] /= total
+        none[j] /= total
+    after = np.ones(n)
+    after_none = 1.0
+    ahead = np.empty(n)
+    for j in range(m - 1, -1, -1):
+        null_links[j] = none[j] * after_none
+        for i in range(n):
+            links[j, i] = word[j, i] * after[i]
+            null_links[j] += null[j, i] * after[i]
+            ahead[i] = share * emit[j, i] * after[i] / scales[j]
+        stay = null_share * null_emit[j] / scales[j]
+        before = none[j - 1] if j else 1.0
+        after_none *= stay
+        for i in range(n):
+            after_none += enter[i] * ahead[i]
+            new_jumps[reach + i + 1] += before * enter[i] * ahead[i]
+        if j:
+            for other in range(n):
+                mass = (word[j - 1, other] + null[j - 1, other]) * leave[other]
+                window = jumps[reach - other : reach - other + n]
+                moved = new_jumps[reach - other : reach - other + n]
+                reached = 0.0
+                for i in range(n):
+                    reached += window[i] * ahead[i]
+                    moved[i] += mass * window[i] * ahead[i]
+                after[other] = stay * after[other] + leave[other] * reached
