@@ -111,3 +111,33 @@ def each_real_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Runs a test once with every real tokenizer."""
     return real_tokenizer(real_tokenizer_name)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tied Llama of two layers with random weights and SmolLM2's real tokenizer. Read it, never write into it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from vocabtransfer.tokenization.load import load_tokenizer
+    from vocabtransfer.tokenization.save import save_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    tokenizer = load_tokenizer(_smollm2_folder())
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder

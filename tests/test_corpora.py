@@ -255,7 +255,14 @@ def test_dictionaries_of_both_directions(tmp_path: Path) -> None:
     dictd(tmp_path / "a", "freedict-eng-nld", header | {"house": "house /x/\n1. huis, woning\n"})
     dictd(tmp_path / "b", "freedict-nld-eng", header | {"boek": 'boek <n>\nbook\n      "een boek"\n   Note: no'})
     found = list(BY_NAME["freedict"].read([tmp_path / "a", tmp_path / "b"], "nld"))
-    assert found == [("freedict", "house", "huis"), ("freedict", "house", "woning"), ("freedict", "book", "boek")]
+    assert found == [("freedict", "house", "huis"), ("freedict", "house", "woning"), ("freedict", "a book", "boek")]
+
+
+def test_glosses_that_lost_their_spaces_are_dropped(tmp_path: Path) -> None:
+    dictd(tmp_path / "a", "freedict-eng-nld", {"human being": "x\nmens\n", "man": "man\nman\n"})
+    dictd(tmp_path / "b", "freedict-nld-eng", {"mens": "mens\nhumanbeing, man\n"})
+    found = [pair[1:] for pair in BY_NAME["freedict"].read([tmp_path / "a", tmp_path / "b"], "nld")]
+    assert found == [("human being", "mens"), ("man", "man"), ("man", "mens")]
 
 
 def test_damaged_dictionaries_are_named(tmp_path: Path) -> None:

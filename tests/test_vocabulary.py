@@ -41,8 +41,8 @@ def vocabulary_of(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> C
 def text_as_contributed(tokenizer: PreTrainedTokenizerFast, text: str) -> bytes:
     """What the bytes of all tokens must add up to, scheme by scheme.
 
-    Byte-level: the normalised text. SentencePiece: that, with ``▁`` a space and one space in front where the tokenizer
-    puts its dummy prefix. WordPiece: the normalised text without white space (and without what became unknown).
+    Byte-level: the normalised text. SentencePiece: that, with ``▁`` a space (its normaliser put the dummy prefix in
+    front already). WordPiece: the normalised text without white space (and without what became unknown).
     """
     backend = tokenizer.backend_tokenizer
     normalised = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
@@ -50,8 +50,6 @@ def text_as_contributed(tokenizer: PreTrainedTokenizerFast, text: str) -> bytes:
         return "".join(normalised.split()).encode()
     if "▁" in str(backend.decoder) and "ByteLevel" not in str(backend.decoder):
         normalised = normalised.replace("▁", " ")
-        if normalised and "first" in str(backend.pre_tokenizer):
-            normalised = " " + normalised
     return normalised.encode()
 
 

@@ -128,7 +128,8 @@ def sweep(  # type: ignore[no-untyped-def]
     transposed,
     counts,
     totals,
-    bonus,
+    alike,
+    alike_prior,
     strength,
     null_counts,
     null_total,
@@ -144,8 +145,8 @@ def sweep(  # type: ignore[no-untyped-def]
 
     The words of the *made* side are explained by the words of the *given* side or by nothing (null). ``posterior``
     (cells, float32) and ``null_posterior`` (made words, float32) are the links as they stand; ``counts`` (slots),
-    ``totals`` (given words), ``null_counts`` (made words) their sums, float64. ``bonus`` (slots) and ``strength`` (given
-    words) are the prior counts and their sums. ``transposed`` says that the cells run along the made side.
+    ``totals`` (given words), ``null_counts`` (made words) their sums, float64. Slots that are ``alike`` (bool) have a larger
+    prior; ``strength`` (given words) sums the priors. ``transposed`` says that the cells run along the made side.
     Returns the null total and the expected jumps, of the same shape as ``jumps``.
     """
     reach = len(jumps) // 2
@@ -177,8 +178,12 @@ def sweep(  # type: ignore[no-untyped-def]
             scale = 1.0 / (totals[word] + strength[word])
             for j in range(m):
                 slot = slots[base[k] + i * step_i + j * step_j]
-                seen = max(counts[slot], 0.0) + bonus[slot] if slot >= 0 else 0.0
-                emit[j, i] = (seen + prior) * scale
+                seen = prior
+                if slot >= 0:
+                    seen += max(counts[slot], 0.0)
+                    if alike[slot]:
+                        seen += alike_prior
+                emit[j, i] = seen * scale
         for j in range(m):
             seen = max(null_counts[made_ids[made + j]], 0.0)
             null_emit[j] = (seen + null_prior) / (null_total + null_prior * len(null_counts))

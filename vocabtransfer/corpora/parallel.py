@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocabtransfer.languages import Language, find_language
-
 from vocabtransfer.corpora.cleaning import clean_pair, count_words
 from vocabtransfer.corpora.registry import sources_for
 from vocabtransfer.corpora.source import RawPair, Source
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import track
 
 

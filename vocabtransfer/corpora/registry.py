@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from vocabtransfer.languages import Language
-
 from vocabtransfer.corpora import sources_dictionaries, sources_documents, sources_gettext, sources_json
 from vocabtransfer.corpora.source import Source
 from vocabtransfer.errors import UsageError
+from vocabtransfer.languages import Language
 
 SOURCES: tuple[Source, ...] = (
     *sources_json.SOURCES,

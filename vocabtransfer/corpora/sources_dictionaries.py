@@ -13,6 +13,7 @@ from vocabtransfer.errors import VocabTransferError
 
 # German is left out of `locales.FREEDICT_*`: half a million pairs of rare compounds would outweigh all other text.
 MOST_WORDS = 4
+LEAST_SPACED = 0.01
 _BASE64 = {
     digit: value for value, digit in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 }
@@ -62,15 +63,32 @@ def glosses(article: str) -> Iterator[str]:
                     yield normalise(gloss).rstrip(".")
 
 
+def without_lost_spaces(pairs: list[tuple[str, str]], english: set[str]) -> list[tuple[str, str]]:
+    """Return (headword, English gloss) pairs without glosses such as "humanbeing".
+
+    Some dictionaries into English have lost the spaces inside their glosses. Where hardly one gloss has a space, only
+    glosses that the dictionary from English knows as headwords are kept.
+    """
+    spaced = sum(" " in gloss for _, gloss in pairs)
+    if spaced >= LEAST_SPACED * len(pairs):
+        return pairs
+    return [(headword, gloss) for headword, gloss in pairs if gloss in english]
+
+
 def _read_freedict(folders: Sequence[Path], locale: str) -> Iterator[RawPair]:
-    for folder in folders:
-        for index in sorted(folder.rglob("*.index")):
-            from_english = index.name.startswith("freedict-eng-")
-            for headword, article in read_dictd(index):
-                if count_words(headword) > MOST_WORDS:
-                    continue
-                for gloss in glosses(article):
-                    yield ("freedict", headword, gloss) if from_english else ("freedict", gloss, headword)
+    headwords: set[str] = set()
+    for index in (path for folder in folders for path in sorted(folder.rglob("*.index"))):
+        pairs = [
+            (headword, gloss)
+            for headword, article in read_dictd(index)
+            if count_words(headword) <= MOST_WORDS
+            for gloss in glosses(article)
+        ]
+        if index.name.startswith("freedict-eng-"):
+            headwords.update(headword for headword, _ in pairs)
+            yield from (("freedict", headword, gloss) for headword, gloss in pairs)
+        else:
+            yield from (("freedict", gloss, headword) for headword, gloss in without_lost_spaces(pairs, headwords))
 
 
 def _packages(locale: str) -> list[Package]:

@@ -26,9 +26,10 @@ _BATCHES_WAITING = 16
 class BitsPerByte:
     """What scoring some documents gave.
 
-    ``nats`` is the sum of the token losses; ``bytes``, ``characters`` and ``words`` (parted by white space) are those of
-    the documents; ``unknown_tokens`` counts the tokenizer's unk, and ``lossy_documents`` the documents that decoding does
-    not give back: their figure is too low, because what was lost was not predicted. ``window`` and ``stride`` are in tokens.
+    ``nats`` is the sum of the token losses; ``bytes``, ``characters`` and ``words`` (parted by white space) are those
+    of the documents; ``unknown_tokens`` counts the tokenizer's unk, and ``lossy_documents`` the documents that decoding
+    does not give back: their figure is too low, because what was lost was not predicted. ``window`` and ``stride`` are
+    in tokens.
     """
 
     nats: float

@@ -1,6 +1,6 @@
 """What a tokenizer makes of a text: how many tokens for a word, how many words broken, how much unknown."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,8 @@ class TokenizerStatistics:
 def tokenizer_statistics(tokenizer: PreTrainedTokenizerFast, lines: Iterable[str]) -> TokenizerStatistics:
     """Return what ``tokenizer`` makes of ``lines``, encoded in batches and never held all at once.
 
-    Special tokens around a line are left out; empty lines are skipped. Raises `VocabTransferError` when there is no text.
+    Special tokens around a line are left out; empty lines are skipped. Raises `VocabTransferError` when there is no
+    text.
     """
     counts = np.zeros(7, dtype=np.int64)
     for batch, encoding in encode_batches(tokenizer, track(lines, "Counting tokens"), offsets=True):
@@ -72,14 +73,15 @@ def tokenizer_statistics(tokenizer: PreTrainedTokenizerFast, lines: Iterable[str
 
 def _count(batch: list[str], encoded: Any, unknown: int | None) -> NDArray[np.int64]:
     """Return the fields of `TokenizerStatistics` for a batch of lines, int64 (7,)."""
-    ids = np.fromiter(_flat(encoded["input_ids"]), dtype=np.int64)
+    ids = np.concatenate([np.array(line, dtype=np.int64) for line in encoded["input_ids"]])
     characters = np.array([len(line) for line in batch], dtype=np.int64)
     tokens = np.array([len(line) for line in encoded["input_ids"]], dtype=np.int64)
+    offsets = [np.array(line, dtype=np.int64).reshape(-1, 2) for line in encoded["offset_mapping"]]
     # One line end between the lines: the words of the joined text are then those of all lines.
-    ends = np.fromiter((end for _, end in _flat(encoded["offset_mapping"])), dtype=np.int64)
+    ends = np.concatenate(offsets)[:, 1]
     begin_of_line = np.cumsum(characters + 1) - (characters + 1)
     word_of = _word_numbers("\n".join(batch))
-    # The last character of a token says whose token it is: a space in front of the word belongs to the word.
+    # The last character of a token says whose token it is.
     owner = word_of[np.maximum(ends - 1, 0) + np.repeat(begin_of_line, tokens)]
     words = int(word_of.max()) + 1
     pieces = np.bincount(owner[owner >= 0], minlength=words)
@@ -89,13 +91,15 @@ def _count(batch: list[str], encoded: Any, unknown: int | None) -> NDArray[np.in
     return np.array(fields, dtype=np.int64)
 
 
-def _flat(lists: Iterable[list[int]]) -> Iterator[int]:
-    return (item for items in lists for item in items)
-
-
 def _word_numbers(text: str) -> NDArray[np.int64]:
-    """Return for every character the number of its word, -1 for white space, int64 (len(text),)."""
+    """Return for every character the number of its word, -1 for white space, int64 (len(text),).
+
+    The space right before a word belongs to the word: a lone "▁" in front of it is one of its tokens.
+    """
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     inside = ~np.isin(codes, _SPACES)
     starts = inside & ~np.concatenate(([False], inside[:-1]))
-    return np.where(inside, np.cumsum(starts) - 1, -1)
+    numbers = np.where(inside, np.cumsum(starts) - 1, -1)
+    before = np.flatnonzero(starts[1:] & (codes[:-1] == ord(" ")))
+    numbers[before] = numbers[before + 1]
+    return numbers

@@ -62,10 +62,10 @@ def probe(
     """Train the input table and the head of ``model`` for a while, measure, and put everything back as it was.
 
     The body is frozen, a tied table stays tied, dropout is off. ``train_documents`` are read until there are tokens for
-    the largest of ``updates`` (a shorter text is repeated in a new order), cut into blocks of ``block`` tokens that each
-    follow the document separator, and shuffled by ``seed``. An update is one AdamW step (no weight decay, gradients cut
+    the largest of ``updates`` (a shorter text is repeated in a new order), cut into blocks of ``block`` tokens, each
+    behind the document separator, and shuffled by ``seed``. An update is one AdamW step (no weight decay, gradients cut
     at norm 1) on ``batch_tokens`` of them, at a ``learning_rate`` that is constant after 10 updates of warm-up. The
-    evaluation documents are scored as `bits_per_byte` does, before the first update and after each number in ``updates``.
+    evaluation documents are scored as by `bits_per_byte`, before the first update and after each number in ``updates``.
 
     Deterministic for given inputs, seed and number of threads. The model's parameters must be float32.
 
@@ -106,9 +106,7 @@ def _check_arguments(
     if not learning_rate > 0:
         raise UsageError(f"The learning rate is {learning_rate}: it must be above 0.")
     if block < 1 or batch_tokens < block:
-        raise UsageError(
-            f"A batch of {batch_tokens} tokens holds no block of {block}: batch_tokens must be at least block."
-        )
+        raise UsageError(f"batch_tokens is {batch_tokens} and block {block}: a batch must hold a block of 1 or more.")
     if model.get_input_embeddings().weight.dtype != torch.float32:
         raise UsageError("A probe needs float32 parameters: open the model with dtype=torch.float32.")
 
@@ -116,7 +114,7 @@ def _check_arguments(
 def _blocks(
     tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], separator: int, block: int, needed: int
 ) -> NDArray[np.int64]:
-    """Return at most ``needed`` blocks (blocks, 1 + block): the separator, then ``block`` tokens of the joined documents.
+    """Return at most ``needed`` blocks (blocks, 1 + block): the separator, then ``block`` tokens of joined documents.
 
     A text too short for one block gives one that is as long as the text.
     """
@@ -155,7 +153,7 @@ def _update(
     # Nothing is learned about where a document ends: the evaluation does not ask for it.
     targets = batch[:, 1:].masked_fill(batch[:, 1:] == separator, _IGNORED)
     counted = max(int((targets != _IGNORED).sum()), 1)
-    size = max(_LOGITS_AT_A_TIME // (model.get_input_embeddings().weight.shape[0] * targets.shape[1]), 1)
+    size = max(_LOGITS_AT_A_TIME // (len(tables[0]) * targets.shape[1]), 1)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for inputs, wanted in zip(batch[:, :-1].split(size), targets.split(size), strict=True):
@@ -164,9 +162,7 @@ def _update(
         loss.backward()
         total += loss.item()
     if not np.isfinite(total):
-        raise VocabTransferError(
-            "The probe's loss became NaN or infinite: lower the learning rate or check the tables."
-        )
+        raise VocabTransferError("The probe's loss became NaN or infinite: lower the learning rate.")
     torch.nn.utils.clip_grad_norm_(tables, 1.0)
     optimizer.step()
     return total
@@ -174,7 +170,7 @@ def _update(
 
 @contextmanager
 def _trainable_tables(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Give the table parameters (input table, head, head bias), the only ones trainable; restore all of it afterwards."""
+    """Give the table parameters (input table, head, head bias), the only ones trainable; restore all afterwards."""
     input_table, head = model.get_input_embeddings(), model.get_output_embeddings()
     found = [input_table.weight, head.weight, getattr(head, "bias", None)]
     tables = list({id(table): table for table in found if table is not None}.values())

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ def text_config(model: PreTrainedModel) -> Any:
 def document_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the id that stands before the first token of a document.
 
-    The tokenizer's bos comes first, then the bos that the model's configuration names (Qwen's tokenizers have none), then
-    eos of the tokenizer and of the configuration. Raises `VocabTransferError` when there is none of them.
+    The tokenizer's bos comes first, then the bos that the model's configuration names (Qwen's tokenizers have none),
+    then eos of the tokenizer and of the configuration. Raises `VocabTransferError` when there is none of them.
     """
     config = text_config(model)
     for owner, role in ((tokenizer, "bos"), (config, "bos"), (tokenizer, "eos"), (config, "eos")):
@@ -51,9 +51,9 @@ def default_window(model: PreTrainedModel) -> int:
 class CausalScorer:
     """Computes -log p(token | what precedes it) with a causal model, in nats.
 
-    The body runs once over a batch of sequences; the head runs over slices of positions, through the model's own forward
-    pass, so that its bias, scaling and soft cap take part and logits never fill the memory. Models whose forward pass
-    cannot be cut like that (found out by comparing on a few tokens) are run whole.
+    The body runs once over a batch of sequences; the head runs over slices of positions, through the model's own
+    forward pass, so that its bias, scaling and soft cap take part and logits never fill the memory. Models whose
+    forward pass cannot be cut like that (found out by comparing on a few tokens) are run whole.
 
     Raises `VocabTransferError` when the model is not causal, has no head, or has fewer rows than ``tokenizer`` needs.
     """
@@ -133,7 +133,7 @@ def _check_tables(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
         raise VocabTransferError(f"{name} is an encoder-decoder: bits per byte needs a causal (decoder-only) model.")
     if model.get_output_embeddings() is None:
         raise VocabTransferError(f"{name} has no language-model head: open the model with AutoModelForCausalLM.")
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = len(cast(Tensor, model.get_input_embeddings().weight))
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= rows:
         raise VocabTransferError(

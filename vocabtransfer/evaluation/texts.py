@@ -35,7 +35,7 @@ def read_documents(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def limit_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:
-    """Yield ``texts`` up to ``max_bytes`` UTF-8 bytes in all; the last is cut between two characters. None: no limit."""
+    """Yield ``texts`` up to ``max_bytes`` UTF-8 bytes in all (None: no limit), the last cut between two characters."""
     if max_bytes is None:
         yield from texts
         return
@@ -53,9 +53,9 @@ def limit_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:
 def encode_batches(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], *, offsets: bool = False
 ) -> Iterator[tuple[list[str], Any]]:
-    """Yield (texts, their encoding) in batches, empty texts left out: ``input_ids``, and ``offset_mapping`` if asked for.
+    """Yield (texts, their encoding) in batches, empty texts left out and no special tokens added around a text.
 
-    No special tokens are added around a text.
+    An encoding holds ``input_ids`` and, if ``offsets`` are asked for, ``offset_mapping``, a list for every text.
     """
     for batch in _batches(texts):
         encoding = tokenizer(

@@ -1,17 +1,21 @@
 """A `tokenizers` backend for a SentencePiece model file (``tokenizer.model``), BPE or Unigram, with the same ids."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE, Unigram
 
 from vocabtransfer.errors import VocabTransferError
 
 SPACE_MARK = "▁"
 # \A and \z: ^ and $ would also match at line breaks, which SentencePiece keeps.
-EDGE_SPACES = r"\A +| +\z"
+_EDGE_SPACES = r"\A +|[ ▁]+\z"
+# Texts that show every habit of a model once: prefix, stripped and repeated spaces, line breaks, fallback to bytes.
+_PROBES = ("Hello world", " x", "x ", "x  y   z    x     y", "\tx\n\ny", "é 中文 й اب कि ½", "a🌈", "1234.5", "")
+_USER_DEFINED_PROBES = ("a{0}b", "a {0} b", "{0}{0} a")
 _UNIGRAM, _BPE = 1, 2
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _ADDED = (_UNKNOWN, _CONTROL, _USER_DEFINED)
@@ -26,6 +30,9 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
     ``file`` names it in messages. The ids are SentencePiece's own: those of a class that renumbers them (XLM-R, NLLB)
     are not the business of this function. Raises `VocabTransferError` for bytes that are no SentencePiece model and
     for model types that have no equal: word and character models, and white space as a suffix.
+
+    The ids are equal but for corners of the underlying library: it picks another of several equally good Unigram
+    segmentations, and its copy of SentencePiece's NFKC tables takes ``\\r\\n`` for one character.
     """
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
     try:
@@ -45,15 +52,19 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
             "white space as a suffix): give a BPE or Unigram model."
         )
     backend = Tokenizer(_unigram_model(proto) if kind == _UNIGRAM else _bpe_model(proto))
-    _add_pipeline(backend, proto)
-    backend.add_tokens([_added_token(piece) for piece in proto.pieces if piece.type in _ADDED])
+    user_defined = [piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED]
+    _add_pipeline(backend, proto, user_defined)
+    added = [piece for piece in proto.pieces if piece.type in _ADDED]
+    backend.add_tokens([_added_token(piece, backend.normalizer) for piece in added])
+    _check(backend, content, user_defined, file)
     return backend, _settings(proto)
 
 
-def _added_token(piece: Any) -> AddedToken:
-    # A user-defined run of spaces can only be seen after spaces became marks, the others only before normalisation.
+def _added_token(piece: Any, normalizer: normalizers.Normalizer) -> AddedToken:
+    """Make an added token; user-defined ones are text, which SentencePiece finds after normalisation."""
     is_text = piece.type == _USER_DEFINED
-    return AddedToken(piece.piece, special=not is_text, normalized=is_text and SPACE_MARK in piece.piece)
+    stable = is_text and normalizer.normalize_str(piece.piece) == piece.piece
+    return AddedToken(piece.piece, special=not is_text, normalized=stable)
 
 
 def _unigram_model(proto: Any) -> Unigram:
@@ -83,27 +94,45 @@ def _bpe_model(proto: Any) -> BPE:
     )
 
 
-def _add_pipeline(backend: Tokenizer, proto: Any) -> None:
+def _add_pipeline(backend: Tokenizer, proto: Any, user_defined: list[str]) -> None:
     spec = proto.normalizer_spec
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(EDGE_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(_EDGE_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     end = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if spec.add_dummy_prefix:
         end.append(decoders.Strip(" ", 1, 0))
-        if any(piece.type == _USER_DEFINED for piece in proto.pieces):
-            # A normaliser sees each stretch between added tokens by itself and would prefix them all; a pre-tokenizer
-            # can prefix the start of the text alone. The first one prefixes always, marks being no spaces to it.
-            first = pre_tokenizers.Metaspace(replacement=" ", prepend_scheme="first", split=False)
-            second = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="never", split=False)
-            backend.pre_tokenizer = pre_tokenizers.Sequence([first, second])
-        else:
-            steps.append(normalizers.Prepend(SPACE_MARK))
+        steps.append(_prefix(user_defined))
     steps.append(normalizers.Replace(" ", SPACE_MARK))
     backend.normalizer = normalizers.Sequence(steps)
     backend.decoder = decoders.Sequence(end)
+
+
+def _prefix(user_defined: list[str]) -> normalizers.Normalizer:
+    """Return the normaliser that puts the dummy prefix before a text.
+
+    A user-defined token is found in the normalised text and so is normalised itself: the prefix passes over a text that
+    is nothing but such a token.
+    """
+    if not user_defined:
+        return normalizers.Prepend(SPACE_MARK)
+    return normalizers.Replace(Regex(rf"\A(?!(?:{'|'.join(map(re.escape, user_defined))})\z)"), SPACE_MARK)
+
+
+def _check(backend: Tokenizer, content: bytes, user_defined: list[str], file: Path) -> None:
+    """Compare with SentencePiece itself: some combinations of options have no equal in the library."""
+    reference = SentencePieceProcessor(model_proto=content)
+    around = [probe.format(name) for name in (*user_defined[:4], *user_defined[-4:]) for probe in _USER_DEFINED_PROBES]
+    for text in (*_PROBES, *around):
+        expected, actual = reference.encode(text), backend.encode(text, add_special_tokens=False).ids
+        # Of several Unigram segmentations that are equally good each may pick its own.
+        if expected != actual and sorted(expected) != sorted(actual):
+            raise VocabTransferError(
+                f"{file} splits text in a way that cannot be reproduced exactly (seen on {text!r}): give the "
+                "tokenizer.json of this tokenizer instead."
+            )
 
 
 def _settings(proto: Any) -> dict[str, Any]:

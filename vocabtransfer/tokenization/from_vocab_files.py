@@ -52,7 +52,8 @@ def from_vocab_txt(file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, di
         special_tokens=[(token, backend.token_to_id(token)) for token in (start, end)],
     )
     _add_special(backend, {unknown, *roles.values()})
-    return backend, {"unk_token": unknown, **roles}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return backend, {"unk_token": unknown, "model_input_names": inputs, **roles}
 
 
 def from_vocab_json(file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:

@@ -80,7 +80,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         settings["chat_template"] = template
     settings["added_tokens_decoder"] = {i: t for i, t in listed.items() if backend.token_to_id(str(t)) is None}
     _drop_needless_edges(settings, backend)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_Borrowed(backend), **settings)
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=_Borrowed(backend), **settings)
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise VocabTransferError(f"the settings beside {file} cannot be used ({problem}).") from None
     tokenizer.name_or_path = str(folder)
     _check_ids(tokenizer, listed, file)
     return tokenizer
@@ -246,23 +249,27 @@ def _settings(
         raise VocabTransferError(
             "tokenizer_config.json or special_tokens_map.json has a damaged special token."
         ) from None
-    defaults = {role: text for role, text in _class_roles(class_name).items() if role not in roles}
-    settings.update({role: text for role, text in defaults.items() if backend.token_to_id(text) is not None})
-    settings.update({name: config[name] for name in _PASSED_ON if config.get(name) is not None})
-    settings.update({k: bool(config[k]) for k in ("add_bos_token", "add_eos_token") if config.get(k) is not None})
-    return settings
+    granted = _class_settings(class_name)
+    for name in (*ROLES, *_PASSED_ON):
+        value = granted.get(name)
+        if name not in roles and (name not in ROLES or backend.token_to_id(str(value)) is not None):
+            settings[name] = value
+    settings.update({name: config[name] for name in _PASSED_ON if name in config})
+    settings.update({name: config[name] for name in ("add_bos_token", "add_eos_token") if name in config})
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def _class_roles(class_name: str) -> dict[str, str]:
-    """Return the roles that a transformers class takes for granted, which its files therefore may not name."""
+def _class_settings(class_name: str) -> dict[str, Any]:
+    """Return the roles and settings that a transformers class takes for granted, which its files may not name."""
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     found = tokenizer_class_from_name(class_name) if class_name else None
     if found is None:
         return {}
     parameters = inspect.signature(found.__init__).parameters
-    defaults = {role: parameters[role].default for role in ROLES if role in parameters}
-    return {role: str(text) for role, text in defaults.items() if isinstance(text, str | AddedToken)}
+    roles = {role: parameters[role].default for role in ROLES if role in parameters}
+    settings: dict[str, Any] = {role: str(text) for role, text in roles.items() if isinstance(text, str | AddedToken)}
+    return {**settings, "padding_side": found.padding_side, "model_input_names": list(found.model_input_names)}
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> Any:

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.tokenization.from_sentencepiece import EDGE_SPACES
 from vocabtransfer.tokenization.ragged import (
     IntArray,
     Pieces,
@@ -308,7 +307,8 @@ def _in_context_part(part: dict[str, Any]) -> dict[str, Any] | None:
                 # It takes the spaces away before Metaspace can mark them, relying on the prefix, which is gone here.
                 kept = [child for child in kept if child["type"] != "WhitespaceSplit"]
             return {**part, children: kept}
-    if kind in (None, "Prepend", "Strip") or part.get("pattern") == {"Regex": EDGE_SPACES}:
+    pattern = part.get("pattern", {}).get("Regex", "")
+    if kind in (None, "Prepend", "Strip") or pattern.startswith(r"\A"):
         return None
     if kind == "Metaspace":
         return {**part, "prepend_scheme": "never"}

@@ -47,6 +47,8 @@ def train_unigram(corpus: Corpus, plan: Plan) -> dict[str, Any]:
 
 def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, once: int) -> dict[str, float]:
     """Return at most ``size`` pieces with their log probabilities, the best first; all ``letters`` are among them."""
+    seen = set(chain.from_iterable(counts))
+    unseen = [letter for letter in letters if letter not in seen]  # SentencePiece would leave these out
     output = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder) / "seeds.tsv"
@@ -59,12 +61,12 @@ def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, 
                 seed_sentencepieces_file=str(seeds),
                 model_writer=output,
                 model_type="unigram",
-                vocab_size=size + 1,  # its own unknown token is not kept
+                vocab_size=size - len(unseen) + 1,  # its own unknown token is not kept
                 hard_vocab_limit=False,
                 num_threads=1,
                 max_sentencepiece_length=MAX_PIECE,
                 character_coverage=1.0,
-                required_chars="".join(letters),
+                required_chars="".join(letter for letter in letters if letter in seen),
                 normalization_rule_name="identity",
                 add_dummy_prefix=False,
                 remove_extra_whitespaces=False,
@@ -83,7 +85,8 @@ def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, 
                 f"({str(error).strip()[:200]}): use more text or another vocabulary size."
             ) from error
     model = sentencepiece.SentencePieceProcessor(model_proto=output.getvalue())
-    return {model.id_to_piece(i): model.get_score(i) for i in range(1, model.get_piece_size())}
+    pieces = {model.id_to_piece(i): model.get_score(i) for i in range(1, model.get_piece_size())}
+    return pieces | dict.fromkeys(unseen, min(pieces.values()) - 1.0)
 
 
 def seed_pieces(counts: Mapping[str, int], *, least: int, limit: int = MAX_SEEDS) -> dict[str, int]:

@@ -3,53 +3,46 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.bits_per_byte import BitsPerByte, bits_per_byte
-from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.progress import step
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Bits per byte of a checkpoint on text files, with what its tokenizer makes of them."""
+    """What a checkpoint makes of text files; its fields are what `vocabtransfer evaluate --json` prints.
+
+    The counts mean what they mean in `BitsPerByte`, the shares what they mean in `TokenizerStatistics`.
+    """
 
     model: str
-    files: tuple[str, ...]
+    files: list[str]
     device: str
-    score: BitsPerByte
-    statistics: TokenizerStatistics
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values, ready for JSON."""
-        score, statistics = self.score, self.statistics
-        return {
-            "model": self.model,
-            "files": list(self.files),
-            "device": self.device,
-            "bits_per_byte": score.bits_per_byte,
-            "nats": score.nats,
-            "documents": score.documents,
-            "bytes": score.bytes,
-            "words": score.words,
-            "tokens": score.tokens,
-            "perplexity_per_token": score.perplexity_per_token,
-            "tokens_per_word": score.tokens_per_word,
-            "characters_per_token": score.characters_per_token,
-            "bytes_per_token": score.bytes / score.tokens,
-            "continued_word_share": statistics.continued_word_share,
-            "unknown_share": statistics.unknown_share,
-            "lossy_documents": score.lossy_documents,
-            "window": score.window,
-            "stride": score.stride,
-            "seconds": score.seconds,
-        }
+    bits_per_byte: float
+    perplexity_per_token: float
+    tokens_per_word: float
+    characters_per_token: float
+    bytes_per_token: float
+    continued_word_share: float
+    unknown_share: float
+    documents: int
+    lossy_documents: int
+    bytes: int
+    characters: int
+    words: int
+    tokens: int
+    nats: float
+    window: int
+    stride: int
+    seconds: float
 
 
 def evaluate_checkpoint(
@@ -73,9 +66,8 @@ def evaluate_checkpoint(
     if not files:
         raise UsageError("Name at least one text file to evaluate on.")
     paths = [Path(file) for file in files]
-    # The text is read before the model is: a bad file is told at once, not after minutes.
-    statistics_text = limit_bytes(read_documents(paths), max_bytes)
-    if not any(document.strip() for document in statistics_text):
+    # Text before model: a bad file is told at once, not after minutes.
+    if not any(limit_bytes(read_documents(paths), max_bytes)):
         raise VocabTransferError(f"{', '.join(map(str, paths))}: there is no text to score.")
     checkpoint = open_checkpoint(reference)
     statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(read_documents(paths), max_bytes))
@@ -91,7 +83,28 @@ def evaluate_checkpoint(
         batch_tokens=batch_tokens,
         max_bytes=max_bytes,
     )
-    return Evaluation(checkpoint.name, tuple(map(str, paths)), place, score, statistics)
+    return Evaluation(
+        model=checkpoint.name,
+        files=[str(path) for path in paths],
+        device=place,
+        bits_per_byte=score.bits_per_byte,
+        perplexity_per_token=score.perplexity_per_token,
+        tokens_per_word=statistics.tokens_per_word,
+        characters_per_token=statistics.characters_per_token,
+        bytes_per_token=statistics.bytes_per_token,
+        continued_word_share=statistics.continued_word_share,
+        unknown_share=statistics.unknown_share,
+        documents=score.documents,
+        lossy_documents=score.lossy_documents,
+        bytes=score.bytes,
+        characters=score.characters,
+        words=score.words,
+        tokens=score.tokens,
+        nats=score.nats,
+        window=score.window,
+        stride=score.stride,
+        seconds=score.seconds,
+    )
 
 
 def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
@@ -100,10 +113,9 @@ def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
     Raises `VocabTransferError` when transformers has no causal model for it, and for a device that is not there.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32 if device == "cpu" else "auto", local_files_only=True
-        )
-        return model.to(device).eval()  # type: ignore[no-any-return]
+        dtype = torch.float32 if device == "cpu" else "auto"
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        return cast(PreTrainedModel, model.to(device).eval())
     except (ValueError, OSError, RuntimeError, AssertionError) as problem:
         reason = str(problem).strip().splitlines()[0].rstrip(".:") if str(problem).strip() else type(problem).__name__
         raise VocabTransferError(f"{folder} does not open as a causal model on {device} ({reason}).") from None

@@ -1,0 +1,267 @@
+"""Unigram and WordPiece, changes of kind, reproducibility in fresh processes, and requests that cannot be met."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.tokenization.save import backend_document
+from vocabtransfer.tokenization.train import ALGORITHMS, train_tokenizer, training_notes
+from vocabtransfer.tokenization.train_corpus import alphabet, repeated, scaled_counts, within_alphabet
+from vocabtransfer.tokenization.train_unigram import seed_pieces
+
+SYLLABLES = ["ка", "ла", "та", "бе", "ре", "ши", "нә", "дөн", "һәм", "зур", "мал", "өй", "су", "кар", "тау"]
+
+
+def made_up_text(lines: int = 400) -> list[str]:
+    """Return lines of words from syllables, some frequent and some rare, with numbers and punctuation."""
+    words = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", "лар", "да")]
+    picked = (words[(i * i * 7 + i) % len(words)] for i in range(lines * 8))
+    return [
+        " ".join(next(picked) for _ in range(8)).capitalize() + f", {n * 37 % 1000} (the «{n}»)." for n in range(lines)
+    ]
+
+
+def _charsmap() -> bytes:
+    """Return the table of SentencePiece's nmt_nfkc rule, as T5 and XLM-R have it in their normaliser."""
+    output = io.BytesIO()
+    lines = iter(made_up_text(100))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=output, vocab_size=80, minloglevel=2)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(output.getvalue())
+    return bytes(proto.normalizer_spec.precompiled_charsmap)
+
+
+@pytest.fixture(scope="module")
+def t5() -> PreTrainedTokenizerFast:
+    """A tokenizer put together like T5's: Unigram without byte fallback, eos at the end, sentinels after the words."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("12", -4.0), ("▁1", -4.0)]
+    letters = [(letter, -5.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,"]
+    backend = Tokenizer(models.Unigram(pieces + letters, unk_id=2, byte_fallback=False))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(_charsmap()), normalizers.Strip(left=False), normalizers.Replace("  ", " ")]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    sentinels = [f"<extra_id_{n}>" for n in reversed(range(3))]
+    backend.add_special_tokens(["<pad>", "</s>", "<unk>", *sentinels])
+    backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
+    roles = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles, extra_special_tokens=sentinels)
+
+
+def test_unigram_is_learnt_in_the_pipeline_of_t5(t5: PreTrainedTokenizerFast) -> None:
+    new = train_tokenizer(made_up_text(), like=t5, vocab_size=300)
+    old, now = backend_document(t5), backend_document(new)
+    assert len(new) == 300 and now["model"]["type"] == "Unigram" and not now["model"]["byte_fallback"]
+    assert all(now[part] == old[part] for part in ("normalizer", "pre_tokenizer", "decoder"))
+    assert new("каба").input_ids[-1] == new.eos_token_id == 1
+    assert new.convert_ids_to_tokens([0, 1, 2, 297, 298, 299]) == [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<extra_id_2>",
+        "<extra_id_1>",
+        "<extra_id_0>",
+    ]
+    assert new.extra_special_tokens == t5.extra_special_tokens
+    lines = made_up_text(100)
+    assert [new.decode(ids, skip_special_tokens=True) for ids in new(lines).input_ids] == lines
+    assert new.unk_token_id in new("京").input_ids
+    # Numbers of several digits, as the source has them, and whole words.
+    assert any(t.strip("▁").isdigit() and len(t.strip("▁")) > 1 for t in new.get_vocab())
+    assert sum(map(len, new(lines).input_ids)) < 0.8 * sum(len(line.encode()) / 2 for line in lines)
+
+
+def test_whole_words_become_unigram_pieces(t5: PreTrainedTokenizerFast) -> None:
+    counts = dict.fromkeys(("китап", "мәктәп", "укытучы", "дәрес"), 50) | {f"ул{n}": 1 for n in range(30)}
+    new = train_tokenizer(counts, like=t5, vocab_size=180)
+    assert new.tokenize("китап мәктәп укытучы дәрес") == ["▁китап", "▁мәктәп", "▁укытучы", "▁дәрес"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text("абв", min_size=1, max_size=20), st.integers(1, 9), max_size=8), st.integers(1, 6))
+def test_seeds_are_exactly_the_repeated_substrings(counts: dict[str, int], least: int) -> None:
+    expected: dict[str, int] = {}
+    for piece, count in counts.items():
+        for start in range(len(piece)):
+            for end in range(start + 2, min(len(piece), start + 16) + 1):
+                expected[piece[start:end]] = expected.get(piece[start:end], 0) + count
+    assert seed_pieces(counts, least=least) == {text: n for text, n in expected.items() if n >= least}
+    assert list(seed_pieces(counts, least=least, limit=3)) == list(seed_pieces(counts, least=least))[:3]
+
+
+def test_wordpiece_keeps_berts_rules(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    bert = real_tokenizer("minilm")
+    new = train_tokenizer(["Cafés zijn open, en het café is vol: 1234 gasten."] * 20, like=bert, vocab_size=400)
+    assert new.tokenize("CAFÉ, open!") == ["cafe", ",", "open", "!"]  # lower case and no accents, as the source
+    assert new.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    ids = new("open").input_ids
+    assert (ids[0], ids[-1]) == (new.cls_token_id, new.sep_token_id) and new.unk_token_id == 1
+    assert new.decode(ids, skip_special_tokens=True) == "open"
+    for unseen in ("xyzzy42", "[brackets]", "q~z"):  # printable ASCII never ends as the unknown token
+        assert new.unk_token_id not in new(unseen).input_ids
+    kept = train_tokenizer(made_up_text(), like=bert, vocab_size=1500, keep_reserved=True)
+    assert kept.convert_ids_to_tokens([0, 1, 99, 100]) == ["[PAD]", "[unused0]", "[unused98]", "[UNK]"]
+
+
+def test_bert_keeps_vowel_signs_where_they_matter(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    hindi = ["स्कूल में हिन्दी की किताबें हैं"] * 5
+    new = train_tokenizer(hindi, like=real_tokenizer("minilm"), vocab_size=250)
+    assert new.tokenize("स्कूल में") == ["स्कूल", "में"] and any("vowel" in note for note in training_notes(new))
+    as_is = train_tokenizer(hindi, like=real_tokenizer("minilm"), vocab_size=250, repair_marks=False)
+    assert as_is.tokenize("स्कूल में") == ["सकल", "म"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", ["smollm2", "mistral_v3", "minilm", "t5"])
+def test_every_kind_becomes_every_other(name: str, algorithm: Any, request: pytest.FixtureRequest) -> None:
+    source = request.getfixturevalue("t5") if name == "t5" else request.getfixturevalue("real_tokenizer")(name)
+    lines = made_up_text()
+    new = train_tokenizer(lines, like=source, vocab_size=450, algorithm=algorithm)
+    assert len(new) == 450
+    assert new.chat_template == source.chat_template and new.eos_token == source.eos_token
+    if not (name == "minilm" and algorithm == "wordpiece"):
+        assert set(source.special_tokens_map.values()) <= set(new.get_vocab())
+    old_edges = [t for t in source.convert_ids_to_tokens(source("x").input_ids) if t in source.all_special_tokens]
+    assert [t for t in new.convert_ids_to_tokens(new("x").input_ids) if t in source.all_special_tokens] == old_edges
+    lossless = algorithm in ("bpe", "sentencepiece") or (algorithm == "unigram" and name != "t5")
+    text = "Кала  бара, 京 1234\n\tif x: <0x41> 👩‍🚀"
+    if lossless:
+        assert new.decode(new(text, add_special_tokens=False).input_ids) == text
+    if name in ("smollm2", "mistral_v3"):
+        digits = [t for t in new.get_vocab() if t.isascii() and t.removeprefix("##").isdigit()]
+        assert {len(t.removeprefix("##")) for t in digits} == {1}
+    assert new.unk_token_id is None or new.unk_token_id not in new(lines[0]).input_ids
+
+
+def test_groups_of_three_survive_a_change_of_kind(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    new = train_tokenizer(made_up_text(), like=real_tokenizer("gpt4o"), vocab_size=600, algorithm="sentencepiece")
+    pieces = new.backend_tokenizer.pre_tokenizer.pre_tokenize_str("▁31415926")
+    assert [piece for piece, _ in pieces] == ["▁", "314", "159", "26"]
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.tokenization.save import save_tokenizer
+from vocabtransfer.tokenization.train import train_tokenizer
+lines, folders, target = json.loads(Path(sys.argv[1]).read_text()), sys.argv[3:], Path(sys.argv[2])
+for n, folder in enumerate(folders):
+    like = load_tokenizer(folder)
+    for algorithm in ("bpe", "sentencepiece", "unigram", "wordpiece"):
+        new = train_tokenizer(lines, like=like, vocab_size=700, algorithm=algorithm)
+        save_tokenizer(new, target / f"{n}-{algorithm}")
+"""
+
+
+def _fresh_process(lines: Path, target: Path, folders: Iterable[Path], threads: str, seed: str) -> dict[str, str]:
+    environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": "true"}
+    command = [sys.executable, "-c", PROGRAM, str(lines), str(target), *map(str, folders)]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[1])
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    return {str(path.relative_to(target)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_fresh_processes_write_the_same_bytes(tmp_path: Path, real_tokenizer_folder: Callable[[str], Path]) -> None:
+    lines = tmp_path / "lines.json"
+    lines.write_text(json.dumps(made_up_text(3000)))
+    folders = [real_tokenizer_folder(name) for name in ("mistral_v1", "minilm")]
+    first = _fresh_process(lines, tmp_path / "first", folders, threads="1", seed="1")
+    second = _fresh_process(lines, tmp_path / "second", folders, threads="2", seed="2")
+    assert len(first) == 24 and first == second
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_small_corpora_give_small_vocabularies_and_say_so(algorithm: Any, t5: PreTrainedTokenizerFast) -> None:
+    new = train_tokenizer(["бер ике өч"] * 2, like=t5, vocab_size=5000, algorithm=algorithm)
+    assert len(new) < 600
+    assert f"The corpus supports {len(new)} of the 5,000 entries asked for." in training_notes(new)
+
+
+@pytest.mark.parametrize(("algorithm", "minimum"), [("bpe", 262), ("sentencepiece", 357), ("unigram", 101)])
+def test_too_small_sizes_name_the_minimum(algorithm: Any, minimum: int, t5: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UsageError, match=f"at least {minimum}"):
+        train_tokenizer(made_up_text(), like=t5, vocab_size=50, algorithm=algorithm)
+    assert len(train_tokenizer(made_up_text(), like=t5, vocab_size=minimum, algorithm=algorithm)) == minimum
+
+
+@pytest.mark.parametrize("corpus", [[], ["", "  ", "\n"], {}, {"слово": 0}, {" ": 3}])
+def test_empty_corpora_are_refused(corpus: Any, t5: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(VocabTransferError, match=r"every line of it is empty|no word has a count"):
+        train_tokenizer(corpus, like=t5, vocab_size=500)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        ("tatar.txt", "open the file first"),
+        (["ok", b"bytes"], "Line 2 of the corpus is bytes"),
+        (["ok"] * 2500 + ["half \ud83d"], r"Line 2501 of the corpus .*surrogate"),
+        ({"x": -1}, "'x' has -1"),
+        ({"x": "3"}, "'x' has '3'"),
+        ({"x": 0.5}, "'x' has 0.5"),
+        ({3: 1}, "3 has 1"),
+    ],
+)
+def test_what_is_not_text_is_refused(corpus: Any, message: str, t5: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(VocabTransferError, match=message):
+        train_tokenizer(corpus, like=t5, vocab_size=500)
+
+
+def test_requests_that_make_no_sense(t5: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UsageError, match="choose one of bpe"):
+        train_tokenizer(["a"], like=t5, vocab_size=500, algorithm="bbpe")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="must be positive"):
+        train_tokenizer(["a"], like=t5, vocab_size=0)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    )
+    with pytest.raises(UsageError, match="WordLevel"):
+        train_tokenizer(["a"], like=words, vocab_size=500)
+
+
+@given(st.dictionaries(st.text("абвг", min_size=1, max_size=9), st.integers(1, 10**15), min_size=1, max_size=30))
+def test_scaled_counts_are_bounded_and_keep_their_order(counts: dict[str, int]) -> None:
+    scaled, scale = scaled_counts(counts, 10_000)
+    assert sum((len(piece) + 1) * n for piece, n in scaled.items()) <= 10_000 + 10 * len(counts)
+    assert (scale == 1.0) == (scaled == counts) or scale < 1
+    ordered = sorted(counts, key=counts.__getitem__)
+    assert all(scaled.get(a, 0) <= scaled.get(b, 0) for a, b in itertools.pairwise(ordered))
+
+
+@given(st.dictionaries(st.text("аб", min_size=1, max_size=5), st.integers(1, 500), max_size=10), st.integers(1, 60))
+def test_repetition_gives_every_piece_as_often_as_counted(counts: dict[str, int], size: int) -> None:
+    fed = [piece for batch in repeated(counts, size) for text in batch for piece in text.split("\ufdd0") if piece]
+    assert {piece: fed.count(piece) for piece in set(fed)} == counts
+
+
+@given(st.dictionaries(st.text(max_size=8), st.integers(1, 50), max_size=20), st.sets(st.characters(), min_size=1))
+def test_pieces_are_cut_at_characters_outside_the_alphabet(counts: dict[str, int], letters: set[str]) -> None:
+    cut = within_alphabet(counts, sorted(letters))
+    assert all(set(part) <= letters for part in cut)
+    inside = sum(n for piece, count in counts.items() for n in [count * sum(c in letters for c in piece)])
+    assert sum(len(part) * n for part, n in cut.items()) == inside
+
+
+def test_the_alphabet_covers_what_it_should() -> None:
+    counts = {"а": 9000, "б": 900, "в": 99, "г": 1, "\x07": 5000}
+    assert alphabet(counts, always="z", coverage=0.6) == ["z", "а"]
+    assert alphabet(counts, always="z", coverage=1.0) == ["z", "а", "б", "в", "г"]
+    assert alphabet(counts, always="z", coverage=1.0, limit=3) == ["z", "а", "б"]
