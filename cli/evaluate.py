@@ -27,7 +27,7 @@ def evaluate(
     quiet_transformers()
     with show_progress(not as_json):
         result = evaluate_checkpoint(model, _existing(text, "--text"), window=window, max_bytes=max_bytes)
-    facts = {"model": model, **asdict(result)}
+    facts = asdict(result)
     if as_json:
         print_json(facts)
     else:

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation import ProbeResult, bits_per_byte, probe
-from vocabtransfer.evaluation import probe as probe_module  # the function: see `module` below
+from vocabtransfer.evaluation import probe as probe_module  # its module is hidden by the function of the same name
 
 TEXT = ["the house of the forest is the house of the wind", "дөнья матур һәм киң"] * 20
 HELD_OUT = ["the wind of the house", "дөнья киң"]
@@ -101,7 +101,7 @@ def test_bad_options_and_text_are_told_in_a_sentence(tokenizer: PreTrainedTokeni
         with pytest.raises(UsageError):
             run(model, tokenizer, **options)
     with pytest.raises(VocabTransferError, match="no text to train on"):
-        run(model, tokenizer, train=["", " "])
+        run(model, tokenizer, train=["", ""])
     with pytest.raises(UsageError, match="float32"):
         run(make().to(torch.bfloat16), tokenizer)
     # Learning rates at the edge of float32 overflow at once; the tables are still put back.

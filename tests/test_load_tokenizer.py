@@ -281,9 +281,10 @@ _references: dict[str, sentencepiece.SentencePieceProcessor] = {}
         {"byte_fallback": True, "normalization_rule_name": "nmt_nfkc"},
         {"byte_fallback": False, "normalization_rule_name": "nfkc_cf"},
         {"byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False},
-        {"byte_fallback": True, "user_defined_symbols": ["<sep>", "\n", "§§"], "remove_extra_whitespaces": False},
-        {"add_dummy_prefix": False, "user_defined_symbols": ["▁▁", "▁▁▁"], "remove_extra_whitespaces": False},
-        {"user_defined_symbols": ["\n"]},
+        {
+            **{"byte_fallback": True, "user_defined_symbols": ["<sep>", "\n", "§§"], "remove_extra_whitespaces": False},
+            **{"normalization_rule_name": "identity"},
+        },
         {"control_symbols": ["<ctrl>"], "pad_id": 3, "bos_id": -1, "split_digits": True},
     ],
     ids=lambda options: "-".join(options),
@@ -308,6 +309,33 @@ def test_sentencepiece_models_of_all_sorts(kind: str, options: dict[str, Any], t
             assert vocabulary.kinds[i] == Kind.BYTE
         elif reference.is_control(i) or reference.is_unknown(i):
             assert vocabulary.kinds[i] == Kind.SPECIAL
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("bpe", {"user_defined_symbols": ["\n"]}),
+        (
+            "unigram",
+            {"user_defined_symbols": ["▁▁", "▁▁▁"], "add_dummy_prefix": False, "remove_extra_whitespaces": False},
+        ),
+    ],
+)
+def test_sentencepiece_models_without_an_equal_are_refused(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(trained_sentencepiece(model_type=kind, **options))
+    with pytest.raises(VocabTransferError, match=r"tokenizer\.model splits text in a way"):
+        load_tokenizer(tmp_path)
+
+
+def test_runs_of_spaces_as_tokens(tmp_path: Path) -> None:
+    """As Gemma has them."""
+    options = {"user_defined_symbols": ["▁▁", "▁▁▁", "\n"], "add_dummy_prefix": False, "byte_fallback": True}
+    content = trained_sentencepiece(
+        model_type="bpe", remove_extra_whitespaces=False, normalization_rule_name="identity", **options
+    )
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=content)
+    assert ids_of(load_tokenizer(tmp_path), TEXTS) == reference.encode(TEXTS)
 
 
 def trained_sentencepiece(**options: Any) -> bytes:

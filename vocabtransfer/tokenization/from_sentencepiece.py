@@ -31,16 +31,16 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
     are not the business of this function. Raises `VocabTransferError` for bytes that are no SentencePiece model and
     for model types that have no equal: word and character models, and white space as a suffix.
 
-    The ids are equal but for corners of the underlying library: it picks another of several equally good Unigram
-    segmentations, and its copy of SentencePiece's NFKC tables takes ``\\r\\n`` for one character.
+    A few texts are compared with SentencePiece itself, and models that differ are refused. What remains are corners of
+    the underlying library: it may pick another of several equally good Unigram segmentations, and its copy of
+    SentencePiece's NFKC tables takes ``\\r\\n`` for one character.
     """
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
     try:
         proto.ParseFromString(content)
+        reference = SentencePieceProcessor(model_proto=content)
     except Exception:
         raise VocabTransferError(f"{file} is not a SentencePiece model: give a whole, undamaged file.") from None
-    if not proto.pieces:
-        raise VocabTransferError(f"{file} holds no vocabulary: give a whole, undamaged SentencePiece model.")
     kind, normalizer = proto.trainer_spec.model_type, proto.normalizer_spec
     if (
         kind not in (_UNIGRAM, _BPE)
@@ -56,7 +56,7 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
     _add_pipeline(backend, proto, user_defined)
     added = [piece for piece in proto.pieces if piece.type in _ADDED]
     backend.add_tokens([_added_token(piece, backend.normalizer) for piece in added])
-    _check(backend, content, user_defined, file)
+    _check(backend, reference, user_defined, file)
     return backend, _settings(proto)
 
 
@@ -121,9 +121,8 @@ def _prefix(user_defined: list[str]) -> normalizers.Normalizer:
     return normalizers.Replace(Regex(rf"\A(?!(?:{'|'.join(map(re.escape, user_defined))})\z)"), SPACE_MARK)
 
 
-def _check(backend: Tokenizer, content: bytes, user_defined: list[str], file: Path) -> None:
+def _check(backend: Tokenizer, reference: SentencePieceProcessor, user_defined: list[str], file: Path) -> None:
     """Compare with SentencePiece itself: some combinations of options have no equal in the library."""
-    reference = SentencePieceProcessor(model_proto=content)
     around = [probe.format(name) for name in (*user_defined[:4], *user_defined[-4:]) for probe in _USER_DEFINED_PROBES]
     for text in (*_PROBES, *around):
         expected, actual = reference.encode(text), backend.encode(text, add_special_tokens=False).ids
