@@ -19,7 +19,7 @@ import torch
 
 import vocabtransfer as vt
 from vocabtransfer.evaluation import bits_per_byte, load_causal_model, probe
-from vocabtransfer.transfer import TransferResult, target_words
+from vocabtransfer.surgery import TransferResult, target_words
 
 HELD_OUT = {
     "nl": {"gnome-help", "debian-handbook"},

@@ -11,7 +11,7 @@ from vocabtransfer.progress import show_progress
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
-    from vocabtransfer.build import BuildResult
+    from vocabtransfer.pipeline import BuildResult
 
 SOURCES, ALIGNMENT, RESULT = "Source and target", "Evidence", "Result"
 
@@ -60,8 +60,8 @@ def build(
 
     Example: `vocabtransfer build --source smollm2 --target tatar --output build/smollm2-tatar`
     """
-    from vocabtransfer.build import BuildRequest
-    from vocabtransfer.build import build as run_build
+    from vocabtransfer.pipeline import BuildRequest
+    from vocabtransfer.pipeline import build as run_build
     from vocabtransfer.languages import find_language
     from vocabtransfer.tokenization.train import ALGORITHMS, Algorithm
 

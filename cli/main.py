@@ -5,7 +5,6 @@ import os
 import sys
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -55,24 +54,19 @@ def run(arguments: list[str] | None = None) -> None:
         app(args=words, standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        if "--json" in words:
-            _fail(error.format_message(), error.exit_code, words)
-        error.show()
-        sys.exit(error.exit_code)
     except UsageError as error:
         _fail(str(error), 2, words)
     except VocabTransferError as error:
         _fail(str(error), 1, words)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail("Interrupted; nothing was written.", 1, words)
     except MemoryError:
         _fail("There is not enough memory: close other programs or use a smaller model.", 1, words)
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename}." if error.filename else f"{error}.", 1, words)
     except Exception as error:
+        if hasattr(error, "format_message"):  # how typer says that an option is unknown or malformed
+            _fail(error.format_message(), getattr(error, "exit_code", 2), words)
         if os.environ.get("VOCABTRANSFER_DEBUG"):
             raise
         name = type(error).__name__

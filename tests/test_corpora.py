@@ -253,7 +253,7 @@ def dictd(folder: Path, name: str, articles: dict[str, str]) -> None:
 def test_dictionaries_of_both_directions(tmp_path: Path) -> None:
     header = {"00-database-info": "ignore, this " * 20}
     dictd(tmp_path / "a", "freedict-eng-nld", header | {"house": "house /x/\n1. huis, woning\n"})
-    dictd(tmp_path / "b", "freedict-nld-eng", header | {"boek": 'boek <n>\nbook\n      "een boek"\n   Note: no'})
+    dictd(tmp_path / "b", "freedict-nld-eng", header | {"boek": 'boek <n>\na book\n      "een boek"\n   Note: no'})
     found = list(BY_NAME["freedict"].read([tmp_path / "a", tmp_path / "b"], "nld"))
     assert found == [("freedict", "house", "huis"), ("freedict", "house", "woning"), ("freedict", "a book", "boek")]
 

@@ -95,6 +95,19 @@ def test_a_short_text_is_repeated(tokenizer: PreTrainedTokenizerFast) -> None:
     assert result.losses[-1] < result.losses[0]
 
 
+def test_training_text_is_drawn_from_all_over_the_documents() -> None:
+    draw = probe_module.__globals__["_sample"]
+    documents = [f"{i:04}" for i in range(1000)]
+    drawn = draw(iter(documents), 400, 0)
+    assert sum(map(len, drawn)) == 400
+    places = sorted(map(int, drawn))
+    assert len(set(places)) == 100
+    assert places[10] < 300 and places[-10] > 700
+    assert drawn != sorted(drawn)
+    assert sorted(draw(documents, 10**6, 0)) == documents
+    assert draw(documents, 400, 0) == drawn != draw(documents, 400, 1)
+
+
 def test_bad_options_and_text_are_told_in_a_sentence(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make()
     for options in ({"updates": ()}, {"updates": (0,)}, {"learning_rate": 0.0}, {"block": 0}, {"batch_tokens": 8}):

@@ -173,7 +173,7 @@ def test_drawn_words_depend_on_the_seed_alone_and_come_from_the_language() -> No
 
 def test_no_overlap_full_overlap_and_tiny_vocabularies(tiny_llama: Path) -> None:
     from vocabtransfer.checkpoint import open_checkpoint
-    from vocabtransfer.transfer import transfer
+    from vocabtransfer.surgery import transfer
 
     source = open_checkpoint(str(tiny_llama))
     same = transfer(source, source.tokenizer, method="pieces")

@@ -87,7 +87,7 @@ def test_what_is_no_language_is_refused(text: str) -> None:
         find_language(text)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=30))
 def test_any_text_gives_a_language_or_a_usage_error(text: str) -> None:
     try:

@@ -19,13 +19,15 @@ _HOMES = {
     "count_words": "vocabtransfer.alignment.aligner",
     "read_parallel": "vocabtransfer.alignment.corpora",
     "read_text": "vocabtransfer.alignment.text_files",
-    "transfer": "vocabtransfer.transfer",
-    "TransferResult": "vocabtransfer.transfer",
+    "transfer": "vocabtransfer.surgery",
+    "TransferResult": "vocabtransfer.surgery",
     "TokenMap": "vocabtransfer.token_map",
     "Vocabulary": "vocabtransfer.vocabulary",
-    "build": "vocabtransfer.build",
-    "BuildRequest": "vocabtransfer.build",
-    "evaluate": "vocabtransfer.evaluation",
+    "build": "vocabtransfer.pipeline",
+    "BuildRequest": "vocabtransfer.pipeline",
+    "bits_per_byte": "vocabtransfer.evaluation",
+    "evaluate_checkpoint": "vocabtransfer.evaluation",
+    "open_map": "vocabtransfer.inspection",
     "find_language": "vocabtransfer.languages",
     "VocabTransferError": "vocabtransfer.errors",
     "UsageError": "vocabtransfer.errors",
@@ -38,16 +40,17 @@ if TYPE_CHECKING:
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.alignment.table import WordTable, shipped_table
     from vocabtransfer.alignment.text_files import read_text
-    from vocabtransfer.build import BuildRequest, build
+    from vocabtransfer.pipeline import BuildRequest, build
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.errors import UsageError, VocabTransferError
-    from vocabtransfer.evaluation import evaluate
+    from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
+    from vocabtransfer.inspection import open_map
     from vocabtransfer.languages import find_language
     from vocabtransfer.progress import show_progress
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer
-    from vocabtransfer.transfer import TransferResult, transfer
+    from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.vocabulary import Vocabulary
 
 

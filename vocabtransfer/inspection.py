@@ -12,7 +12,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.pieces import PieceEncoder
-from vocabtransfer.transfer import MAP_FILE, SOURCE_STRINGS, Explanation, explain
+from vocabtransfer.surgery import MAP_FILE, SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.vocabulary import Vocabulary
 
 

@@ -66,7 +66,12 @@ class _Direction:
     """Counts of one direction, and how to sweep over sentences with them."""
 
     def __init__(
-        self, slot_words: NDArray[np.int32], sizes: tuple[int, int], alike: NDArray[np.bool_], longest: int, transposed: bool
+        self,
+        slot_words: NDArray[np.int32],
+        sizes: tuple[int, int],
+        alike: NDArray[np.bool_],
+        longest: int,
+        transposed: bool,
     ) -> None:
         given_size, made_size = sizes
         self.transposed = transposed
@@ -137,7 +142,11 @@ def infer_links(source: NumberedText, target: NumberedText, sentences: NDArray[n
 
 
 def _sweep_both(
-    pool: ThreadPoolExecutor, ways: tuple[_Direction, _Direction], stage: int, block: Posteriors, slots: NDArray[np.int32]
+    pool: ThreadPoolExecutor,
+    ways: tuple[_Direction, _Direction],
+    stage: int,
+    block: Posteriors,
+    slots: NDArray[np.int32],
 ) -> None:
     cells = (block.base, slots)
     tasks = [
@@ -148,7 +157,9 @@ def _sweep_both(
         task.result()
 
 
-def _empty(sentences: NDArray[np.int64], source: NumberedText, target: NumberedText, base: NDArray[np.int64]) -> Posteriors:
+def _empty(
+    sentences: NDArray[np.int64], source: NumberedText, target: NumberedText, base: NDArray[np.int64]
+) -> Posteriors:
     sizes = (int(base[-1]), int(base[-1]), len(target.ids), len(source.ids))
     return Posteriors(sentences, source, target, base, *(np.zeros(size, np.float32) for size in sizes))
 

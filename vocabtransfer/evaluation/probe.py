@@ -4,6 +4,7 @@ The loss right after a transfer does not say which tables will learn fastest (a 
 initialisations are compared both at once and after some fifty updates of nothing but their tables.
 """
 
+import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from vocabtransfer.progress import track
 
 _WARM_UP = 10
 _IGNORED = -100
+# More characters than a token has on average in any language, so that a sample of the text has tokens enough.
+_CHARACTERS_PER_TOKEN = 8
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
 _LOGITS_AT_A_TIME = 1 << 27
 
@@ -61,11 +64,12 @@ def probe(
 ) -> ProbeResult:
     """Train the input table and the head of ``model`` for a while, measure, and put everything back as it was.
 
-    The body is frozen, a tied table stays tied, dropout is off. ``train_documents`` are read until there are tokens for
-    the largest of ``updates`` (a shorter text is repeated in a new order), cut into blocks of ``block`` tokens, each
-    behind the document separator, and shuffled by ``seed``. An update is one AdamW step (no weight decay, gradients cut
-    at norm 1) on ``batch_tokens`` of them, at a ``learning_rate`` that is constant after 10 updates of warm-up. The
-    evaluation documents are scored as by `bits_per_byte`, before the first update and after each number in ``updates``.
+    The body is frozen, a tied table stays tied, dropout is off. As many of ``train_documents`` as the largest of
+    ``updates`` needs are drawn by ``seed`` from all over them, the same whatever the tokenizer, and cut into blocks of
+    ``block`` tokens, each behind the document separator; a text too short is repeated in a new order. An update is one
+    AdamW step (no weight decay, gradients cut at norm 1) on ``batch_tokens`` of them, at a ``learning_rate`` that is
+    constant after 10 updates of warm-up. The evaluation documents are scored as by `bits_per_byte`, before the first
+    update and after each number in ``updates``.
 
     Deterministic for given inputs, seed and number of threads. The model's parameters must be float32.
 
@@ -78,7 +82,9 @@ def probe(
     score = {0: bits_per_byte(model, tokenizer, eval_documents, max_bytes=max_eval_bytes)}
     separator = document_separator(model, tokenizer)
     rows_per_update = max(batch_tokens // block, 1)
-    blocks = _blocks(tokenizer, train_documents, separator, block, wanted[-1] * rows_per_update)
+    needed = wanted[-1] * rows_per_update
+    sample = _sample(train_documents, needed * block * _CHARACTERS_PER_TOKEN, seed)
+    blocks = _blocks(tokenizer, sample, separator, block, needed)
     losses: list[float] = []
     with _trainable_tables(model) as tables:
         optimizer = torch.optim.AdamW(tables, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -109,6 +115,19 @@ def _check_arguments(
         raise UsageError(f"batch_tokens is {batch_tokens} and block {block}: a batch must hold a block of 1 or more.")
     if model.get_input_embeddings().weight.dtype != torch.float32:
         raise UsageError("A probe needs float32 parameters: open the model with dtype=torch.float32.")
+
+
+def _sample(documents: Iterable[str], characters: int, seed: int) -> list[str]:
+    """Return random documents of some ``characters`` in all, in random order; only they are held in memory."""
+    chance = np.random.default_rng(seed)
+    kept: list[tuple[float, int, str]] = []  # a heap, the document with the highest number on top
+    total = 0
+    for place, document in enumerate(documents):
+        heapq.heappush(kept, (-chance.random(), place, document))
+        total += len(document)
+        while total - len(kept[0][2]) >= characters:
+            total -= len(heapq.heappop(kept)[2])
+    return [document for _, _, document in sorted(kept, reverse=True)]
 
 
 def _blocks(

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from vocabtransfer.transfer import TransferResult
+from vocabtransfer.surgery import TransferResult
 
 SOURCES_SHOWN = 4
 

@@ -149,8 +149,10 @@ def finished_tokenizer(
     ids = {text: index for index, text in enumerate(vocabulary_strings(document))}
     for special in specials.trailing:
         ids.setdefault(special.content, len(ids))
+    roles = {str(token) for token in like.special_tokens_map.values()}
     entries = [
-        {"id": ids[special.content], **special.entry}
+        # Gemma's file does not call its mask special, but loading makes every token with a role so.
+        {"id": ids[special.content], **special.entry, "special": special.entry["special"] or special.content in roles}
         for special in (*specials.leading, *specials.trailing)
         if special.entry is not None
     ]

@@ -39,8 +39,10 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
     try:
         proto.ParseFromString(content)
         reference = SentencePieceProcessor(model_proto=content)
+        if not proto.pieces:
+            raise ValueError("no vocabulary")
     except Exception:
-        raise VocabTransferError(f"{file} is not a SentencePiece model: give a whole, undamaged file.") from None
+        raise VocabTransferError(f"{file} is not a whole, undamaged SentencePiece model: fetch it again.") from None
     kind, normalizer = proto.trainer_spec.model_type, proto.normalizer_spec
     if (
         kind not in (_UNIGRAM, _BPE)

@@ -32,6 +32,8 @@ from vocabtransfer.tokenization.ragged import (
 )
 from vocabtransfer.vocabulary import STANDS_ALONE, Kind, Scheme, Vocabulary, byte_alphabet, component
 
+__all__ = ["PieceEncoder", "Pieces", "SpannedPieces"]
+
 _CHUNK = 16_384  # texts encoded at once: bounds the memory that the library's verbose encodings take
 _BROKEN = regex.compile("[\udc80-\udcff]+")
 _BROKEN_OR_MARK = regex.compile("[\udc80-\udcff▁]+")
@@ -71,7 +73,7 @@ class PieceEncoder:
         """
         scheme = self.vocabulary.scheme
         if scheme is Scheme.WORDPIECE:
-            return self._joined(self._wordpiece_parts(items, initial=False))
+            return self._joined(self._wordpiece_parts(items))
         if scheme is Scheme.BYTE_LEVEL:
             return self._joined(self._byte_level_parts(items))
         return self._joined(self._sentencepiece_parts(items))
@@ -129,7 +131,7 @@ class PieceEncoder:
                 parts.add(i, self._text, text[place:])
         return parts
 
-    def _wordpiece_parts(self, items: Sequence[bytes], initial: bool) -> "_Parts":
+    def _wordpiece_parts(self, items: Sequence[bytes]) -> "_Parts":
         parts = _Parts(len(items))
         for i, item in enumerate(items):
             try:
@@ -137,7 +139,7 @@ class PieceEncoder:
             except UnicodeDecodeError:
                 continue
             # The rest of a word that began before: pieces with ##, up to the next space or punctuation mark.
-            match = None if initial else _WORD_START.match(text)
+            match = _WORD_START.match(text)
             place = match.end() if match else 0
             if place:
                 parts.add(i, self._inside, text[:place])

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
+from transformers.models.auto import tokenization_auto
 
 from vocabtransfer.errors import VocabTransferError
 
@@ -36,6 +38,8 @@ _ATTRIBUTES = (
     "response_template",
     "chat_control_tokens",
 )
+# Written even when empty: some classes of transformers fill a missing one with a token of their own.
+_ROLES_ALWAYS_WRITTEN = ("bos_token", "eos_token", "pad_token", "unk_token")
 _KEPT_SETTINGS = ("spaces_between_special_tokens", "vocabtransfer_notes")
 
 
@@ -58,7 +62,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> li
             "save into another folder or remove that file first."
         )
     contents = {
-        "tokenizer.json": _dump(backend_document(tokenizer)),
+        "tokenizer.json": _dump(_with_special_roles(backend_document(tokenizer), tokenizer)),
         "tokenizer_config.json": _dump(_config(tokenizer)),
         "special_tokens_map.json": _dump(_special_tokens_map(tokenizer)),
         **_chat_templates(tokenizer),
@@ -83,6 +87,26 @@ def backend_document(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return document
 
 
+def fixed_tokenizer_class(model_type: str) -> str | None:
+    """Return the class with which AutoTokenizer reads a folder with this ``model_type`` whatever its files say.
+
+    None for nearly all models. The exceptions ("qwen2" above all) rebuild normaliser and pre-tokenizer from their own
+    code, so that a tokenizer with other rules, such as one with repaired marks, is read with wrong ids beside them.
+    """
+    overridden: Collection[str] = getattr(tokenization_auto, "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS", ())
+    name: str | None = tokenization_auto.TOKENIZER_MAPPING_NAMES.get(model_type)
+    generic = (None, "TokenizersBackend", "PreTrainedTokenizerFast")
+    return name if model_type in overridden and name not in generic else None
+
+
+def _with_special_roles(document: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Call tokens with a role special, as loading does it anyway (Gemma's mask is not, in its file)."""
+    roles = {str(token) for token in tokenizer.special_tokens_map.values()}
+    for entry in document["added_tokens"]:
+        entry["special"] = entry["special"] or entry["content"] in roles
+    return document
+
+
 def _ordered(processor: Any) -> Any:
     """Sort the special-token table of template processors: the library keeps it in a hash map."""
     if not isinstance(processor, dict):
@@ -101,6 +125,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     config.update({name: tokenizer.init_kwargs.get(name) for name in _KEPT_SETTINGS})
     config["processor_class"] = getattr(tokenizer, "_processor_class", None)
     config = {name: value for name, value in config.items() if value is not None}
+    config.update(dict.fromkeys(_ROLES_ALWAYS_WRITTEN))
     config.update({role: str(token) for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)})
     # This older name of the list is the one that both transformers 4 and 5 read.
     extra = [str(token) for token in tokenizer.extra_special_tokens]

@@ -27,7 +27,7 @@ from vocabtransfer.proof import Proof, prove
 from vocabtransfer.report import build_facts, model_card, render_page, to_json
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
-from vocabtransfer.transfer import TransferResult, target_words, transfer
+from vocabtransfer.surgery import TransferResult, target_words, transfer
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 

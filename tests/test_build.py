@@ -1,0 +1,299 @@
+"""The main job as a user runs it: through the command line, on a tiny model, and once on the real one."""
+
+import json
+import lzma
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import vocabtransfer as vt
+
+ENGLISH = (
+    "the book is on the table . | a new file was opened | I see two houses and one book | close the window , please"
+)
+TATAR = "китап өстәл өстендә . | яңа файл ачылды | мин ике йорт һәм бер китап күрәм | тәрәзәне ябыгыз , зинһар"
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vocabtransfer_cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
+
+
+def run_inside(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process: quicker where only its answer counts."""
+    from vocabtransfer_cli.main import run as run_command
+
+    with pytest.raises(SystemExit) as stop:
+        run_command([str(argument) for argument in arguments])
+        sys.exit(0)
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
+    rows = zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)
+    path.write_text("".join(f"{a.strip()}\t{b.strip()}\n" for a, b in rows) * 12, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(tiny_llama: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    output = tmp_path_factory.mktemp("built") / "out"
+    done = run(
+        *("build", "--source", tiny_llama, "--target", "tatar", "--parallel", corpus),
+        *("--vocab-size", 600, "--output", output, "--json"),
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return output, json.loads(done.stdout)
+
+
+def test_the_build_says_what_it_did(built: tuple[Path, dict[str, object]]) -> None:
+    output, facts = built
+    assert facts["output"] == str(output)
+    assert facts["language"]["code"] == "tt"  # type: ignore[index]
+    rows = facts["rows_by_rule"]
+    assert isinstance(rows, dict) and sum(rows.values()) == facts["tokenizer"]["vocabulary"]  # type: ignore[index]
+    assert "none" not in rows and rows["special"] == 17
+    tokenizer = facts["tokenizer"]
+    assert isinstance(tokenizer, dict)
+    assert tokenizer["tokens_per_word_after"] < tokenizer["tokens_per_word_before"] / 2
+    assert facts["proof"]["loaded"] == "LlamaForCausalLM"  # type: ignore[index]
+
+
+def test_the_result_is_a_plain_transformers_folder(built: tuple[Path, dict[str, object]], tiny_llama: Path) -> None:
+    output, _ = built
+    model = AutoModelForCausalLM.from_pretrained(output)
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    for text in ("китап өстәл өстендә", "In 2024: 3.14", "👩‍💻 ok", "def f(x):\n    return x"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == model.config.vocab_size
+    assert model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
+    source = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    before, after = source.state_dict(), model.state_dict()
+    kept = [name for name in before if "embed_tokens" not in name and "lm_head" not in name]
+    assert kept and all(torch.equal(before[name], after[name]) for name in kept)
+    old = AutoTokenizer.from_pretrained(tiny_llama)
+    for token in ("<|im_start|>", "<|im_end|>"):
+        rows = before["model.embed_tokens.weight"], after["model.embed_tokens.weight"]
+        assert torch.equal(rows[0][old.convert_tokens_to_ids(token)], rows[1][tokenizer.convert_tokens_to_ids(token)])
+    assert tokenizer.chat_template == old.chat_template
+
+
+def test_inspect_explains_a_word(built: tuple[Path, dict[str, object]], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_inside(capsys, "inspect", built[0], "китап", "<|im_end|>", "--json")
+    assert code == 0
+    words = json.loads(out)["words"]
+    assert words["<|im_end|>"][0]["rule"] == "special"
+    (piece,) = words["китап"]
+    assert piece["text"] == " китап" and piece["evidence"] > 10
+    assert piece["sources"][0][0] == " book"
+    code, out, _ = run_inside(capsys, "inspect", built[0])
+    assert code == 0 and "special" in out
+
+
+def test_the_report_stands_alone_and_agrees_with_the_json(built: tuple[Path, dict[str, object]]) -> None:
+    output, facts = built
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page and "https://" not in page and "src=" not in page
+    assert "китап" in page and "Tatar" in page
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert report["rows_by_rule"] == facts["rows_by_rule"]
+    assert any(row["text"] == " китап" for row in report["examples"])
+    embedded = page.split("const map = ", 1)[1].split(";\n", 1)[0]
+    table = json.loads(embedded)
+    assert len(table["tokens"]) == len(table["rule"]) == len(table["sources"]) == report["tokenizer"]["vocabulary"]
+    assert "Tatar" in (output / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_same_build_gives_the_same_bytes(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, built: tuple[Path, object]
+) -> None:
+    done = run(
+        *("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus),
+        *("--vocab-size", 600, "--output", tmp_path / "out", "--link", "copy"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tokens per word" in done.stdout
+    # "tt" and "tatar" are one language; only what the request was called may differ.
+    different = {"report.json", "report.html", "vocabtransfer.json"}  # the last lists the others
+    names = {path.name for path in built[0].iterdir()}
+    assert names == {path.name for path in (tmp_path / "out").iterdir()}
+    for name in names - different:
+        assert (built[0] / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_a_dry_run_writes_nothing(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.tsv.gz"
+    code, out, _ = run_inside(capsys, "align", corpus, "--target", "tt", "--output", table, "--json")
+    assert code == 0 and json.loads(out)["pairs"] == 48
+    before = sorted(tmp_path.iterdir())
+    code, out, _ = run_inside(
+        capsys,
+        *("build", "--source", tiny_llama, "--target", "tt", "--alignment", table),
+        *("--tokenizer", tiny_llama, "--output", tmp_path / "out", "--dry-run", "--json"),
+    )
+    assert code == 0, out
+    facts = json.loads(out)
+    assert "output" not in facts and facts["plan"]["bytes_written"] > 0
+    assert set(facts["rows_by_rule"]) <= {"special", "copied", "aligned", "mean"}
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def bad(tiny: Path, corpus: Path, folder: Path) -> dict[str, tuple[Sequence[object], int, str]]:
+    (folder / "short.en").write_text("one\ntwo\n")
+    (folder / "short.tt").write_text("бер\n")
+    (folder / "empty.tsv").write_text("")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 40)
+    (folder / "exists").mkdir()
+    (folder / "exists" / "mine.txt").write_text("keep me")
+    usual = ("build", "--source", tiny, "--target", "tatar", "--output", folder / "out")
+    corpora = (*usual, "--parallel")
+    return {
+        "language": (("build", "--source", tiny, "--target", "tattar", "--parallel", corpus), 2, "atar"),
+        "alias": (("build", "--source", "smollm22", "--target", "tatar"), 2, "smollm2"),
+        "method": ((*corpora, corpus, "--method", "tokenise"), 2, "method"),
+        "no file": ((*corpora, folder / "none.tsv"), 2, r"none\.tsv"),
+        "unequal": ((*corpora, folder / "short.en", "--parallel", folder / "short.tt"), 1, r"short\.(en|tt)"),
+        "empty": ((*corpora, folder / "empty.tsv"), 1, r"empty\.tsv"),
+        "binary": ((*usual, "--parallel", corpus, "--text", folder / "binary.txt"), 1, r"binary\.txt"),
+        "both": ((*corpora, corpus, "--alignment", corpus), 2, "--alignment"),
+        "table": ((*usual, "--alignment", corpus), 1, r"en-tt\.tsv"),
+        "exists": ((*corpora, corpus, "--output", folder / "exists"), 1, "exists"),
+        "not ours": ((*corpora, corpus, "--output", folder / "exists", "--overwrite"), 1, "exists"),
+        "size": ((*corpora, corpus, "--vocab-size", 10), 2, "10"),
+        "columns": ((*corpora, corpus, "--columns", "a,b"), 2, "--columns"),
+        "option": (("build", "--sauce", "x"), 2, "--sauce"),
+        "inspect": (("inspect", folder / "exists", "x"), 1, "token_map"),
+    }
+
+
+CASES = (
+    *("alias", "binary", "both", "columns", "empty", "exists", "inspect", "language"),
+    *("method", "no file", "not ours", "option", "size", "table", "unequal"),
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    case: str,
+    tiny_llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, expected, pattern = bad(tiny_llama, corpus, tmp_path)[case]
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run_inside(capsys, *arguments, "--json")
+    assert code == expected, out + err
+    message = json.loads(out)["error"]
+    assert "Traceback" not in err and "Unexpected" not in message
+    assert "\n" not in message
+    assert re.search(pattern, message), message
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "exists" / "mine.txt").read_text() == "keep me"
+
+
+def test_ctrl_c_leaves_nothing(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vocabtransfer_cli.main", "build", "--source", str(tiny_llama), "--target", "tt"]
+    command += ["--parallel", str(corpus), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in (0, 1, -signal.SIGINT), err
+    if process.returncode:
+        assert "Traceback" not in err
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_measures_raw_bytes(
+    built: tuple[Path, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("китап өстәл өстендә\n" * 5, encoding="utf-8")
+    code, out, err = run_inside(capsys, "evaluate", built[0], "--text", text, "--json")
+    assert code == 0, err + out
+    facts = json.loads(out)
+    assert facts["bytes"] == pytest.approx(len(text.read_bytes()), abs=5)
+    assert 0 < facts["bits_per_byte"] < 20 and facts["tokens_per_word"] > 0
+
+
+def test_the_python_interface_reads_like_the_documentation(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    source = vt.open_checkpoint(str(tiny_llama))
+    pairs = vt.read_parallel([corpus])
+    table = vt.count_words(pairs)
+    tokenizer = vt.train_tokenizer((target for _, target in pairs), like=source.tokenizer, vocab_size=500)
+    result = vt.transfer(source, tokenizer, alignment=table, calibrate=False)
+    explanation = result.explain("китап")
+    assert explanation.sources[0][0] == " book"
+    result.save(tmp_path / "out")
+    reread = vt.TokenMap.load(tmp_path / "out" / "token_map.safetensors")
+    assert reread.to_bytes() == result.token_map.to_bytes()
+    rows = reread.apply(_Rows(source.input_table()))
+    written = vt.open_checkpoint(str(tmp_path / "out")).input_table().float().numpy()
+    np.testing.assert_allclose(rows, written, atol=2e-3)
+    assert all(hasattr(vt, name) for name in vt.__all__)
+
+
+class _Rows:
+    def __init__(self, table: torch.Tensor) -> None:
+        self._table = table.float().numpy()
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        return self._table[ids]
+
+
+def test_the_embedded_default_builds_and_speaks(tmp_path: Path, smollm2_folder: Path) -> None:
+    """`make demo`, without the set-up: the real model, the shipped table, no hub."""
+    started = time.monotonic()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "vocabtransfer_cli.main", "build", "--source", "smollm2", "--target", "tatar"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out"), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=580,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["proof"]["generated"].strip()
+    assert facts["tokenizer"]["tokens_per_word_after"] < 2.5 < 5 < facts["tokenizer"]["tokens_per_word_before"]
+    assert facts["method"]["calibrated"] and facts["rows_by_rule"]["aligned"] > 50
+    assert time.monotonic() - started < 500
+
+
+def test_every_shipped_table_can_be_read() -> None:
+    for code in ("tt", "nl", "ru", "tr", "kk", "sw", "hi", "de"):
+        table = vt.shipped_table(vt.find_language(code))
+        assert table is not None, code
+        assert table.counts.nnz > 3_000 and table.metadata["licence"]
+
+
+def test_lzma_corpora_with_a_label_column_work(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "en-tt.tsv.xz"
+    with lzma.open(packed, "wt", encoding="utf-8") as file:
+        file.writelines(f"part\t{line}\n" for line in corpus.read_text(encoding="utf-8").splitlines())
+    code, out, _ = run_inside(
+        capsys, "align", packed, "--columns", "1,2", "--target", "tatar", "--output", tmp_path / "t.tsv.xz", "--json"
+    )
+    assert code == 0 and json.loads(out)["pairs"] == 48
