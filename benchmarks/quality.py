@@ -1,10 +1,9 @@
-"""Bits per byte of every method right after the transfer and after a short probe, on text of parts held out of training.
+"""Bits per byte of every method after the transfer and after a short probe, on text of parts held out of training.
 
     python benchmarks/quality.py --corpora FOLDER --languages nl ru tt --updates 50
 
-FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `python -m vocabtransfer.corpora.rebuild` and
-`vocabtransfer.corpora.parallel` make them. Tokenizer, alignment and frequencies come from the training parts alone, the
-score from the held-out parts. Finished rows are kept in the results file, so an interrupted run goes on where it stopped.
+FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Tokenizer,
+alignment and frequencies come from the training parts alone, the score from the held-out parts. Finished rows are kept in the results file, so an interrupted run goes on where it stopped.
 """
 
 import argparse

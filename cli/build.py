@@ -60,10 +60,10 @@ def build(
 
     Example: `vocabtransfer build --source smollm2 --target tatar --output build/smollm2-tatar`
     """
+    from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline import BuildRequest
     from vocabtransfer.pipeline import build as run_build
-    from vocabtransfer.languages import find_language
-    from vocabtransfer.tokenization.train import ALGORITHMS, Algorithm
+    from vocabtransfer.tokenization.train import ALGORITHMS
 
     quiet_transformers()
     if link not in ("hard", "copy"):
@@ -80,7 +80,7 @@ def build(
         alignment=_existing([alignment], "--alignment")[0] if alignment else None,
         tokenizer=_existing([tokenizer], "--tokenizer")[0] if tokenizer else None,
         vocab_size=vocab_size,
-        algorithm=cast("Algorithm | None", algorithm),
+        algorithm=algorithm,
         method=method,
         calibrate=calibrate,
         columns=_columns(columns),

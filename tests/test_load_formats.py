@@ -198,9 +198,13 @@ def test_tekken_ids(real_tokenizer: Callable[[str], PreTrainedTokenizerFast], re
 
 
 def test_tekken_lists_its_own_special_tokens(tmp_path: Path) -> None:
-    vocab = [{"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None} for i in range(256)]
+    # "cat" has no merge that leads to it; tiktoken takes a word that is a token as a whole.
+    contents = [*(bytes([i]) for i in range(256)), b"cat"]
+    vocab = [
+        {"rank": i, "token_bytes": base64.b64encode(c).decode(), "token_str": None} for i, c in enumerate(contents)
+    ]
     document = {
-        "config": {"pattern": r"\w+|\W", "default_num_special_tokens": 4, "default_vocab_size": 260, "version": "v7"},
+        "config": {"pattern": r"\w+|\W", "default_num_special_tokens": 4, "default_vocab_size": 261, "version": "v7"},
         "vocab": vocab,
         "special_tokens": [{"rank": 1, "token_str": "<go>", "is_control": True}],
     }
@@ -208,6 +212,7 @@ def test_tekken_lists_its_own_special_tokens(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) == ["<SPECIAL_0>", "<go>", "<SPECIAL_2>", "<SPECIAL_3>"]
     assert tokenizer("é<go>").input_ids == [4 + 0xC3, 4 + 0xA9, 1]
+    assert tokenizer("cat cats").input_ids == [260, *(4 + byte for byte in b" cats")]
     del document["vocab"]
     write_json(tmp_path / "tekken.json", {**document, "vocab": [{"rank": 0}]})
     with pytest.raises(VocabTransferError, match=r"tekken\.json is not a complete"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given, settings
@@ -202,7 +203,14 @@ def test_too_small_sizes_name_the_minimum(algorithm: Any, minimum: int, t5: PreT
     assert len(train_tokenizer(made_up_text(), like=t5, vocab_size=minimum, algorithm=algorithm)) == minimum
 
 
-@pytest.mark.parametrize("corpus", [[], ["", "  ", "\n"], {}, {"слово": 0}, {" ": 3}])
+def test_counts_may_be_numbers_of_any_kind(t5: PreTrainedTokenizerFast) -> None:
+    whole = {"китап": 9, "дәрес": 7, "укый": 3}
+    for kind in (float, np.float32, np.int64):
+        new = train_tokenizer({word: kind(count) for word, count in whole.items()}, like=t5, vocab_size=150)
+        assert new.get_vocab() == train_tokenizer(whole, like=t5, vocab_size=150).get_vocab()
+
+
+@pytest.mark.parametrize("corpus", [[], ["", "  ", "\n"], {}, {"слово": 0}, {"слово": 0.2}, {" ": 3}])
 def test_empty_corpora_are_refused(corpus: Any, t5: PreTrainedTokenizerFast) -> None:
     with pytest.raises(VocabTransferError, match=r"every line of it is empty|no word has a count"):
         train_tokenizer(corpus, like=t5, vocab_size=500)
@@ -216,7 +224,8 @@ def test_empty_corpora_are_refused(corpus: Any, t5: PreTrainedTokenizerFast) -> 
         (["ok"] * 2500 + ["half \ud83d"], r"Line 2501 of the corpus .*surrogate"),
         ({"x": -1}, "'x' has -1"),
         ({"x": "3"}, "'x' has '3'"),
-        ({"x": 0.5}, "'x' has 0.5"),
+        ({"x": float("nan")}, "'x' has nan"),
+        ({"x": float("inf")}, "'x' has inf"),
         ({3: 1}, "3 has 1"),
     ],
 )

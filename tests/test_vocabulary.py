@@ -250,6 +250,14 @@ def test_added_tokens_win_over_the_model_and_leave_holes() -> None:
     assert dict(vocabulary.roles) == {"pad_token": 0}
 
 
+def test_a_role_given_later_counts() -> None:
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = wrapped(backend)
+    tokenizer.pad_token = "b"
+    assert Vocabulary.from_tokenizer(tokenizer).kinds.tolist() == [Kind.TEXT, Kind.SPECIAL]
+
+
 def test_special_tokens_of_the_model_itself() -> None:
     vocab = {"[UNK]": 0, "[unused0]": 1, "a": 2, "##a": 3, "##": 4}
     backend = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))

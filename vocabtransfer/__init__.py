@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.alignment.table import WordTable, shipped_table
     from vocabtransfer.alignment.text_files import read_text
-    from vocabtransfer.pipeline import BuildRequest, build
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.inspection import open_map
     from vocabtransfer.languages import find_language
+    from vocabtransfer.pipeline import BuildRequest, build
     from vocabtransfer.progress import show_progress
+    from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer
-    from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.vocabulary import Vocabulary
 
 

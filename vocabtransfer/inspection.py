@@ -9,10 +9,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.surgery import MAP_FILE, SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.pieces import PieceEncoder
-from vocabtransfer.surgery import MAP_FILE, SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.vocabulary import Vocabulary
 
 

@@ -25,9 +25,9 @@ from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import step, track
 from vocabtransfer.proof import Proof, prove
 from vocabtransfer.report import build_facts, model_card, render_page, to_json
+from vocabtransfer.surgery import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
-from vocabtransfer.surgery import TransferResult, target_words, transfer
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 

@@ -1,7 +1,7 @@
 """One progress display for all long work. Library calls are silent unless a caller asks for the display."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -40,7 +40,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if display is None:
         yield from items
         return
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     task = display.add_task(description, total=total)
     try:

@@ -36,7 +36,7 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
     prompt = " ".join(sorted(words, key=lambda word: (-words[word], word))[:40][-3:]) if words else language.endonym
     if type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
         for text in (*ROUND_TRIPS, prompt):
-            back = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
+            back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)))
             if back.strip() != text.strip():
                 raise VocabTransferError(
                     f"The new tokenizer turns {text!r} into {back!r}; the checkpoint is in {folder}."
@@ -56,5 +56,5 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
         output = model.generate(
             **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
         )
-    generated = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    generated = str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
     return Proof(type(model).__name__, prompt, generated)

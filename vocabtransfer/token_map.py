@@ -150,11 +150,12 @@ class TokenMap:
     @property
     def filled(self) -> NDArray[np.bool_]:
         """Boolean, shape ``(n_target,)``: rows that some rule has spoken about."""
-        return self.rule != 0
+        made: NDArray[np.bool_] = self.rule != 0
+        return made
 
     def rule_of(self, row: int) -> str:
         """Return the name of the rule that made a row."""
-        return self.rule_names[self.rule[row]]
+        return self.rule_names[int(self.rule[row])]
 
     def counts_by_rule(self) -> dict[str, int]:
         """Return the number of rows made by each rule that made any, in the order of `rule_names`."""

@@ -6,6 +6,8 @@ the tables is written anew from what the tables themselves say.
 """
 
 import argparse
+import json
+import lzma
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import STEM_LENGTH, THRESHOLD, count_words
 from vocabtransfer.alignment.corpora import ParallelCorpus
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.cache import cache_folder
@@ -51,6 +53,7 @@ def metadata(report: CorpusReport) -> dict[str, Any]:
         "source": "en",
         "target": report.language.tag,
         "pairs": report.pairs,
+        "aligner": {"name": "vocabtransfer.alignment.align", "threshold": THRESHOLD, "stem_length": STEM_LENGTH},
         "provenance": parts,
         "licence": "Counts of words derived from texts under: "
         + "; ".join(sorted({part["licence"] for part in parts})),
@@ -68,7 +71,9 @@ def save_small(table: WordTable, path: Path, most_bytes: int = MOST_BYTES) -> Wo
         for threshold in THRESHOLDS:
             kept = {"min_count": threshold, "min_share": LEAST_SHARE}
             small = table.prune(**kept)
-            small = replace(small, metadata={**small.metadata, "links": small.counts.nnz, "pruned": kept})
+            sizes = (len(small.source_words), len(small.target_words), small.counts.nnz)
+            facts = dict(zip(("source_words", "target_words", "links"), sizes, strict=True))
+            small = replace(small, metadata={**small.metadata, **facts, "pruned": kept})
             staging = Path(folder) / path.name
             small.save(staging)
             if staging.stat().st_size <= most_bytes:
@@ -77,9 +82,16 @@ def save_small(table: WordTable, path: Path, most_bytes: int = MOST_BYTES) -> Wo
     raise VocabTransferError(f"{path.name} cannot be made smaller than {most_bytes} bytes: leave out a source.")
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a table without reading its counts."""
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        facts: dict[str, Any] = json.loads(next(lines).removeprefix("# "))
+    return facts
+
+
 def readme(folder: Path) -> str:
     """Return the text of ``README.md`` for a folder of tables, all of it taken from their metadata."""
-    tables = {path.name: WordTable.load(path) for path in sorted(folder.glob("en-*.tsv.xz"))}
+    tables = {path.name: read_metadata(path) for path in sorted(folder.glob("en-*.tsv.xz"))}
     lines = [
         "# Alignment tables",
         "",
@@ -96,17 +108,16 @@ def readme(folder: Path) -> str:
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     parts: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, table in tables.items():
-        facts = table.metadata
+    for name, facts in tables.items():
         provenance = facts["provenance"]
         running = " + ".join(
             f"{sum(part[side] for part in provenance):,}" for side in ("english_words", "target_words")
         )
-        distinct = f"{len(table.source_words):,} + {len(table.target_words):,}"
+        distinct = f"{facts['source_words']:,} + {facts['target_words']:,}"
         size = (folder / name).stat().st_size // 1000
         language = find_language(facts["target"]).name
         lines.append(
-            f"| `{name}` | {language} | {facts['pairs']:,} | {running} | {distinct} | {table.counts.nnz:,} | {size:,} |"
+            f"| `{name}` | {language} | {facts['pairs']:,} | {running} | {distinct} | {facts['links']:,} | {size:,} |"
         )
         for part in provenance:
             parts.setdefault(part["name"], {})[facts["target"]] = part
@@ -130,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m vocabtransfer.corpora.rebuild", description=__doc__)
     parser.add_argument("languages", nargs="*", metavar="LANG", help=f"languages to rebuild (all: {' '.join(SHIPPED)})")
-    parser.add_argument("--output", type=Path, default=TABLES, help="folder of the tables (default: %(default)s)")
+    # In an installed package there is no data/ to rebuild.
+    checkout = TABLES if TABLES.is_dir() else None
+    parser.add_argument("--output", type=Path, default=checkout, required=checkout is None, help="folder of the tables")
     parser.add_argument("--corpora", type=Path, help="folder to keep the fetched corpora in (default: in the cache)")
     options = parser.parse_args(arguments)
     try:

@@ -51,8 +51,24 @@ def blocks(root: Any, tags: frozenset[str]) -> list[Block]:
     for element in root.iter():
         tag = tag_of(element)
         if tag in tags and not any(tag_of(inner) in tags for inner in element.iterdescendants()):
-            found.append((tag, normalise("".join(element.itertext()))))
+            found.append((tag, normalise(visible_text(element))))
     return found
+
+
+def visible_text(element: Any) -> str:
+    """Return the text of an element as one reader sees it.
+
+    LibreOffice writes variants for systems and programs side by side, in a span of class ``switchinline`` or ``switch``;
+    the last of them, the default, is kept.
+    """
+    classes = (element.get("class") or "").split()
+    children = [child for child in element if isinstance(child.tag, str)]
+    if children and ("switchinline" in classes or "switch" in classes):
+        return visible_text(children[-1])
+    text = element.text or ""
+    for child in element:
+        text += (visible_text(child) if isinstance(child.tag, str) else "") + (child.tail or "")
+    return text
 
 
 def paragraphs(root: Any) -> dict[str, str]:
@@ -61,7 +77,7 @@ def paragraphs(root: Any) -> dict[str, str]:
     for element in root.iter("p", "h1", "h2", "h3", "h4"):
         identifier = element.get("id")
         if identifier:
-            found.setdefault(identifier, normalise("".join(element.itertext())))
+            found.setdefault(identifier, normalise(visible_text(element)))
     return found
 
 

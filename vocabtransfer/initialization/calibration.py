@@ -106,4 +106,4 @@ def unigram_shift(
 
 def fits_in_memory(parameters: int) -> bool:
     """Tell whether a model of so many parameters can be run in float32 in half of the free memory."""
-    return parameters * 4 < psutil.virtual_memory().available / 2
+    return bool(parameters * 4 < psutil.virtual_memory().available / 2)

@@ -1,5 +1,7 @@
 """The rules that come before every method: special tokens by role, equal tokens by their bytes."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,5 +46,5 @@ def identity(inputs: TransferInputs) -> TokenMap:
     return special_tokens(inputs).or_else(equal_tokens(inputs))
 
 
-def _ids(values: object) -> NDArray[np.int64]:
-    return np.array(list(values), np.int64)  # type: ignore[call-overload,no-any-return]
+def _ids(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(list(values), np.int64)

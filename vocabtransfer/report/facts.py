@@ -9,8 +9,8 @@ import numpy as np
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
-from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.surgery import TransferResult
+from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind
 
 EVIDENCE_EDGES = (0, 1, 3, 10, 30, 100, 300, 1000)

@@ -1,13 +1,14 @@
 """Corpora for tokenizer training: streams of text lines or word counts, and pre-token counts made from them."""
 
 import json
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from numbers import Real
 from typing import Any
 
-import numpy as np
 import regex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -81,10 +82,10 @@ class Corpus:
 def _checked_words(words: Mapping[str, int]) -> dict[str, int]:
     kept: dict[str, int] = {}
     for word, count in words.items():
-        if not isinstance(word, str) or not isinstance(count, int | np.integer) or count < 0:
-            raise UsageError(f"Word counts must map words to whole numbers of at least 0, but {word!r} has {count!r}.")
-        if word.strip() and count:
-            kept[_encodable(word, f"The word {word!a}")] = int(count)
+        if not isinstance(word, str) or not isinstance(count, Real) or not 0 <= float(count) < math.inf:
+            raise UsageError(f"Word counts must map words to numbers of at least 0, but {word!r} has {count!r}.")
+        if word.strip() and round(count):
+            kept[_encodable(word, f"The word {word!a}")] = round(count)
     if not kept:
         raise VocabTransferError("The word counts to train the tokenizer on are empty: no word has a count above 0.")
     return dict(sorted(kept.items()))
