@@ -3,7 +3,8 @@
     python benchmarks/quality.py --corpora FOLDER --languages nl ru tt --updates 50
 
 FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Tokenizer,
-alignment and frequencies come from the training parts alone, the score from the held-out parts. Finished rows are kept in the results file, so an interrupted run goes on where it stopped.
+alignment and frequencies come from the training parts alone, the score from the held-out parts. Finished rows are kept
+in the results file, so an interrupted run goes on where it stopped.
 """
 
 import argparse

@@ -203,6 +203,16 @@ def test_too_small_sizes_name_the_minimum(algorithm: Any, minimum: int, t5: PreT
     assert len(train_tokenizer(made_up_text(), like=t5, vocab_size=minimum, algorithm=algorithm)) == minimum
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "lines", [["x"], ["京都大学" * 5, "ไทย" * 9], ["1"], ["!?"], ["\x00 \x07"], ["▅ ▁"], ["a" * 5000]]
+)
+def test_odd_corpora_still_make_a_tokenizer(lines: list[str], algorithm: Any, t5: PreTrainedTokenizerFast) -> None:
+    new = train_tokenizer(lines, like=t5, vocab_size=500, algorithm=algorithm)
+    if algorithm in ("bpe", "sentencepiece") and "▁" not in lines[0]:
+        assert new.decode(new(lines[0], add_special_tokens=False).input_ids) == lines[0]
+
+
 def test_counts_may_be_numbers_of_any_kind(t5: PreTrainedTokenizerFast) -> None:
     whole = {"китап": 9, "дәрес": 7, "укый": 3}
     for kind in (float, np.float32, np.int64):

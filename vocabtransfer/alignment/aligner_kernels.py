@@ -6,15 +6,19 @@ somewhere; ``slots[cell]`` points to it. Counts live in slots, so nothing of siz
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 # Stages of a sweep.
 DIAGONAL, LEXICAL, SEQUENCE, FROZEN = 0, 1, 2, 3
+
+# States less probable than this are not followed further: most words have few candidates, and time goes with their square.
+NEGLIGIBLE = 1e-7
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -117,96 +121,143 @@ def occurrences(starts, ids, size):  # type: ignore[no-untyped-def]
     return start, position, sentence
 
 
+class Level(NamedTuple):
+    """Counts of one direction at one level, stems or words.
+
+    ``given`` and ``made`` (int32) are the words of both sides at this level, ``slots`` (cells, int32) their pairs;
+    ``counts`` (slots) and ``totals`` (given words), float64, sum the links as they stand.
+    """
+
+    given: NDArray[np.int32]
+    made: NDArray[np.int32]
+    slots: NDArray[np.int32]
+    counts: NDArray[np.float64]
+    totals: NDArray[np.float64]
+
+
+class Settings(NamedTuple):
+    """Constants of the model; see `vocabtransfer.alignment.aligner_model`."""
+
+    prior: float
+    alike_prior: float
+    backoff: float
+    null_prior: float
+    null_share: float
+
+
 @compiled
 def sweep(  # type: ignore[no-untyped-def]
+    stage,
     given_starts,
-    given_ids,
     made_starts,
-    made_ids,
     base,
-    slots,
     transposed,
-    counts,
-    totals,
+    stems,
+    words,
+    word_share,
     alike,
-    alike_prior,
     strength,
     null_counts,
-    null_total,
+    jumps,
     posterior,
     null_posterior,
-    jumps,
-    null_share,
-    prior,
-    null_prior,
-    stage,
+    settings,
 ):
     """Visit every sentence pair once: take its links out of the counts, infer them from all others, put them back.
 
     The words of the *made* side are explained by the words of the *given* side or by nothing (null). ``posterior``
-    (cells, float32) and ``null_posterior`` (made words, float32) are the links as they stand; ``counts`` (slots),
-    ``totals`` (given words), ``null_counts`` (made words) their sums, float64. Slots that are ``alike`` (bool) have a larger
-    prior; ``strength`` (given words) sums the priors. ``transposed`` says that the cells run along the made side.
-    Returns the null total and the expected jumps, of the same shape as ``jumps``.
+    (cells, float32) and ``null_posterior`` (made words, float32) are the links as they stand; the counts of the levels
+    ``stems`` and ``words`` and ``null_counts`` (made stems, float64) are their sums. Stem pairs that are ``alike``
+    (bool) have a larger prior, ``strength`` (given stems) sums the priors, ``word_share`` is the share of each made word
+    in its stem. ``transposed`` says that the cells run along the made side. Returns the expected jumps, as ``jumps``.
     """
-    reach = len(jumps) // 2
     new_jumps = np.zeros(len(jumps))
+    null_total = null_counts.sum()
     for k in range(len(given_starts) - 1):
         given, made = given_starts[k], made_starts[k]
         n, m = given_starts[k + 1] - given, made_starts[k + 1] - made
-        if n == 0 or m == 0:
-            continue
         step_i, step_j = (1, n) if transposed else (m, 1)
-        emit = np.empty((m, n))
-        null_emit = np.empty(m)
-        links = np.zeros((m, n))
-        null_links = np.zeros(m)
-        for j in range(m):
-            word = made_ids[made + j]
-            if DIAGONAL < stage < FROZEN:
-                null_counts[word] -= null_posterior[made + j]
-                null_total -= null_posterior[made + j]
+        emit, links = np.empty((m, n)), np.zeros((m, n))
+        null_emit, null_links = np.empty(m), np.zeros(m)
+        if stage < FROZEN:
+            null_total -= _move(-1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior)
         for i in range(n):
-            word = given_ids[given + i]
-            if DIAGONAL < stage < FROZEN:
-                taken = 0.0
-                for j in range(m):
-                    cell = base[k] + i * step_i + j * step_j
-                    counts[slots[cell]] -= posterior[cell]
-                    taken += posterior[cell]
-                totals[word] -= taken
-            scale = 1.0 / (totals[word] + strength[word])
-            for j in range(m):
-                slot = slots[base[k] + i * step_i + j * step_j]
-                seen = prior
-                if slot >= 0:
-                    seen += max(counts[slot], 0.0)
-                    if alike[slot]:
-                        seen += alike_prior
-                emit[j, i] = seen * scale
-        for j in range(m):
-            seen = max(null_counts[made_ids[made + j]], 0.0)
-            null_emit[j] = (seen + null_prior) / (null_total + null_prior * len(null_counts))
-        if stage <= LEXICAL:
-            _explain_words(emit, null_emit, null_share, stage == DIAGONAL, links, null_links)
-        else:
-            _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_links, new_jumps)
-        for i in range(n):
-            put = 0.0
+            stem, word = stems.given[given + i], words.given[given + i]
+            stem_scale = 1.0 / (max(stems.totals[stem], 0.0) + strength[stem])
+            word_scale = 1.0 / (max(words.totals[word], 0.0) + settings.backoff)
             for j in range(m):
                 cell = base[k] + i * step_i + j * step_j
-                posterior[cell] = links[j, i]
-                if stage < FROZEN:
-                    # The rounded value, so that the next visit takes out exactly what was put in.
-                    counts[slots[cell]] += posterior[cell]
-                    put += posterior[cell]
-            totals[given_ids[given + i]] += put
+                # The probability of the made word, up to its share in its stem, which no link can change.
+                slot = stems.slots[cell]
+                seen = settings.prior
+                if slot >= 0:
+                    seen += max(stems.counts[slot], 0.0)
+                    if alike[slot]:
+                        seen += settings.alike_prior
+                whole = settings.backoff * seen * stem_scale
+                slot = words.slots[cell]
+                if slot >= 0:
+                    whole += max(words.counts[slot], 0.0) / word_share[words.made[made + j]]
+                emit[j, i] = whole * word_scale
+        for j in range(m):
+            seen = max(null_counts[stems.made[made + j]], 0.0) + settings.null_prior
+            null_emit[j] = seen / (null_total + settings.null_prior * len(null_counts))
+        if stage <= LEXICAL:
+            _explain_words(emit, null_emit, settings.null_share, stage == DIAGONAL, links, null_links)
+        else:
+            _explain_sequence(emit, null_emit, settings.null_share, jumps, links, null_links, new_jumps)
+        for i in range(n):
+            for j in range(m):
+                posterior[base[k] + i * step_i + j * step_j] = links[j, i]
         for j in range(m):
             null_posterior[made + j] = null_links[j]
-            if stage < FROZEN:
-                null_counts[made_ids[made + j]] += null_posterior[made + j]
-                null_total += null_posterior[made + j]
-    return null_total, new_jumps
+        if stage < FROZEN:
+            null_total += _move(1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior)
+    return new_jumps
+
+
+@compiled
+def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior):  # type: ignore[no-untyped-def]
+    """Put the links of one sentence pair into the counts, or take them out; returns the mass of its null links.
+
+    What moves is the rounded float32 of the posterior, so that exactly what was put in can be taken out.
+    """
+    for i in range(n):
+        moved = 0.0
+        for j in range(m):
+            cell = base[k] + i * step_i + j * step_j
+            value = posterior[cell]
+            stems.counts[stems.slots[cell]] += sign * value
+            words.counts[words.slots[cell]] += sign * value
+            moved += value
+        stems.totals[stems.given[given + i]] += sign * moved
+        words.totals[words.given[given + i]] += sign * moved
+    nulls = 0.0
+    for j in range(m):
+        null_counts[stems.made[made + j]] += sign * null_posterior[made + j]
+        nulls += null_posterior[made + j]
+    return nulls
+
+
+@compiled
+def agree(source_starts, target_starts, base, forward, backward, forward_levels, backward_levels):  # type: ignore[no-untyped-def]
+    """Replace the links of both directions by their product, and count them anew: agreement (Liang et al. 2006)."""
+    for level in forward_levels + backward_levels:
+        level.counts[:] = 0.0
+        level.totals[:] = 0.0
+    for k in range(len(base) - 1):
+        n, m = source_starts[k + 1] - source_starts[k], target_starts[k + 1] - target_starts[k]
+        for i in range(n):
+            for j in range(m):
+                cell = base[k] + i * m + j
+                value = forward[cell] * backward[cell]
+                forward[cell] = backward[cell] = value
+                for level in forward_levels:
+                    level.counts[level.slots[cell]] += value
+                    level.totals[level.given[source_starts[k] + i]] += value
+                for level in backward_levels:
+                    level.counts[level.slots[cell]] += value
+                    level.totals[level.given[target_starts[k] + j]] += value
 
 
 @compiled
@@ -228,25 +279,19 @@ def _explain_words(emit, null_emit, null_share, diagonal, links, null_links):  #
 
 
 @compiled
-def _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_links, new_jumps):  # type: ignore[no-untyped-def]
+def _explain_sequence(emit, null_emit, null_share, jumps, links, null_links, new_jumps):  # type: ignore[no-untyped-def]
     """Posterior links by forward-backward over a chain whose states are given words, each with a null twin.
 
     A null state remembers the word last linked, as Och and Ney (2003) have it; before any link there is a state of its
     own. Jump weights depend on the distance alone and are normalised over the words of the sentence.
     """
     m, n = emit.shape
+    reach = len(jumps) // 2
     share = 1.0 - null_share
-    enter = np.empty(n)
-    leave = np.zeros(n)
-    total = 0.0
+    enter = jumps[reach + 1 : reach + 1 + n] / jumps[reach + 1 : reach + 1 + n].sum()
+    leave = np.empty(n)
     for i in range(n):
-        enter[i] = jumps[reach + i + 1]
-        total += enter[i]
-        for other in range(n):
-            leave[i] += jumps[reach + other - i]
-    for i in range(n):
-        enter[i] /= total
-        leave[i] = 1.0 / leave[i]
+        leave[i] = 1.0 / jumps[reach - i : reach - i + n].sum()
     word = np.zeros((m, n))
     null = np.zeros((m, n))
     none = np.zeros(m)
@@ -257,10 +302,11 @@ def _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_lin
             word[j, i] = before * enter[i]
         if j:
             for other in range(n):
-                mass = (word[j - 1, other] + null[j - 1, other]) * leave[other]
-                window = jumps[reach - other : reach - other + n]
-                for i in range(n):
-                    word[j, i] += mass * window[i]
+                mass = word[j - 1, other] + null[j - 1, other]
+                if mass > NEGLIGIBLE:
+                    mass *= leave[other]
+                    for i in range(n):
+                        word[j, i] += mass * jumps[reach - other + i]
         total = 0.0
         for i in range(n):
             word[j, i] *= share * emit[j, i]
@@ -291,11 +337,14 @@ def _explain_sequence(emit, null_emit, null_share, jumps, reach, links, null_lin
             new_jumps[reach + i + 1] += before * enter[i] * ahead[i]
         if j:
             for other in range(n):
-                mass = (word[j - 1, other] + null[j - 1, other]) * leave[other]
-                window = jumps[reach - other : reach - other + n]
-                moved = new_jumps[reach - other : reach - other + n]
-                reached = 0.0
-                for i in range(n):
-                    reached += window[i] * ahead[i]
-                    moved[i] += mass * window[i] * ahead[i]
-                after[other] = stay * after[other] + leave[other] * reached
+                mass = word[j - 1, other] + null[j - 1, other]
+                if mass > NEGLIGIBLE:
+                    mass *= leave[other]
+                    reached = 0.0
+                    for i in range(n):
+                        step = jumps[reach - other + i] * ahead[i]
+                        reached += step
+                        new_jumps[reach - other + i] += mass * step
+                    after[other] = stay * after[other] + leave[other] * reached
+                else:
+                    after[other] = 0.0

@@ -58,8 +58,8 @@ def blocks(root: Any, tags: frozenset[str]) -> list[Block]:
 def visible_text(element: Any) -> str:
     """Return the text of an element as one reader sees it.
 
-    LibreOffice writes variants for systems and programs side by side, in a span of class ``switchinline`` or ``switch``;
-    the last of them, the default, is kept.
+    LibreOffice writes variants for systems and programs side by side, in a span of class ``switchinline`` or
+    ``switch``; the last of them, the default, is kept.
     """
     classes = (element.get("class") or "").split()
     children = [child for child in element if isinstance(child.tag, str)]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def evidence_histogram(result: TransferResult) -> list[dict[str, Any]]:
     evidence = result.token_map.evidence[ordinary]
     edges = (*EVIDENCE_EDGES, np.inf)
     counts, _ = np.histogram(evidence, bins=edges)
-    labels = [f"{low} to {high}" for low, high in zip(EVIDENCE_EDGES, EVIDENCE_EDGES[1:], strict=False)]
+    labels = [f"{low} to {high}" for low, high in pairwise(EVIDENCE_EDGES)]
     labels.append(f"{EVIDENCE_EDGES[-1]} and more")
     labels[0] = "less than 1"
     return [{"evidence": label, "tokens": int(count)} for label, count in zip(labels, counts, strict=True)]

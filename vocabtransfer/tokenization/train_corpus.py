@@ -79,7 +79,7 @@ class Corpus:
         return dict(sorted(words.items()))
 
 
-def _checked_words(words: Mapping[str, int]) -> dict[str, int]:
+def _checked_words(words: Mapping[Any, Any]) -> dict[str, int]:
     kept: dict[str, int] = {}
     for word, count in words.items():
         if not isinstance(word, str) or not isinstance(count, Real) or not 0 <= float(count) < math.inf:

@@ -19,6 +19,7 @@ from vocabtransfer.tokenization.train_kinds import Plan
 UNREACHABLE_SCORE = -10_000.0
 MAX_PIECE = 16
 MAX_SEEDS = 1_000_000
+FEWEST_COUNTED = 10_000
 # SentencePiece keeps this block character for itself and skips input that holds it.
 _UNUSABLE = "▅"
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -49,6 +50,8 @@ def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, 
     """Return at most ``size`` pieces with their log probabilities, the best first; all ``letters`` are among them."""
     seen = set(chain.from_iterable(counts))
     unseen = [letter for letter in letters if letter not in seen]  # SentencePiece would leave these out
+    # The trainer drops what it expects less than half a time, which in a corpus of a few words is everything.
+    factor = max(1, FEWEST_COUNTED // sum(counts.values()))
     output = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder) / "seeds.tsv"
@@ -56,7 +59,7 @@ def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, 
         seeds.write_text("".join(f"{piece}\t{count}\n" for piece, count in candidates.items()), encoding="utf-8")
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(f"{piece}\t{count}" for piece, count in counts.items()),
+                sentence_iterator=(f"{piece}\t{count * factor}" for piece, count in counts.items()),
                 input_format="tsv",
                 seed_sentencepieces_file=str(seeds),
                 model_writer=output,
