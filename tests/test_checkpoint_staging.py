@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, open_checkpoint, staging, write_checkpoint
+from vocabtransfer.checkpoint.manifest import write_manifest
 from vocabtransfer.checkpoint.staging import check_target, settled, staged_folder
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
@@ -37,11 +38,20 @@ def source(tmp_path: Path) -> Checkpoint:
     return opened
 
 
-def write(source: Checkpoint, target: Path, value: float, overwrite: bool) -> None:
+def write_whole(source: Checkpoint, target: Path, value: float, overwrite: bool) -> None:
     def rows(tensor: VocabTensor, start: int, stop: int) -> torch.Tensor:
         return torch.full((stop - start, 8), value)
 
     write_checkpoint(source, target, tokenizer=TOKENIZER, rows=rows, overwrite=overwrite)
+
+
+def write_plainly(_source: Checkpoint, target: Path, value: float, overwrite: bool) -> None:
+    """The same without a model: only what makes the folder appear."""
+    with staged_folder(target, overwrite) as folder:
+        (folder / "config.json").write_text(str(value))
+        (folder / "sub").mkdir()
+        (folder / "sub" / "weights").write_bytes(bytes(1000))
+        write_manifest(folder, {})
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -92,8 +102,14 @@ def interrupt() -> None:
 @needs_fork
 @pytest.mark.parametrize("way", ["new", "exchange", "two renames"])
 @pytest.mark.parametrize("act", [kill, interrupt], ids=["killed", "interrupted"])
+@pytest.mark.parametrize("write", [write_plainly, pytest.param(write_whole, marks=pytest.mark.slow)])
 def test_stopped_at_any_moment(
-    way: str, act: Callable[[], None], source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., None],
+    way: str,
+    act: Callable[[], None],
+    source: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if way == "two renames":
         monkeypatch.setattr(staging, "_exchange", lambda *_: False)
@@ -133,7 +149,7 @@ def test_stopped_at_any_moment(
                 pass
             remove(target)
         moment += 1
-    assert {"old", "new"} <= states and moment > 40
+    assert {"old", "new"} <= states and moment > (40 if write is write_whole else 15)
     write(source, target, 2.0, overwrite=True)
     assert snapshot(target) == new and not list(home.glob(".target.*"))
 
@@ -147,6 +163,7 @@ def test_killed_process_leaves_no_folder_that_loads(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, torch
 from pathlib import Path
+from vocabtransfer.checkpoint.manifest import write_manifest
 from vocabtransfer.checkpoint.staging import staged_folder
 with staged_folder(Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("{}")
@@ -251,12 +268,12 @@ def test_overwriting_is_for_unchanged_folders_only(source: Checkpoint, tmp_path:
 
     def fresh() -> None:
         staging._remove(target)
-        write(source, target, 1.0, overwrite=False)
+        write_whole(source, target, 1.0, overwrite=False)
         check_target(target, overwrite=True)
 
     def refused() -> str:
         with pytest.raises(VocabTransferError) as caught:
-            write(source, target, 2.0, overwrite=True)
+            write_whole(source, target, 2.0, overwrite=True)
         return str(caught.value)
 
     fresh()
@@ -279,7 +296,7 @@ def test_overwriting_is_for_unchanged_folders_only(source: Checkpoint, tmp_path:
     fresh()
     (target / "LICENSE").unlink(missing_ok=True)
     (target / "chat_template.jinja").unlink(missing_ok=True)
-    write(source, target, 2.0, overwrite=True)
+    write_whole(source, target, 2.0, overwrite=True)
 
 
 def test_weights_trained_in_place_are_not_overwritten(
@@ -287,10 +304,10 @@ def test_weights_trained_in_place_are_not_overwritten(
 ) -> None:
     """Large files are not hashed; their date tells."""
     monkeypatch.setattr("vocabtransfer.checkpoint.manifest.HASHED_BYTES", 1000)
-    write(source, tmp_path / "target", 1.0, overwrite=False)
+    write_whole(source, tmp_path / "target", 1.0, overwrite=False)
     check_target(tmp_path / "target", overwrite=True)
     weights = next(f for f in sorted((tmp_path / "target").glob("*.safetensors")) if f.stat().st_size > 1000)
     later = (tmp_path / "target" / "vocabtransfer.json").stat().st_mtime + 60
     os.utime(weights, (later, later))
     with pytest.raises(VocabTransferError, match=f"{weights.name} was changed since"):
-        write(source, tmp_path / "target", 2.0, overwrite=True)
+        write_whole(source, tmp_path / "target", 2.0, overwrite=True)

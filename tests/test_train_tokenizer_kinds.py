@@ -209,8 +209,15 @@ def test_too_small_sizes_name_the_minimum(algorithm: Any, minimum: int, t5: PreT
 )
 def test_odd_corpora_still_make_a_tokenizer(lines: list[str], algorithm: Any, t5: PreTrainedTokenizerFast) -> None:
     new = train_tokenizer(lines, like=t5, vocab_size=500, algorithm=algorithm)
+    assert 97 <= len(new) <= 500
+    assert max(len(token) for token in new.get_vocab() if token not in new.all_special_tokens) <= 64
     if algorithm in ("bpe", "sentencepiece") and "▁" not in lines[0]:
         assert new.decode(new(lines[0], add_special_tokens=False).input_ids) == lines[0]
+
+
+def test_a_corpus_without_any_character_for_unigram(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
+    new = train_tokenizer(["\x00\x07"], like=real_tokenizer("smollm2"), vocab_size=500, algorithm="unigram")
+    assert new.decode(new("\x00 ab").input_ids) == "\x00 ab"
 
 
 def test_counts_may_be_numbers_of_any_kind(t5: PreTrainedTokenizerFast) -> None:

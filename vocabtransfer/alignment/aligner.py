@@ -19,7 +19,7 @@ from vocabtransfer.alignment.text_files import read_lines, write_compressed
 from vocabtransfer.errors import UsageError, VocabTransferError
 
 # Words are taken for the same if they start with the same letters: endings are learnt once, not for every word.
-STEM_LENGTH = 5
+STEM_LENGTH = 4
 # The probability of a link is the product of what both directions say.
 THRESHOLD = 0.25
 # Longer sentences are mostly not sentences; the time of one grows with the cube of its length.
@@ -108,7 +108,7 @@ def align(
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
     # numba takes half a second to import, and only aligning needs it.
-    from vocabtransfer.alignment.aligner_model import infer_links
+    from vocabtransfer.alignment.aligner_model import LevelledText, infer_links
     from vocabtransfer.alignment.symmetrise import METHODS, symmetrise_block
 
     if symmetrise not in METHODS:
@@ -120,7 +120,8 @@ def align(
     usable = np.flatnonzero((shortest > 0) & (longest <= MAX_WORDS))
     if not len(usable):
         raise VocabTransferError(f"none of {len(source)} sentence pairs has words on both sides, up to {MAX_WORDS}.")
-    blocks = infer_links(source.stemmed(stem_length), target.stemmed(stem_length), usable)
+    levels = (LevelledText(text.stemmed(), text.stemmed(stem_length)) for text in (source, target))
+    blocks = infer_links(*levels, usable)
     parts = [symmetrise_block(block, symmetrise, threshold) for block in blocks]
     pair, i, j, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The part that gave the statistics comes first; links inside a pair are in order already.

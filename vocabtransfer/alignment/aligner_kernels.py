@@ -23,7 +23,7 @@ NEGLIGIBLE = 1e-7
 
 def compiled(function: Kernel) -> Kernel:
     """Compile with numba, keeping the machine code on disk where some folder can be written."""
-    options = {"nogil": True, "fastmath": True}
+    options: dict[str, Any] = {"nogil": True, "fastmath": True}
     try:
         kernel = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
@@ -67,7 +67,7 @@ def find_cells(source_starts, source_ids, target_starts, target_ids, source_size
 
 @compiled
 def match_cells(source_starts, source_ids, target_starts, target_ids, row, columns, target_size):  # type: ignore[no-untyped-def]
-    """Return (base, slots) of other sentence pairs against known word pairs; -1 for a pair of words never seen."""
+    """Return the slots of other sentence pairs' cells among known word pairs, -1 for a pair of words never seen."""
     pairs = len(source_starts) - 1
     base = cell_starts(source_starts, target_starts)
     slots = np.empty(base[pairs], np.int32)
@@ -88,7 +88,7 @@ def match_cells(source_starts, source_ids, target_starts, target_ids, row, colum
             for j in range(length):
                 target = target_ids[first + j]
                 slots[cell + j] = slot_of[target] if stamp[target] == word else -1
-    return base, slots
+    return slots
 
 
 @compiled
@@ -180,7 +180,9 @@ def sweep(  # type: ignore[no-untyped-def]
         emit, links = np.empty((m, n)), np.zeros((m, n))
         null_emit, null_links = np.empty(m), np.zeros(m)
         if stage < FROZEN:
-            null_total -= _move(-1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior)
+            null_total -= _move(
+                -1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior
+            )
         for i in range(n):
             stem, word = stems.given[given + i], words.given[given + i]
             stem_scale = 1.0 / (max(stems.totals[stem], 0.0) + strength[stem])
@@ -212,7 +214,9 @@ def sweep(  # type: ignore[no-untyped-def]
         for j in range(m):
             null_posterior[made + j] = null_links[j]
         if stage < FROZEN:
-            null_total += _move(1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior)
+            null_total += _move(
+                1.0, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior
+            )
     return new_jumps
 
 

@@ -37,8 +37,8 @@ class NumberedText:
         places = np.arange(starts[-1]) + np.repeat(self.starts[sentences] - starts[:-1], lengths)
         return replace(self, starts=starts, ids=self.ids[places])
 
-    def stemmed(self, length: int) -> "NumberedText":
-        """Return the text with words that differ only in case, or past their first ``length`` letters, made one."""
+    def stemmed(self, length: int | None = None) -> "NumberedText":
+        """Return the text with words that differ only in case, or past their first ``length`` characters, made one."""
         index: defaultdict[str, int] = defaultdict()
         index.default_factory = index.__len__
         new = np.array([index[word.casefold()[:length]] for word in self.words], dtype=np.int32)

@@ -186,7 +186,7 @@ def _find_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
     """Return the two columns that hold sentences: labels repeat all the time, and identifiers and scores are numbers."""
     width = max(map(len, rows))
     full = [row for row in rows if len(row) == width]
-    columns = range(width)
+    columns = list(range(width))
     if width > 2:
         values = [[row[column] for row in full] for column in columns]
         columns = [c for c in columns if len(set(values[c])) <= 1 + len(full) // 10 or all(map(_is_number, values[c]))]

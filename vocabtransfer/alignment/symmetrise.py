@@ -24,7 +24,7 @@ def symmetrise_block(block: Posteriors, method: str, threshold: float) -> Links:
     """
     cells = _linked_cells(block, method, threshold)
     pair = np.searchsorted(block.base, cells, side="right") - 1
-    width = block.target.lengths[pair]
+    width = block.target.words.lengths[pair]
     inside = cells - block.base[pair]
     probability = np.sqrt(block.forward[cells] * block.backward[cells])
     return block.sentences[pair], (inside // width).astype(np.int32), (inside % width).astype(np.int32), probability
@@ -33,7 +33,7 @@ def symmetrise_block(block: Posteriors, method: str, threshold: float) -> Links:
 def _linked_cells(block: Posteriors, method: str, threshold: float) -> NDArray[np.int64]:
     if method == "posterior":
         return np.flatnonzero(block.forward * block.backward >= threshold)
-    bounds = (block.source.starts, block.target.starts, block.base)
+    bounds = (block.source.words.starts, block.target.words.starts, block.base)
     forward = best_links(*bounds, block.forward, block.forward_null, True)
     backward = best_links(*bounds, block.backward, block.backward_null, False)
     if method == "intersection":

@@ -83,8 +83,8 @@ def find_alias(text: str) -> Alias | None:
 def suggest_aliases(text: str) -> list[str]:
     """Return the aliases that look like a misspelt one, the best first.
 
-    >>> suggest_aliases("smolm2")
-    ['smollm2']
+    >>> suggest_aliases("gema3")[0]
+    'gemma3'
     """
     close = difflib.get_close_matches(_fold(text), _BY_FOLDED, n=3, cutoff=0.75)
     names = {_fold(name): name for name in ALIASES}

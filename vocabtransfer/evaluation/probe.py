@@ -57,7 +57,7 @@ def probe(
     *,
     updates: Sequence[int] = (50,),
     learning_rate: float = 1e-3,
-    batch_tokens: int = 1024,
+    batch_tokens: int = 512,
     block: int = 128,
     seed: int = 0,
     max_eval_bytes: int | None = None,

@@ -50,10 +50,14 @@ class Specials:
 
 def vocabulary_strings(document: Mapping[str, Any]) -> list[str]:
     """Return the strings of the model's vocabulary in id order (added tokens beyond it left out)."""
+    ids = vocabulary_ids(document)
+    return sorted(ids, key=ids.__getitem__)
+
+
+def vocabulary_ids(document: Mapping[str, Any]) -> dict[str, int]:
+    """Return the ids of the model's vocabulary by string (added tokens beyond it left out)."""
     vocab = document["model"]["vocab"]
-    if isinstance(vocab, list):
-        return [piece for piece, _ in vocab]
-    return sorted(vocab, key=vocab.__getitem__)
+    return {piece: i for i, (piece, _) in enumerate(vocab)} if isinstance(vocab, list) else vocab
 
 
 def kept_specials(like: PreTrainedTokenizerFast, document: Mapping[str, Any], *, keep_reserved: bool) -> Specials:
@@ -66,11 +70,10 @@ def kept_specials(like: PreTrainedTokenizerFast, document: Mapping[str, Any], *,
     templates = _template_text(like)
     added = {entry["content"]: entry for entry in document["added_tokens"]}
     ids = {content: entry["id"] for content, entry in added.items()}
-    strings = vocabulary_strings(document)
-    plain = [text for text in strings if text not in added and re.fullmatch(r"\[unused\d+\]", text)]
-    position = {text: index for index, text in enumerate(strings)}
-    ids.update({text: position[text] for text in plain})
-    first_ordinary = next((position[text] for text in strings if text not in ids), len(strings))
+    vocabulary = vocabulary_ids(document)
+    plain = re.compile(r"\[unused\d+\]")  # BERT's, entries of the vocabulary like any other
+    ids.update({text: i for text, i in vocabulary.items() if text[:1] == "[" and plain.fullmatch(text)})
+    first_ordinary = min((i for text, i in vocabulary.items() if text not in ids), default=0)
     leading: list[Special] = []
     trailing: list[Special] = []
     dropped = 0

@@ -30,8 +30,7 @@ class Corpus:
     """Text lines or word counts, checked, with a sample of the beginning taken without losing it.
 
     Lines are streamed and can be read once. ``once`` is the count that `pretokens` gives to something seen once.
-    Raises `UsageError` for a corpus of the wrong type and
-    `VocabTransferError` for one without text.
+    Raises `UsageError` for a corpus of the wrong type and `VocabTransferError` for one without text.
     """
 
     def __init__(self, corpus: Iterable[str] | Mapping[str, int]):
@@ -84,8 +83,8 @@ def _checked_words(words: Mapping[Any, Any]) -> dict[str, int]:
     for word, count in words.items():
         if not isinstance(word, str) or not isinstance(count, Real) or not 0 <= float(count) < math.inf:
             raise UsageError(f"Word counts must map words to numbers of at least 0, but {word!r} has {count!r}.")
-        if word.strip() and round(count):
-            kept[_encodable(word, f"The word {word!a}")] = round(count)
+        if word.strip() and round(float(count)):
+            kept[_encodable(word, f"The word {word!a}")] = round(float(count))
     if not kept:
         raise VocabTransferError("The word counts to train the tokenizer on are empty: no word has a count above 0.")
     return dict(sorted(kept.items()))

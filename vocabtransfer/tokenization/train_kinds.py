@@ -46,7 +46,7 @@ def kind_of(document: Mapping[str, Any]) -> Algorithm | None:
         return "wordpiece"
     if model["type"] != "BPE" or model.get("end_of_word_suffix") or model.get("continuing_subword_prefix"):
         return None
-    if _mentions_byte_level(document["pre_tokenizer"]) or _mentions_byte_level(document["decoder"]):
+    if _mentions_byte_level(document["pre_tokenizer"]):
         return "bpe"
     return "sentencepiece" if model["byte_fallback"] or "▁" in str(document["decoder"]) else None
 
@@ -54,8 +54,7 @@ def kind_of(document: Mapping[str, Any]) -> Algorithm | None:
 def _mentions_byte_level(part: Any) -> bool:
     if not isinstance(part, dict):
         return False
-    inner = [*part.get("pretokenizers", ()), *part.get("decoders", ())]
-    return part["type"] == "ByteLevel" or any(map(_mentions_byte_level, inner))
+    return part["type"] == "ByteLevel" or any(map(_mentions_byte_level, part.get("pretokenizers", ())))
 
 
 def switched(

@@ -48,6 +48,8 @@ def train_unigram(corpus: Corpus, plan: Plan) -> dict[str, Any]:
 
 def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, once: int) -> dict[str, float]:
     """Return at most ``size`` pieces with their log probabilities, the best first; all ``letters`` are among them."""
+    if not counts:
+        return dict.fromkeys(letters, -1.0)
     seen = set(chain.from_iterable(counts))
     unseen = [letter for letter in letters if letter not in seen]  # SentencePiece would leave these out
     # The trainer drops what it expects less than half a time, which in a corpus of a few words is everything.
@@ -68,6 +70,7 @@ def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, 
                 hard_vocab_limit=False,
                 num_threads=1,
                 max_sentencepiece_length=MAX_PIECE,
+                max_sentence_length=1 << 30,  # of one stretch: scripts without spaces have long ones
                 character_coverage=1.0,
                 required_chars="".join(letter for letter in letters if letter in seen),
                 normalization_rule_name="identity",
