@@ -216,6 +216,21 @@ def test_padding_never_wins(tmp_path: Path) -> None:
     assert int(made.max()) < len(NEW)
 
 
+def test_a_result_is_a_source_again(tmp_path: Path) -> None:
+    source = llama(tmp_path / "source", tied=True, shard_bytes=12_000)
+    write_checkpoint(source, tmp_path / "once", tokenizer=NEW, rows=ramp, pad_to_multiple_of=64)
+    once = open_checkpoint(tmp_path / "once")
+    trained = once.trained_rows()
+    assert len(trained) % 64 == 0 and trained[2 : len(NEW)].all() and not trained[len(NEW) :].any()
+    report = write_checkpoint(once, tmp_path / "twice", tokenizer=OLD, rows=ramp)
+    generation = json.loads((tmp_path / "twice" / "generation_config.json").read_text())
+    assert generation == {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "suppress_tokens": None}
+    assert not [note for note in report.notes if "dropped" in note]
+    shutil.rmtree(tmp_path / "once")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "twice").eval()
+    assert model.generate(torch.tensor([[1, 2]]), max_new_tokens=3, min_new_tokens=3).shape == (1, 5)
+
+
 def test_holes_in_the_new_ids_are_suppressed(tmp_path: Path) -> None:
     document = json.loads(NEW.backend_tokenizer.to_str())
     vocabulary = document["model"]["vocab"]

@@ -31,8 +31,9 @@ from transformers import (
 )
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint, scoring
+from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint, load_causal_model, scoring
 from vocabtransfer.evaluation.scoring import CausalScorer, document_separator
+from vocabtransfer.tokenization.load import load_tokenizer
 
 TEXTS = ["A house in the woods.", "Кеше гаиләсенең барлык әгъзаларына", "", "x", "emoji 😀 and\n\nlines\tof text " * 3]
 
@@ -274,3 +275,25 @@ def test_bad_files_and_models_are_told_in_a_sentence(tmp_path: Path) -> None:
     good.write_text("good")
     with pytest.raises(VocabTransferError, match="does not open as a causal model on nowhere"):
         evaluate_checkpoint(folder, [good], device="nowhere")
+
+
+@pytest.mark.slow
+def test_smollm2_scores_real_text_as_known(smollm2_folder: Path) -> None:
+    """Figures of the model's own forward pass with labels, on the opening of the Universal Declaration (public)."""
+    known = {
+        "en": (0.81, "Whereas recognition of the inherent dignity and of the equal and inalienable rights of all members of "
+        "the human family is the foundation of freedom, justice and peace in the world. I went to the market yesterday and "
+        "bought some apples and bread for my grandmother, who lives alone near the river."),
+        "nl": (2.65, "Overwegende, dat erkenning van de inherente waardigheid en van de gelijke en onvervreemdbare rechten "
+        "van alle leden van de mensengemeenschap grondslag is voor de vrijheid, gerechtigheid en vrede in de wereld. "
+        "Gisteren ging ik naar de markt en kocht appels en brood voor mijn oma, die alleen bij de rivier woont."),
+        "tt": (2.96, "Кеше гаиләсенең барлык әгъзаларына хас булган дәрәҗәне һәм аларның тигез хокукларын тану ирек, "
+        "гаделлек һәм гомуми тынычлык нигезе булып тора. Кичә мин базарга бардым һәм елга буенда ялгыз яшәүче әбием өчен "
+        "алма һәм икмәк сатып алдым."),
+    }  # fmt: skip
+    model = load_causal_model(smollm2_folder)
+    tokenizer = load_tokenizer(smollm2_folder)
+    for language, (bits, text) in known.items():
+        result = bits_per_byte(model, tokenizer, [text])
+        assert result.bits_per_byte == pytest.approx(bits, abs=0.05), language
+        assert result.lossy_documents == 0

@@ -92,7 +92,10 @@ def test_every_loader_gives_the_same_ids(name: str, model_type: str, fresh: Fres
         assert training_notes(loaded) == training_notes(tokenizer)
 
 
-@pytest.mark.parametrize("name", ["llama3", "gemma3", "mistral_v3", "minilm", "smollm2"])
+@pytest.mark.parametrize(
+    "name",
+    ["mistral_v3", "minilm", "smollm2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama3", "gemma3"))],
+)
 def test_real_tokenizers_survive_saving(name: str, real_tokenizer: Real, tmp_path: Path) -> None:
     tokenizer = real_tokenizer(name)
     save_tokenizer(tokenizer, tmp_path)

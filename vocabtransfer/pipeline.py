@@ -27,6 +27,7 @@ from vocabtransfer.proof import Proof, prove
 from vocabtransfer.report import build_facts, model_card, render_page, to_json
 from vocabtransfer.surgery import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.tokenization.save import fixed_tokenizer_class
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
@@ -211,7 +212,15 @@ def _tokenizer(
         corpus = _second(pairs)
     else:
         corpus = {word: round(count) for word, count in words.items() if round(count)}
-    tokenizer = train_tokenizer(corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm)
+    # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
+    fixed = fixed_tokenizer_class(str(source.config.get("model_type", "")))
+    if fixed and request.algorithm is not None:
+        raise UsageError(
+            f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
+        )
+    tokenizer = train_tokenizer(
+        corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
+    )
     return tokenizer, training_notes(tokenizer)
 
 

@@ -13,15 +13,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.text_files import read_lines, write_compressed
 from vocabtransfer.errors import UsageError, VocabTransferError
 
-# Words are taken for the same if they start with the same letters: endings are learnt once, not for every word.
+# What words with the same first letters have in common is learnt once: most of it is one word with other endings.
 STEM_LENGTH = 4
 # The probability of a link is the product of what both directions say.
-THRESHOLD = 0.25
+THRESHOLD = 0.2
 # Longer sentences are mostly not sentences; the time of one grows with the cube of its length.
 MAX_WORDS = 256
 
@@ -31,7 +32,8 @@ class WordAlignment:
     """The links of a parallel corpus.
 
     Sentence pair ``k`` has the links ``starts[k]:starts[k + 1]`` (int64): ``source_positions`` and ``target_positions``
-    (int32, counted from 0 inside the sentence) and ``probabilities`` (float32). ``source`` and ``target`` hold the words.
+    (int32, counted from 0 inside the sentence) and ``probabilities`` (float32). ``source`` and ``target`` hold the words,
+    ``aligner`` says who made the links.
     """
 
     source: NumberedText
@@ -40,6 +42,7 @@ class WordAlignment:
     source_positions: NDArray[np.int32]
     target_positions: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+    aligner: str
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -50,18 +53,20 @@ class WordAlignment:
         return list(zip(self.source_positions[span].tolist(), self.target_positions[span].tolist(), strict=True))
 
     def table(self, metadata: Mapping[str, Any] | None = None) -> WordTable:
-        """Count the linked words as they are written, each link by its probability."""
+        """Count the linked words as they are written, each link by its probability.
+
+        The table's metadata are the number of pairs, the aligner and whatever is given here.
+        """
         pair = np.repeat(np.arange(len(self)), np.diff(self.starts))
         links = (
             self.source.ids[self.source.starts[pair] + self.source_positions],
             self.target.ids[self.target.starts[pair] + self.target_positions],
             self.probabilities,
         )
-        totals = (
-            np.bincount(side.ids, minlength=len(side.words)).astype(np.float32) for side in (self.source, self.target)
-        )
-        facts = {"pairs": len(self), **(metadata or {})}
-        return WordTable.from_pairs(self.source.words, self.target.words, links, *totals, facts)
+        source_totals = np.bincount(self.source.ids, minlength=len(self.source.words)).astype(np.float32)
+        target_totals = np.bincount(self.target.ids, minlength=len(self.target.words)).astype(np.float32)
+        facts = {"pairs": len(self), "aligner": self.aligner, **(metadata or {})}
+        return WordTable.from_pairs(self.source.words, self.target.words, links, source_totals, target_totals, facts)
 
     def save_pharaoh(self, path: str | Path) -> None:
         """Write the links as ``i-j`` pairs, one sentence pair a line; compressed as the suffix tells."""
@@ -88,7 +93,15 @@ class WordAlignment:
             line = int(pair[outside][0]) + 1
             raise VocabTransferError(f"{path}, line {line} links a word past the end of its sentence.")
         positions = links.astype(np.int32)
-        return cls(source, target, starts, positions[:, 0], positions[:, 1], np.ones(len(links), np.float32))
+        return cls(
+            source,
+            target,
+            starts,
+            positions[:, 0],
+            positions[:, 1],
+            np.ones(len(links), np.float32),
+            "links read from a file",
+        )
 
 
 def align(
@@ -102,8 +115,8 @@ def align(
 
     A sentence is text, split by `split_words`, or a sequence of words. ``symmetrise`` is ``"posterior"``,
     ``"intersection"``, ``"union"`` or ``"grow-diag-final-and"``; ``threshold`` is the least product of both directions'
-    probabilities under ``"posterior"``. For the statistics words are cut to ``stem_length`` characters. Pairs with an
-    empty side, or with more than 256 words on one, stay without links.
+    probabilities under ``"posterior"``. Rare words lean on the statistics of all words with the same first
+    ``stem_length`` characters. Pairs with an empty side, or more than 256 words on one, stay without links.
 
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
@@ -120,14 +133,15 @@ def align(
     usable = np.flatnonzero((shortest > 0) & (longest <= MAX_WORDS))
     if not len(usable):
         raise VocabTransferError(f"none of {len(source)} sentence pairs has words on both sides, up to {MAX_WORDS}.")
-    levels = (LevelledText(text.stemmed(), text.stemmed(stem_length)) for text in (source, target))
-    blocks = infer_links(*levels, usable)
+    levels = [LevelledText(text.stemmed(), text.stemmed(stem_length)) for text in (source, target)]
+    blocks = infer_links(levels[0], levels[1], usable)
     parts = [symmetrise_block(block, symmetrise, threshold) for block in blocks]
     pair, i, j, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The part that gave the statistics comes first; links inside a pair are in order already.
     order = np.argsort(pair, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=len(source)))])
-    return WordAlignment(source, target, starts, i[order], j[order], probability[order])
+    made_by = f"vocabtransfer {__version__}, {symmetrise}"
+    return WordAlignment(source, target, starts, i[order], j[order], probability[order], made_by)
 
 
 def count_words(
@@ -135,7 +149,7 @@ def count_words(
 ) -> WordTable:
     """Align sentence pairs and count the linked words; ``options`` are those of `align`.
 
-    ``metadata`` (language codes, provenance, licence) is kept in the table, beside the number of pairs and the aligner.
+    ``metadata`` (language codes, provenance, licence) is kept in the table, as `WordAlignment.table` says.
     """
     return align(pairs, **options).table(metadata)
 

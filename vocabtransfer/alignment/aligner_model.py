@@ -1,11 +1,15 @@
 """The word aligner's statistics: a hidden Markov model over word positions, inferred with collapsed counts.
 
 Each direction explains the words of one side by the words of the other (Vogel, Ney and Tillmann 1996), with null words
-(Och and Ney 2003) and a sparse Dirichlet prior on translations. Inference is collapsed variational Bayes of order zero
-(Asuncion, Welling, Smyth and Teh 2009): every sentence is explained by the counts of all *other* sentences, so a rare
-word cannot prove itself right by its own single occurrence. That is what Gibbs samplers such as eflomal do by drawing
-links at random; here expected links take the place of drawn ones, so that a handful of sweeps is enough and every run
-gives the same result. Sentences are visited in order and the two directions never meet, hence neither do threads matter.
+(Och and Ney 2003) and a sparse Dirichlet prior on translations. The translations of a word back off to those of its stem,
+in the way of a hierarchical Dirichlet prior: a form seen twice is known by its kin, a frequent one by itself.
+
+Inference is collapsed variational Bayes of order zero (Asuncion, Welling, Smyth and Teh 2009): every sentence is explained
+by the counts of all *other* sentences, so a rare word cannot prove itself right by its own single occurrence. That is what
+Gibbs samplers such as eflomal do by drawing links at random; here expected links take the place of drawn ones, so that a
+handful of sweeps is enough and every run gives the same result. After each sweep of the chain the two directions agree:
+both go on with the product of their links (Liang, Taskar and Klein 2006). Sentences are visited in order, and during a
+sweep the directions share nothing, hence threads do not matter.
 """
 
 from collections.abc import Iterator
@@ -62,7 +66,8 @@ class LevelledText:
         words, stems = (np.bincount(text.ids, minlength=len(text.words)) for text in (self.words, self.stems))
         stem_of = np.zeros(len(self.words.words), dtype=np.int64)
         stem_of[self.words.ids] = self.stems.ids
-        return words / np.maximum(stems[stem_of], 1)
+        shares: NDArray[np.float64] = words / np.maximum(stems[stem_of], 1)
+        return shares
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,7 +155,7 @@ def _is_tmx(path: Path) -> bool:
 
 def _separator(path: Path) -> str | None:
     """Return what parts the columns in the first lines, a tab or fast_align's ``|||``; None for one column."""
-    lines = [line for _, line in islice(read_lines(path), _SNIFFED_LINES) if line.strip()]
+    lines = [line for _, line in islice(read_lines(path), _SNIFFED_LINES) if line]
     for separator in ("\t", " ||| "):
         # A stray line without a separator is a matter for the statistics; a stray tab in plain text is no column.
         if lines and sum(separator in line for line in lines) > len(lines) / 2:
@@ -169,13 +169,14 @@ def _read_columns(
     separator = _separator(path)
     if separator is None:
         raise VocabTransferError(f"{path} has no tab-separated columns: each line needs a source and a target.")
-    lines = read_lines(path)
-    head = [line.split(separator) for _, line in islice(lines, _SNIFFED_LINES) if line.strip()]
-    first, second = columns or _find_columns(path, head)
-    width = max(len(fields) for fields in head)
+    rows = (line.split(separator) for _, line in read_lines(path) if line)
+    head = list(islice(rows, _SNIFFED_LINES))
+    # The usual number of columns, so that a stray tab in one line does not make all others wrong.
+    width = Counter(map(len, head)).most_common(1)[0][0]
+    first, second = columns or _find_columns(path, [row for row in head if len(row) == width])
     if max(first, second) >= width:
         raise VocabTransferError(f"{path} has {width} columns, so there is no column {max(first, second)} (from 0).")
-    for fields in chain(head, (line.split(separator) for _, line in lines)):
+    for fields in chain(head, rows):
         if len(fields) != width:
             statistics.skipped[f"without exactly {width} columns"] += 1
         else:
@@ -183,14 +184,13 @@ def _read_columns(
 
 
 def _find_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
-    """Return the two columns that hold sentences: labels repeat all the time, and identifiers and scores are numbers."""
-    width = max(map(len, rows))
-    full = [row for row in rows if len(row) == width]
+    """Return the two columns that hold sentences: labels repeat all the time, identifiers and scores are numbers."""
+    width = len(rows[0])
     columns = list(range(width))
     if width > 2:
-        values = [[row[column] for row in full] for column in columns]
-        columns = [c for c in columns if len(set(values[c])) <= 1 + len(full) // 10 or all(map(_is_number, values[c]))]
-        columns = [c for c in range(width) if c not in columns]
+        most_labels = 1 + len(rows) // 10
+        values = [[row[column] for row in rows] for column in columns]
+        columns = [c for c in columns if len(set(values[c])) > most_labels and not all(map(_is_number, values[c]))]
     if len(columns) != 2:
         raise UsageError(
             f"{path} has {width} columns: say which two hold source and target, as columns counted from 0."

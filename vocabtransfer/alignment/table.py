@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vocabtransfer.languages import Language
 
 FORMAT = "vocabtransfer word table 1"
+# Where the tables lie beside a package that runs from a checkout.
+CHECKOUT = Path(__file__).parents[2] / "data" / "alignments"
 SUFFIXES = (".tsv", ".tsv.gz", ".tsv.xz", ".tsv.zst")
 _FORBIDDEN = frozenset(map(chr, range(32)))
 
@@ -201,16 +203,14 @@ def merge_tables(tables: Iterable[WordTable], weights: Iterable[float] | None = 
 def shipped_table(language: "Language") -> WordTable | None:
     """Return the English table that ships for a language, or None where there is none."""
     name = f"en-{language.tag}.tsv.xz"
-    # Beside the package in a checkout that is used without being installed.
-    folders = [Path(__file__).parents[2] / "data" / "alignments"]
     try:
         installed = importlib.resources.files("vocabtransfer_data") / "alignments" / name
-        with importlib.resources.as_file(installed) as path:
-            if path.is_file():
-                return WordTable.load(path)
-    except (ModuleNotFoundError, FileNotFoundError):
-        pass
-    return next((WordTable.load(folder / name) for folder in folders if (folder / name).is_file()), None)
+    except ModuleNotFoundError:
+        installed = CHECKOUT / name
+    if not installed.is_file():
+        return None
+    with importlib.resources.as_file(installed) as path:
+        return WordTable.load(path)
 
 
 def _sort_words(words: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

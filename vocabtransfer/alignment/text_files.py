@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -18,6 +18,7 @@ from vocabtransfer.errors import VocabTransferError
 _SNIFFED_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 24
 # A text may hold a stray control byte; executables, weights and archives are full of them.
+_MAX_CONTROLS = 4
 _MAX_CONTROL_SHARE = 0.005
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _CORRUPT = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile)
@@ -81,6 +82,36 @@ def read_text(paths: Iterable[Path]) -> Iterator[str]:
                 yield line
 
 
+class _ZstdReader(io.RawIOBase):
+    """Decompresses Zstandard frames one after the other; the library's own reader takes a cut file for a whole one."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._begun = False
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if self._frame.eof:
+                packed = self._frame.unused_data or self._raw.read(_SNIFFED_BYTES)
+                self._frame, self._begun = zstandard.ZstdDecompressor().decompressobj(), False
+            else:
+                packed = self._raw.read(_SNIFFED_BYTES)
+            if not packed:
+                if self._begun:
+                    raise EOFError("the last frame is not complete")
+                return 0
+            self._begun = True
+            self._ready = memoryview(self._frame.decompress(packed))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
 @contextmanager
 def _decompress(raw: BinaryIO, compression: str | None) -> Iterator[BinaryIO]:
     if compression == "gz":
@@ -90,8 +121,7 @@ def _decompress(raw: BinaryIO, compression: str | None) -> Iterator[BinaryIO]:
         with lzma.LZMAFile(raw) as stream:
             yield cast(BinaryIO, io.BufferedReader(stream, _SNIFFED_BYTES))
     elif compression == "zst":
-        with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-            yield cast(BinaryIO, io.BufferedReader(stream, _SNIFFED_BYTES))
+        yield cast(BinaryIO, io.BufferedReader(_ZstdReader(raw), _SNIFFED_BYTES))
     else:
         yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, raw), _SNIFFED_BYTES))
 
@@ -107,7 +137,7 @@ def _refuse_binary(path: Path, head: bytes) -> None:
     if head.startswith(b"PK\x03\x04"):
         raise VocabTransferError(f"{path} is a zip archive: unpack it and name the text files inside.")
     controls = len(head) - len(head.translate(None, _CONTROL_BYTES))
-    if controls > _MAX_CONTROL_SHARE * len(head):
+    if controls > max(_MAX_CONTROLS, _MAX_CONTROL_SHARE * len(head)):
         raise VocabTransferError(f"{path} is a binary file: text in UTF-8 is needed.")
 
 

@@ -142,12 +142,13 @@ class _Walk:
             return kept
         return kept[0] if kept else None
 
-    def _list(self, ids: list[Any], place: str) -> list[int]:
-        new = [self._new_id(i) for i in ids]
-        kept = sorted({i for i in new if i is not None})
+    def _list(self, ids: list[Any], place: str) -> list[int] | None:
+        """Renumber a list of tokens; ids without a token, such as an earlier padding's, go without saying."""
+        known = [i for i in ids if i < 0 or self._has_token(i)]
+        new = [self._new_id(i) for i in known]
         if lost := new.count(None):
-            self.notes.append(f"{lost} of {len(ids)} tokens in {place} are not in the new vocabulary: dropped.")
-        return kept
+            self.notes.append(f"{lost} of {len(known)} tokens in {place} are not in the new vocabulary: dropped.")
+        return sorted({i for i in new if i is not None}) or None
 
     def _kept(self, place: str, old: int) -> int:
         new = self._new_id(old)
