@@ -67,7 +67,15 @@ def measure(result: TransferResult, train: list[str], test: list[str], arguments
         if not arguments.updates:
             score = bits_per_byte(model, tokenizer, test, max_bytes=arguments.bytes)
             return {"0": round(score.bits_per_byte, 4)}
-        probed = probe(model, tokenizer, train, test, updates=arguments.updates, max_eval_bytes=arguments.bytes)
+        probed = probe(
+            model,
+            tokenizer,
+            train,
+            test,
+            updates=arguments.updates,
+            batch_tokens=arguments.batch_tokens,
+            max_eval_bytes=arguments.bytes,
+        )
         return {str(updates): round(value, 4) for updates, value in probed.bits_per_byte.items()}
 
 
@@ -78,6 +86,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--updates", nargs="*", type=int, default=[50])
     parser.add_argument("--bytes", type=int, default=40_000, help="held-out bytes to score")
+    parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens of one update")
     parser.add_argument("--source", default="smollm2")
     parser.add_argument("--scratch", type=Path, help="where models are written for a moment")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "quality.json")
