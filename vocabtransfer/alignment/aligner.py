@@ -84,7 +84,10 @@ class WordAlignment:
         source, target = number_pairs((_at_spaces(source), _at_spaces(target)) for source, target in pairs)
         rows = [_parse_links(path, number, line) for number, line in read_lines(path)]
         if len(rows) != len(source):
-            raise VocabTransferError(f"{path} has {len(rows)} lines for {len(source)} sentence pairs.")
+            raise VocabTransferError(
+                f"{path} has {len(rows)} lines for {len(source)} sentence pairs: "
+                "leave out the lines of pairs that are skipped, such as those with an empty side."
+            )
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         links = np.array([link for row in rows for link in row], dtype=np.int64).reshape(-1, 2)
         pair = np.repeat(np.arange(len(rows)), np.diff(starts))

@@ -37,7 +37,7 @@ from vocabtransfer.alignment.aligner_text import NumberedText
 from vocabtransfer.progress import track
 
 # Chosen by alignment error rate on English-French and English-Czech; see benchmarks/alignment.py.
-SETTINGS = Settings(prior=0.001, alike_prior=1.0, backoff=10.0, null_prior=0.001, null_share=0.1)
+SETTINGS = Settings(prior=0.001, alike_prior=1.0, backoff=20.0, null_prior=0.001, null_share=0.1)
 STAGES = (DIAGONAL, LEXICAL, SEQUENCE, SEQUENCE, SEQUENCE)
 JUMP_PRIOR = 0.5
 
