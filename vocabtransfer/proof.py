@@ -33,7 +33,8 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
         VocabTransferError: something does not load or text does not survive.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    prompt = " ".join(sorted(words, key=lambda word: (-words[word], word))[:40][-3:]) if words else language.endonym
+    lettered = [word for word in words if word.isalpha() and len(word) > 2]
+    prompt = " ".join(sorted(lettered, key=lambda word: (-words[word], word))[:3]) or language.endonym
     if type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
         for text in (*ROUND_TRIPS, prompt):
             back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)))
