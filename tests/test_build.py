@@ -297,3 +297,21 @@ def test_lzma_corpora_with_a_label_column_work(
         capsys, "align", packed, "--columns", "1,2", "--target", "tatar", "--output", tmp_path / "t.tsv.xz", "--json"
     )
     assert code == 0 and json.loads(out)["pairs"] == 48
+
+
+def test_a_tmx_file_with_a_third_language_serves_alignment_and_tokenizer(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit = (
+        "<tu><tuv xml:lang='ru'><seg>книга лежит</seg></tuv><tuv xml:lang='en'><seg>the book lies</seg></tuv>"
+        "<tuv xml:lang='tt'><seg>китап ята</seg></tuv></tu>"
+    )
+    corpus = tmp_path / "pairs.tmx"
+    corpus.write_text(f"<tmx version='1.4'><header srclang='ru'/><body>{unit * 30}</body></tmx>", encoding="utf-8")
+    code, out, err = run_inside(
+        capsys,
+        *("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus),
+        *("--vocab-size", 500, "--output", tmp_path / "out", "--dry-run", "--json"),
+    )
+    assert code == 0, out + err
+    assert json.loads(out)["tokenizer"]["tokens_per_word_after"] < 2

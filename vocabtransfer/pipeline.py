@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner import count_words
-from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.alignment.corpora import ParallelCorpus, read_parallel
 from vocabtransfer.alignment.table import WordTable, shipped_table
 from vocabtransfer.alignment.text_files import read_text
 from vocabtransfer.alignment.words import split_words
@@ -162,7 +162,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
 def default_vocab_size(words: Mapping[str, float]) -> int:
     """Return a vocabulary size that the amount of text can fill with tokens that were seen often enough.
 
-    25 times the root of the number of running words, in thousands: 4,000 for 27,000 words, 26,000 for a million.
+    25 times the root of the number of running words, in thousands: 4,000 for 27,000 words, 25,000 for a million.
 
     >>> default_vocab_size({"a": 27_000.0}), default_vocab_size({"a": 1e6}), default_vocab_size({"a": 1e9})
     (4000, 25000, 32000)
@@ -175,8 +175,7 @@ def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
     if request.alignment is not None:
         return WordTable.load(request.alignment)
     if request.parallel:
-        corpus = read_parallel(request.parallel, columns=request.columns, source=find_language("en"), target=language)
-        return count_words(corpus)
+        return count_words(_pairs(request, language))
     return shipped_table(language)
 
 
@@ -208,8 +207,7 @@ def _tokenizer(
     if request.text:
         corpus = read_text(request.text)
     elif request.parallel:
-        pairs = read_parallel(request.parallel, columns=request.columns)
-        corpus = _second(pairs)
+        corpus = (target for _, target in _pairs(request, language))
     else:
         corpus = {word: round(count) for word, count in words.items() if round(count)}
     # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
@@ -224,9 +222,8 @@ def _tokenizer(
     return tokenizer, training_notes(tokenizer)
 
 
-def _second(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for _, target in pairs:
-        yield target
+def _pairs(request: BuildRequest, language: Language) -> ParallelCorpus:
+    return read_parallel(request.parallel, columns=request.columns, source=find_language("en"), target=language)
 
 
 def _inputs(request: BuildRequest) -> dict[str, Any]:
@@ -241,8 +238,9 @@ def _inputs(request: BuildRequest) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    convert: Callable[[Any], Any] = lambda item: item.name if isinstance(item, Path) else item  # noqa: E731
-    return [convert(item) for item in value] if isinstance(value, tuple) else convert(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Path) else value
 
 
 class _Clock:
