@@ -7,7 +7,7 @@ import typer
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import show_progress
 
-from .build import _columns, _existing
+from .arguments import column_pair, existing
 from .output import JSON_OPTION, print_json, print_table
 
 
@@ -27,15 +27,16 @@ def align(
     """
     from vocabtransfer.alignment.aligner import count_words
     from vocabtransfer.alignment.corpora import read_parallel
+    from vocabtransfer.alignment.table import SUFFIXES
     from vocabtransfer.languages import find_language
 
     if output.exists() and not overwrite:
         raise VocabTransferError(f"{output} exists: choose another name or give --overwrite.")
-    if not output.name.endswith((".tsv", ".tsv.gz", ".tsv.xz", ".tsv.zst")):
+    if not output.name.endswith(SUFFIXES):
         raise UsageError(f"--output {output}: the name of a table ends in .tsv, .tsv.gz, .tsv.xz or .tsv.zst.")
     languages = find_language(source), find_language(target)
     corpus = read_parallel(
-        _existing(parallel, "corpus"), columns=_columns(columns), source=languages[0], target=languages[1]
+        existing(parallel, "corpus"), columns=column_pair(columns), source=languages[0], target=languages[1]
     )
     with show_progress(not as_json):
         table = count_words(corpus, metadata={"source": languages[0].code, "target": languages[1].code})

@@ -8,6 +8,7 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
+from .arguments import column_pair, existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
@@ -75,15 +76,15 @@ def build(
         source=source,
         target=target,
         output=output or Path("build") / name,
-        parallel=_existing(parallel, "--parallel"),
-        text=_existing(text, "--text"),
-        alignment=_existing([alignment], "--alignment")[0] if alignment else None,
-        tokenizer=_existing([tokenizer], "--tokenizer")[0] if tokenizer else None,
+        parallel=existing(parallel, "--parallel"),
+        text=existing(text, "--text"),
+        alignment=existing([alignment], "--alignment")[0] if alignment else None,
+        tokenizer=existing([tokenizer], "--tokenizer")[0] if tokenizer else None,
         vocab_size=vocab_size,
         algorithm=algorithm,
         method=method,
         calibrate=calibrate,
-        columns=_columns(columns),
+        columns=column_pair(columns),
         link=cast(Literal["hard", "copy"], link),
         pad_to_multiple_of=pad_to_multiple_of,
         overwrite=overwrite,
@@ -147,19 +148,3 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _on_one_line(text: str) -> str:
     return " " + " ".join(text.split())
-
-
-def _existing(paths: list[Path], option: str) -> tuple[Path, ...]:
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{option} {path}: there is no such file or folder.")
-    return tuple(paths)
-
-
-def _columns(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--columns takes two numbers counted from 0, such as 1,2, not {text!r}.")
-    return int(parts[0]), int(parts[1])

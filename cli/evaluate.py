@@ -7,7 +7,7 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .build import _existing
+from .arguments import existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 
@@ -26,7 +26,7 @@ def evaluate(
 
     quiet_transformers()
     with show_progress(not as_json):
-        result = evaluate_checkpoint(model, _existing(text, "--text"), window=window, max_bytes=max_bytes)
+        result = evaluate_checkpoint(model, existing(text, "--text"), window=window, max_bytes=max_bytes)
     facts = asdict(result)
     if as_json:
         print_json(facts)

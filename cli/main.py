@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from typing import Any
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -73,7 +73,7 @@ def run(arguments: list[str] | None = None) -> None:
         _fail(f"Unexpected {name}: {error}. Set VOCABTRANSFER_DEBUG=1 to see where, and please report it.", 1, words)
 
 
-def _fail(message: str, code: int, words: list[str]) -> Any:
+def _fail(message: str, code: int, words: list[str]) -> NoReturn:
     message = " ".join(message.split())
     if "--json" in words:
         typer.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))

@@ -42,13 +42,11 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
                 raise VocabTransferError(
                     f"The new tokenizer turns {text!r} into {back!r}; the checkpoint is in {folder}."
                 )
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    architecture = next(iter(config.architectures or []), "")
+    AutoConfig.from_pretrained(folder, local_files_only=True)  # must open even where the weights do not fit
     checkpoint = read_checkpoint(folder, folder.name)
-    parameters = sum(torch.Size(info.shape).numel() for info in checkpoint.tensors.values())
-    if not fits_in_memory(parameters // 2):
-        return Proof(f"{architecture} (headers only: the weights do not fit into the free memory)")
-    if not architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    if not fits_in_memory(checkpoint.parameters // 2):
+        return Proof(f"{checkpoint.architecture} (headers only: the weights do not fit into the free memory)")
+    if not checkpoint.is_causal:
         model = AutoModel.from_pretrained(folder, local_files_only=True)
         return Proof(type(model).__name__)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()

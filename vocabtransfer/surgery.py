@@ -89,13 +89,14 @@ class TransferResult:
         token_map = self.token_map
         if tensor.part == "output" and self.initialization.output_map is not None:
             token_map = self.initialization.output_map
+        is_bias = tensor.part == "output_bias"
         values = self.source.read(tensor.name)
-        if tensor.part == "output_bias":
-            return torch.from_numpy(self._bias_rows(values.reshape(-1), start, stop))
-        table = TableRows(values)
+        table = TableRows(values.reshape(-1, 1) if is_bias else values)
         if tensor.name not in self._groups:
             self._groups[tensor.name] = token_map.group_rows(table)
         rows = token_map.apply(table, start, stop, self._groups[tensor.name])
+        if is_bias:
+            return torch.from_numpy(rows[:, 0])
         noise = self.initialization.noise
         if noise is not None:
             if tensor.name not in self._deviation:
@@ -110,10 +111,6 @@ class TransferResult:
     @property
     def _tied(self) -> bool:
         return self.source.layout.tied
-
-    def _bias_rows(self, values: torch.Tensor, start: int, stop: int) -> NDArray[np.float32]:
-        column = TableRows(values[:, None])
-        return self.token_map.apply(column, start, stop, self.token_map.group_rows(column))[:, 0]
 
     @cached_property
     def _names(self) -> list[str]:
@@ -216,11 +213,9 @@ def target_words(table: WordTable) -> dict[str, float]:
 def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     """Add the unigram calibration where it applies; say in a note where it does not."""
     source, inputs = result.source, result.inputs
-    architecture = next(iter(source.config.get("architectures") or []), "")
-    if not inputs.words or not architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    if not inputs.words or not source.is_causal:
         return result
-    parameters = sum(int(np.prod(info.shape)) for info in source.tensors.values())
-    if not fits_in_memory(parameters):
+    if not fits_in_memory(source.parameters):
         note = f"Frequencies were not calibrated: running {source.name} in float32 needs more memory than is free."
         return replace(result, notes=(*result.notes, note))
     with step("calibrating token frequencies"):
@@ -236,10 +231,10 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
         head = _all_rows(result, by_part.get("output") or table)
         entered = head if "output" not in by_part else _all_rows(result, table)
-        rows = dict(zip(used.tolist(), entered[used], strict=True))
+        rows = entered[used]
         del entered
         model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
-        states = hidden_states(model, chunks, rows)
+        states = hidden_states(model, chunks, used, rows)
         del model
         bias = result.rows(by_part["output_bias"], 0, inputs.shape[0]).numpy() if "output_bias" in by_part else None
         config = source.config.get("text_config") or source.config

@@ -1,5 +1,6 @@
 """An opened source: its configuration, its tensors on disk, its tokenizer. Nothing is loaded before it is asked for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,21 @@ class Checkpoint:
     layout: VocabLayout
     shards: tuple[Shard, ...]
     sharded: bool
+
+    @property
+    def architecture(self) -> str:
+        """The model class that config.json names first; "" when it names none."""
+        return next(iter(self.config.get("architectures") or []), "")
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the architecture is a causal language model by its name."""
+        return self.architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters in all tensors."""
+        return sum(math.prod(info.shape) for info in self.tensors.values())
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

@@ -33,26 +33,24 @@ def draw_words(words: Mapping[str, float], seed: int) -> list[str]:
 
 
 def hidden_states(
-    model: Any, chunks: Sequence[Sequence[int]], rows: Mapping[int, NDArray[np.float32]]
+    model: Any, chunks: Sequence[Sequence[int]], ids: NDArray[np.int64], rows: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Run a model's body over token sequences whose embedding rows are given; float32 ``(positions, hidden)``.
+
+    ``ids`` are the tokens that occur, sorted, and ``rows`` (float32, ``(len(ids), hidden)``) their embeddings.
 
     The model's own embedding module is used, with the rows put in place of its table, so that whatever it does to its
     rows (scaling, normalisation) is done to these.
     """
-    ids = sorted(rows)
-    compact = {token: i for i, token in enumerate(ids)}
     embedding = model.get_input_embeddings()
     kept = embedding.weight, embedding.num_embeddings, embedding.padding_idx
-    embedding.weight = torch.nn.Parameter(
-        torch.from_numpy(np.stack([rows[i] for i in ids])).to(kept[0].dtype), requires_grad=False
-    )
+    embedding.weight = torch.nn.Parameter(torch.from_numpy(rows).to(kept[0].dtype), requires_grad=False)
     embedding.num_embeddings, embedding.padding_idx = len(ids), None
     states = []
     try:
         with torch.inference_mode():
             for chunk in chunks:
-                inputs = torch.tensor([[compact[i] for i in chunk]])
+                inputs = torch.from_numpy(np.searchsorted(ids, chunk))[None]
                 states.append(
                     model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0, 1:].float().numpy()
                 )

@@ -35,7 +35,7 @@ def build_facts(
         "request": dict(request),
         "source": {
             "name": result.source.name,
-            "architecture": next(iter(result.source.config.get("architectures") or []), "unknown"),
+            "architecture": result.source.architecture or "unknown",
             "rows": layout.rows,
             "hidden": layout.hidden,
             "tied": layout.tied,

@@ -32,7 +32,6 @@ def model_card(facts: Mapping[str, Any]) -> bytes:
 def _rows(result: TransferResult) -> dict[str, Any]:
     """Return the whole map in columns: small enough to embed, quick to search in the page."""
     token_map, vocabulary = result.token_map, result.vocabulary
-    names = [result.source_name(i) for i in range(token_map.weights.shape[1])]
     used: dict[int, int] = {}
     sources = []
     for row in range(token_map.n_target):
@@ -43,7 +42,7 @@ def _rows(result: TransferResult) -> dict[str, Any]:
         "rules": list(token_map.rule_names),
         "rule": token_map.rule.tolist(),
         "evidence": [round(value, 1) for value in token_map.evidence.tolist()],
-        "names": [names[column] for column in used],
+        "names": [result.source_name(column) for column in used],
         "sources": sources,
     }
 
