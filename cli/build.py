@@ -37,8 +37,11 @@ def build(
     columns: str | None = typer.Option(
         None, help="The two columns of a TSV, counted from 0: 1,2.", rich_help_panel=ALIGNMENT
     ),
-    alignment: Path | None = typer.Option(
-        None, help="An alignment table instead of a corpus.", rich_help_panel=ALIGNMENT
+    alignment: list[Path] = typer.Option(
+        [], help="An alignment table instead of a corpus. Repeatable: en-tt and ru-tt.", rich_help_panel=ALIGNMENT
+    ),
+    alignment_weight: list[float] = typer.Option(
+        [], help="How much each table counts [default: 1].", rich_help_panel=ALIGNMENT
     ),
     text: list[Path] = typer.Option([], help="Text in the target language. Repeatable.", rich_help_panel=ALIGNMENT),
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
@@ -46,9 +49,19 @@ def build(
     algorithm: str | None = typer.Option(
         None, help="bpe, sentencepiece, unigram or wordpiece [default: the source's].", rich_help_panel=RESULT
     ),
-    method: str = typer.Option("trans_tokenization", help="The initialiser; see the README.", rich_help_panel=RESULT),
-    calibrate: bool = typer.Option(
-        True, help="Match the head to the language's token frequencies.", rich_help_panel=RESULT
+    method: str = typer.Option("auto", help="The initialiser; see the README.", rich_help_panel=RESULT),
+    calibrate: bool | None = typer.Option(
+        None, help="Match the head to the language's token frequencies [default: auto does].", rich_help_panel=RESULT
+    ),
+    norm: str = typer.Option("none", help="Lengths of averaged rows: none, global, script.", rich_help_panel=RESULT),
+    donor: str | None = typer.Option(
+        None, help="A model with the target's tokens, for omp, clp, sava.", rich_help_panel=ALIGNMENT
+    ),
+    source_vectors: Path | None = typer.Option(
+        None, help="fastText vectors of the source language.", rich_help_panel=ALIGNMENT
+    ),
+    target_vectors: Path | None = typer.Option(
+        None, help="fastText vectors of the target language.", rich_help_panel=ALIGNMENT
     ),
     pad_to_multiple_of: int = typer.Option(1, min=1, help="Round the number of rows up.", rich_help_panel=RESULT),
     link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
@@ -61,6 +74,7 @@ def build(
 
     Example: `vocabtransfer build --source smollm2 --target tatar --output build/smollm2-tatar`
     """
+    from vocabtransfer.initialization.norms import check_norm
     from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline import BuildRequest
     from vocabtransfer.pipeline import build as run_build
@@ -78,12 +92,17 @@ def build(
         output=output or Path("build") / name,
         parallel=existing(parallel, "--parallel"),
         text=existing(text, "--text"),
-        alignment=existing([alignment], "--alignment")[0] if alignment else None,
-        tokenizer=existing([tokenizer], "--tokenizer")[0] if tokenizer else None,
+        alignment=existing(alignment, "--alignment"),
+        alignment_weights=tuple(alignment_weight),
+        tokenizer=_optional(tokenizer, "--tokenizer"),
         vocab_size=vocab_size,
         algorithm=algorithm,
         method=method,
         calibrate=calibrate,
+        norm=check_norm(norm),
+        donor=donor,
+        source_vectors=_optional(source_vectors, "--source-vectors"),
+        target_vectors=_optional(target_vectors, "--target-vectors"),
         columns=column_pair(columns),
         link=cast(Literal["hard", "copy"], link),
         pad_to_multiple_of=pad_to_multiple_of,
@@ -99,6 +118,10 @@ def build(
         print_json(facts)
     else:
         _print(facts)
+
+
+def _optional(path: Path | None, option: str) -> Path | None:
+    return existing([path], option)[0] if path is not None else None
 
 
 def summary(result: "BuildResult") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .align import align
 from .build import build
 from .evaluate import evaluate
 from .inspect import inspect
+from .leaderboard import leaderboard
 
 app = typer.Typer(
     name="vocabtransfer",
@@ -40,7 +41,7 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, align, inspect, evaluate):
+for command in (build, align, inspect, evaluate, leaderboard):
     app.command()(command)
 
 

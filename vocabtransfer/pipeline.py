@@ -15,12 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import ParallelCorpus, read_parallel
-from vocabtransfer.alignment.table import WordTable, shipped_table
+from vocabtransfer.alignment.table import WordTable, merge_tables, shipped_table
 from vocabtransfer.alignment.text_files import read_text
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.initialization import find_method
+from vocabtransfer.initialization import Need, VectorFiles, find_method
+from vocabtransfer.initialization.inputs import Text
+from vocabtransfer.initialization.norms import Norm
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import step, track
 from vocabtransfer.proof import Proof, prove
@@ -43,12 +45,17 @@ class BuildRequest:
         output: folder to write.
         parallel: parallel corpus files (source's best language, target language).
         text: text in the target language, for the tokenizer and the frequencies.
-        alignment: a word table instead of a parallel corpus; the shipped one of the language when neither is given.
+        alignment: word tables instead of a parallel corpus; the shipped one of the language when neither is given.
+            Several, from any source languages the model knows (en-tt, ru-tt), are mixed.
+        alignment_weights: how much each table's counts count; 1 each when not given.
         tokenizer: an existing target tokenizer instead of a trained one.
         vocab_size: size of the trained vocabulary; chosen from the amount of text when not given.
         algorithm: kind of the trained tokenizer; the source's when not given.
         method: the initialiser.
-        calibrate: match the new head to the language's token frequencies.
+        donor: another model, for methods that learn from one.
+        source_vectors, target_vectors: fastText files for methods that otherwise train vectors.
+        norm: bring new rows to the source's lengths: "none", "global" or "script".
+        calibrate: match the new head to the language's token frequencies; what the method says when not given.
         columns: which columns of tab-separated parallel files to use, counted from 0.
         link: how unchanged shards get into the output.
         pad_to_multiple_of: round the number of rows up to a multiple.
@@ -63,12 +70,17 @@ class BuildRequest:
     output: Path
     parallel: tuple[Path, ...] = ()
     text: tuple[Path, ...] = ()
-    alignment: Path | None = None
+    alignment: tuple[Path, ...] = ()
+    alignment_weights: tuple[float, ...] = ()
     tokenizer: Path | None = None
     vocab_size: int | None = None
     algorithm: Algorithm | None = None
-    method: str = "trans_tokenization"
-    calibrate: bool = True
+    method: str = "auto"
+    donor: str | None = None
+    source_vectors: Path | None = None
+    target_vectors: Path | None = None
+    norm: Norm = "none"
+    calibrate: bool | None = None
     columns: tuple[int, int] | None = None
     link: Literal["hard", "copy"] = "hard"
     pad_to_multiple_of: int = 1
@@ -111,7 +123,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         _ = source.tokenizer
     clock.lap("source")
     table = _find_table(request, language)
-    if table is None and method.needs_alignment:
+    if table is None and Need.ALIGNMENT in method.needs:
         raise VocabTransferError(
             f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
             "table, or choose --method pieces."
@@ -126,7 +138,12 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         method=request.method,
         alignment=table,
         words=words,
+        text=_text(request, language),
+        source_text=(lambda: (pair[0] for pair in _pairs(request, language))) if request.parallel else None,
+        donor=open_checkpoint(request.donor) if request.donor else None,
+        vectors=VectorFiles(request.source_vectors, request.target_vectors),
         calibrate=request.calibrate,
+        norm=request.norm,
         seed=request.seed,
     )
     result = dataclasses.replace(result, notes=(*notes, *result.notes))
@@ -172,8 +189,12 @@ def default_vocab_size(words: Mapping[str, float]) -> int:
 
 
 def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
-    if request.alignment is not None:
-        return WordTable.load(request.alignment)
+    if request.alignment:
+        weights = request.alignment_weights or (1.0,) * len(request.alignment)
+        if len(weights) != len(request.alignment):
+            raise UsageError(f"{len(request.alignment)} tables were given but {len(weights)} weights: give each one.")
+        tables = [WordTable.load(path) for path in request.alignment]
+        return tables[0] if len(tables) == 1 else merge_tables(tables, weights)
     if request.parallel:
         return count_words(_pairs(request, language))
     return shipped_table(language)
@@ -220,6 +241,13 @@ def _tokenizer(
         corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
     )
     return tokenizer, training_notes(tokenizer)
+
+
+def _text(request: BuildRequest, language: Language) -> Text | None:
+    """Return what gives running text in the target language, if there is any."""
+    if request.text:
+        return lambda: read_text(request.text)
+    return (lambda: (target for _, target in _pairs(request, language))) if request.parallel else None
 
 
 def _pairs(request: BuildRequest, language: Language) -> ParallelCorpus:

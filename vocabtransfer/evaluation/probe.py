@@ -56,7 +56,7 @@ def probe(
     eval_documents: Sequence[str],
     *,
     updates: Sequence[int] = (50,),
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     batch_tokens: int = 512,
     block: int = 128,
     seed: int = 0,

@@ -1,7 +1,36 @@
 """Training-free initialisers: from two vocabularies and evidence to a token map."""
 
-from vocabtransfer.initialization import methods
-from vocabtransfer.initialization.inputs import Initialization, Noise, Shift, TransferInputs
-from vocabtransfer.initialization.registry import METHODS, Method, find_method
+from vocabtransfer.initialization import auto, baselines, merge_tree, presets, trans_tokenization
+from vocabtransfer.initialization.inputs import (
+    DenseRows,
+    Donor,
+    Initialization,
+    Noise,
+    Part,
+    Shift,
+    Tables,
+    TransferInputs,
+    VectorFiles,
+)
+from vocabtransfer.initialization.registry import METHODS, Method, Need, find_method
 
-__all__ = ["METHODS", "Initialization", "Method", "Noise", "Shift", "TransferInputs", "find_method", "methods"]
+__all__ = [
+    "METHODS",
+    "DenseRows",
+    "Donor",
+    "Initialization",
+    "Method",
+    "Need",
+    "Noise",
+    "Part",
+    "Shift",
+    "Tables",
+    "TransferInputs",
+    "VectorFiles",
+    "auto",
+    "baselines",
+    "find_method",
+    "merge_tree",
+    "presets",
+    "trans_tokenization",
+]

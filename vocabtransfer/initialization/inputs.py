@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +14,49 @@ from scipy import sparse
 
 from vocabtransfer.alignment.links import token_counts
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.token_map import TokenMap
+from vocabtransfer.token_map import RowReader, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Vocabulary
 
 NOISE_BLOCK = 1024
+#: Which of a model's tables: the input embeddings, or the output rows of the head (the same where they are tied).
+Part = Literal["input", "output"]
+#: Gives a text from its beginning each time it is called.
+Text = Callable[[], Iterable[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """A model's tables as float32 rows, read as they are asked for. ``output`` is None when it is the input's."""
+
+    input: RowReader
+    output: RowReader | None
+    hidden: int
+
+    def part(self, part: Part) -> RowReader:
+        """Return one of the two; the input table for the output of a tied model."""
+        return self.output if part == "output" and self.output is not None else self.input
+
+
+@dataclass(frozen=True, eq=False)
+class Donor:
+    """Another model that already has good rows for many tokens: its vocabulary, tables and trained rows.
+
+    ``trained`` is boolean, one a row of its tables.
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    tables: Tables
+    trained: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class VectorFiles:
+    """Word vectors a user has: fastText ``.bin`` or text ``.vec`` files for each of the two languages."""
+
+    source: Path | None = None
+    target: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +70,11 @@ class TransferInputs:
         table: word-pair counts (source language, target language), if there are any.
         words: counts of target-language words, for token frequencies.
         seed: for methods that draw random numbers.
+        tables: the source model's tables, for methods that look into them.
+        text: running text in the target language.
+        source_text: running text in the source model's language.
+        donor: another model, for methods that learn from its rows.
+        vectors: word vectors trained elsewhere; methods that need some train them from the texts otherwise.
     """
 
     source: PieceEncoder
@@ -38,6 +83,11 @@ class TransferInputs:
     table: WordTable | None = None
     words: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    tables: Tables | None = None
+    text: Text | None = None
+    source_text: Text | None = None
+    donor: Donor | None = None
+    vectors: VectorFiles = VectorFiles()
 
     @property
     def source_vocabulary(self) -> Vocabulary:
@@ -107,14 +157,29 @@ class Noise:
         return noise * deviation * self.scale * self.rows[start:stop, None]
 
 
+class DenseRows(Protocol):
+    """Rows that are no sparse combination of the source's, such as a donor's rows sent through a fitted map."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Boolean ``(n_target,)``: the rows it makes; all others are the token map's."""
+        ...
+
+    def rows(self, part: Part, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the new rows of tokens ``ids`` (all of them in `mask`), float32 ``(len(ids), hidden)``."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Initialization:
-    """What a method says about the new rows: a token map, and for some methods noise or a shift on top.
+    """What a method says about the new rows: a token map, and for some methods noise, rows or a shift on top.
 
     ``output_map`` is for methods that treat the head of an untied model differently; None means "as the input".
+    ``dense`` takes the place of the map's rows where its mask is true; the map's rule should say so.
     """
 
     token_map: TokenMap
     output_map: TokenMap | None = None
     noise: Noise | None = None
     shift: Shift | None = None
+    dense: DenseRows | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization.inputs import Initialization, TransferInputs
@@ -12,33 +13,61 @@ from vocabtransfer.initialization.inputs import Initialization, TransferInputs
 Function = Callable[[TransferInputs], Initialization]
 
 
+class Need(Enum):
+    """Something a method cannot work without; the value says how a user gives it."""
+
+    ALIGNMENT = "word alignments: give --alignment or --parallel"
+    TEXT = "text in the target language: give --text or --parallel"
+    DONOR = "a donor model that has the target tokenizer's tokens: give --donor"
+    TABLES = "the source model's tables: open the source as a checkpoint"
+
+
 @dataclass(frozen=True)
 class Method:
-    """An initialiser and what a user must know to choose it."""
+    """An initialiser and what a user must know to choose it.
+
+    ``separate_output`` says that on untied models the head's rows are made in another way than the input's; a tied
+    model gets the input's. ``calibrated`` says that matching the head to the language's token frequencies is a part of
+    the method; with any other it is done on request.
+    """
 
     name: str
     summary: str
     reference: str
-    needs_alignment: bool
+    needs: frozenset[Need]
+    separate_output: bool
+    calibrated: bool
     function: Function
 
     def __call__(self, inputs: TransferInputs) -> Initialization:
-        """Run the method; `UsageError` when it needs an alignment and the inputs have none."""
-        if self.needs_alignment and inputs.counts is None:
-            raise UsageError(
-                f"The method {self.name} needs word alignments: give --alignment or --parallel, or take --method pieces."
-            )
+        """Run the method; `UsageError` naming what it needs and the inputs do not have."""
+        given = {
+            Need.ALIGNMENT: inputs.table,
+            Need.TEXT: inputs.text,
+            Need.DONOR: inputs.donor,
+            Need.TABLES: inputs.tables,
+        }
+        for need in Need:
+            if need in self.needs and given[need] is None:
+                raise UsageError(f"The method {self.name} needs {need.value}, or take --method pieces.")
         return self.function(inputs)
 
 
 METHODS: dict[str, Method] = {}
 
 
-def method(name: str, summary: str, reference: str, *, needs_alignment: bool = False) -> Callable[[Function], Function]:
+def method(
+    name: str,
+    summary: str,
+    reference: str,
+    *needs: Need,
+    separate_output: bool = False,
+    calibrated: bool = False,
+) -> Callable[[Function], Function]:
     """Register a function as the initialiser ``name``."""
 
     def register(function: Function) -> Function:
-        METHODS[name] = Method(name, summary, reference, needs_alignment, function)
+        METHODS[name] = Method(name, summary, reference, frozenset(needs), separate_output, calibrated, function)
         return function
 
     return register

@@ -53,6 +53,7 @@ class PieceEncoder:
         """Prepare private pipelines that share the tokenizer's model; the tokenizer itself is left as it is."""
         self.vocabulary = vocabulary if vocabulary is not None else Vocabulary.from_tokenizer(tokenizer)
         backend = tokenizer.backend_tokenizer
+        self._backend = backend
         self._text = _Pipeline(_in_context(backend, self.vocabulary), backend)
         self._bytes = _Pipeline(Tokenizer(backend.model), backend)
         self._inside = _Pipeline(_inside_words(backend, self._text.tokenizer, self.vocabulary), backend)
@@ -62,6 +63,10 @@ class PieceEncoder:
         self._unknown = _unknown_ids(tokenizer, self._text, self._special)
         # Only Unigram looks through a text for any string of its vocabulary, names of bytes and controls included.
         self._spelled = type(backend.model).__name__ == "Unigram"
+
+    def model_json(self) -> str:
+        """Return the whole tokenizer as JSON with its model under "model", such as the merges of byte-pair encoding."""
+        return self._backend.to_str()
 
     def encode_bytes(self, items: Sequence[bytes]) -> Pieces:
         """Encode token texts given as bytes; a leading space is the word boundary, without one the item goes on a word.

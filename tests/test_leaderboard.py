@@ -1,0 +1,131 @@
+"""The leaderboard on small random models: what it measures, what it keeps, what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
+
+import vocabtransfer as vt
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
+from vocabtransfer.evaluation.tables import with_tables
+from vocabtransfer.leaderboard import Contest, Entry, run_contest, split_corpus, summary
+
+PAIRS = [
+    (f"the {noun} is {kind}", f"{target} {word}")
+    for noun, target in (("book", "китап"), ("table", "өстәл"), ("house", "йорт"), ("door", "ишек"))
+    for kind, word in (("new", "яңа"), ("old", "иске"), ("big", "зур"), ("small", "кечкенә"))
+] * 3
+
+
+def contest(folder: Path, **changes: object) -> Contest:
+    source = vt.open_checkpoint(str(folder))
+    train, held_out, test = split_corpus(PAIRS, share=0.25)
+    tokenizer = vt.train_tokenizer([target for _, target in train], like=source.tokenizer, vocab_size=400)
+    settings = {
+        "source": source,
+        "tokenizer": tokenizer,
+        "pairs": train,
+        "table": vt.count_words(train),
+        "test": test,
+        "test_pairs": held_out,
+        "updates": (1, 2),
+        "batch_tokens": 128,
+        **changes,
+    }
+    return Contest(**settings)  # type: ignore[arg-type]
+
+
+def test_rows_have_every_score_and_are_not_measured_twice(tiny_llama: Path, tmp_path: Path) -> None:
+    results = tmp_path / "rows.json"
+    first = contest(tiny_llama)
+    entries = [Entry.parse("auto"), Entry.parse("mean")]
+    rows = run_contest(first, entries, seeds=(0, 1), results=results)
+    assert [(row.label, row.seed) for row in rows] == [("auto", 0), ("auto", 1), ("mean", 0), ("mean", 1)]
+    assert all(set(row.scores) == {"0", "1", "2"} and row.scores["0"] > 0 for row in rows)
+    saved = results.read_text()
+    assert run_contest(first, entries, seeds=(0, 1), results=results) == rows
+    assert results.read_text() == saved, "everything was there, so nothing was measured or written"
+    table = summary(rows)
+    assert {line["method"] for line in table} == {"auto", "mean"} and table[0]["seeds"] == 2
+    assert table[0]["scores"]["2"] <= table[1]["scores"]["2"]
+
+
+def test_results_of_another_contest_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    results = tmp_path / "rows.json"
+    run_contest(contest(tiny_llama, updates=()), [Entry.parse("mean")], results=results)
+    with pytest.raises(UsageError, match="another source"):
+        run_contest(contest(tiny_llama, updates=(), max_bytes=10), [Entry.parse("mean")], results=results)
+    results.write_text(json.dumps({"rows": 3}))
+    with pytest.raises(UsageError, match="not a leaderboard"):
+        run_contest(contest(tiny_llama), [Entry.parse("mean")], results=results)
+    with pytest.raises(UsageError, match="no held-out text"):
+        run_contest(contest(tiny_llama, test=()), [Entry.parse("mean")])
+
+
+def test_entries_are_read_and_written_alike() -> None:
+    for text in ("pieces", "pieces+calibrate", "auto+plain", "mean+norm=script", "auto+plain+norm=global"):
+        assert Entry.parse(text).label == text
+    assert Entry.parse("auto+calibrate").label == "auto"
+    with pytest.raises(UsageError, match="loud"):
+        Entry.parse("pieces+loud")
+
+
+def test_tables_are_swapped_for_the_block_alone(tiny_llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    before = model(ids).logits
+    other = torch.randn(12, model.config.hidden_size)
+    with with_tables(model, other):
+        inside = model(ids).logits
+        assert inside.shape[-1] == 12 and model.config.vocab_size == 12
+        hidden = model.base_model(ids).last_hidden_state
+        torch.testing.assert_close(inside, hidden @ other.T)
+    torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, real_tokenizer: object) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    tokenizer: PreTrainedTokenizerFast = real_tokenizer("minilm")  # type: ignore[operator]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_encoders_are_scored_by_retrieval(tiny_bert: Path) -> None:
+    rows = run_contest(contest(tiny_bert), [Entry.parse("auto"), Entry.parse("mean")])
+    for row in rows:
+        assert set(row.scores) == {"accuracy", "to source", "to target"}
+        assert all(0 <= score <= 1 for score in row.scores.values())
+
+
+def test_sentence_vectors_do_not_depend_on_their_company(tiny_bert: Path) -> None:
+    model = AutoModel.from_pretrained(tiny_bert).eval()
+    tokenizer = vt.load_tokenizer(tiny_bert)
+    together = sentence_vectors(model, tokenizer, ["one", "a much longer sentence than that", "", "two"])
+    alone = sentence_vectors(model, tokenizer, ["a much longer sentence than that"])
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_retrieval_counts_both_directions() -> None:
+    source = np.eye(4, dtype=np.float32)
+    target = source.copy()
+    target[3] = source[0]  # the fourth sentence finds the first, and nothing finds the fourth
+    found = retrieval(source, target)
+    assert found.to_source == 0.75 and found.to_target <= 0.75
+
+
+def test_a_corpus_too_small_to_split_is_refused() -> None:
+    with pytest.raises(VocabTransferError, match="too few"):
+        split_corpus(PAIRS[:1])
+    train, held_out, documents = split_corpus(PAIRS, 0.1)
+    assert [*train, *held_out] == PAIRS and "".join(documents).count("\n") + len(documents) == len(held_out)

@@ -1,0 +1,322 @@
+"""Every method on the same source, tokenizer and text: what each is worth right away and after a short training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.evaluation.checkpoint import load_causal_model
+from vocabtransfer.evaluation.probe import probe
+from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
+from vocabtransfer.evaluation.tables import with_tables
+from vocabtransfer.initialization import VectorFiles, find_method
+from vocabtransfer.initialization.norms import Norm, check_norm
+from vocabtransfer.progress import track
+from vocabtransfer.surgery import TransferResult, target_words, transfer
+
+FORMAT = "vocabtransfer leaderboard 1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as it takes part: with or without calibration to frequencies, with or without lengths brought in line."""
+
+    method: str
+    calibrate: bool = False
+    norm: Norm = "none"
+
+    @classmethod
+    def parse(cls, text: str) -> Entry:
+        """Read ``method``, ``method+calibrate``, ``method+norm=script`` or both; `UsageError` for anything else.
+
+        >>> Entry.parse("pieces+calibrate").label
+        'pieces+calibrate'
+        """
+        name, *options = text.split("+")
+        method = find_method(name)
+        calibrate, norm = method.calibrated, check_norm("none")
+        for option in options:
+            if option in ("calibrate", "plain"):
+                calibrate = option == "calibrate"
+            elif option.startswith("norm="):
+                norm = check_norm(option.removeprefix("norm="))
+            else:
+                raise UsageError(f"{text}: after the method come +calibrate, +plain or +norm=NAME, not +{option}.")
+        return cls(method.name, calibrate, norm)
+
+    @property
+    def label(self) -> str:
+        """The text that `parse` reads."""
+        own = find_method(self.method).calibrated
+        calibration = "" if self.calibrate == own else "+calibrate" if self.calibrate else "+plain"
+        return self.method + calibration + ("" if self.norm == "none" else f"+norm={self.norm}")
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What all methods are given, and what they are measured on.
+
+    Attributes:
+        source: the model; a causal one is scored by bits per byte, an encoder by sentence retrieval.
+        tokenizer: the target tokenizer.
+        pairs: training pairs (source language, target language).
+        test: held-out documents (causal models).
+        test_pairs: held-out pairs (encoders).
+        table: word-pair counts of the training pairs.
+        donor: another model, for the methods that learn from one.
+        vectors: word vectors trained elsewhere.
+        updates: when to measure besides at once; no training when empty.
+        batch_tokens, learning_rate: of an update, see `vocabtransfer.evaluation.probe`.
+        max_bytes: held-out bytes to score.
+    """
+
+    source: Checkpoint
+    tokenizer: PreTrainedTokenizerFast
+    pairs: Sequence[tuple[str, str]]
+    table: WordTable
+    test: Sequence[str] = ()
+    test_pairs: Sequence[tuple[str, str]] = ()
+    donor: Checkpoint | None = None
+    vectors: VectorFiles = field(default_factory=VectorFiles)
+    updates: tuple[int, ...] = (50, 200)
+    batch_tokens: int = 512
+    learning_rate: float = 3e-4
+    max_bytes: int | None = 40_000
+
+    @property
+    def text(self) -> list[str]:
+        """The target side of the training pairs."""
+        return [target for _, target in self.pairs]
+
+    def fingerprint(self) -> str:
+        """Return what tells two contests apart: results of one do not mix with those of another."""
+        digest = hashlib.sha256()
+        facts = (self.source.name, self.updates, self.batch_tokens, self.learning_rate, self.max_bytes, len(self.pairs))
+        for part in (facts, self.tokenizer.backend_tokenizer.to_str(), list(self.test), list(self.test_pairs)):
+            digest.update(json.dumps(part, ensure_ascii=False).encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method reached with one seed.
+
+    ``scores`` are bits per byte by number of updates (lower is better), or retrieval accuracies by direction (higher is
+    better). ``seconds`` and ``megabytes`` (peak above what was in memory before) are what making the tables took.
+    """
+
+    label: str
+    seed: int
+    scores: Mapping[str, float]
+    seconds: float
+    megabytes: float
+
+
+def run_contest(
+    contest: Contest, entries: Sequence[Entry], *, seeds: Sequence[int] = (0,), results: Path | None = None
+) -> list[Row]:
+    """Measure every entry with every seed; rows that are already in ``results`` are not measured again.
+
+    Raises:
+        UsageError: ``results`` holds rows of another contest, or there is nothing to measure on.
+        VocabTransferError: what the methods and the scoring raise.
+    """
+    causal = contest.source.is_causal
+    if not (contest.test if causal else contest.test_pairs):
+        raise UsageError("There is no held-out text to measure on.")
+    rows = {(row.label, row.seed): row for row in (load_rows(results, contest) if results else [])}
+    wanted = [(entry, seed) for seed in seeds for entry in entries if (entry.label, seed) not in rows]
+    model = _load(contest.source) if wanted else None
+    for entry, seed in track(wanted, "methods"):
+        assert model is not None, "it is loaded when something is wanted"
+        rows[entry.label, seed] = _measure(contest, entry, seed, model)
+        if results is not None:
+            save_rows(results, contest, list(rows.values()))
+    order = {entry.label: i for i, entry in enumerate(entries)}
+    return sorted((row for row in rows.values() if row.label in order), key=lambda row: (order[row.label], row.seed))
+
+
+def load_rows(path: Path, contest: Contest) -> list[Row]:
+    """Read rows that an earlier run left; none when the file does not exist."""
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row) for row in found["rows"]]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path} is not a leaderboard's results file: name another.") from None
+    if found.get("fingerprint") != contest.fingerprint():
+        raise UsageError(f"{path} holds results of another source, tokenizer, text or training: name another file.")
+    return rows
+
+
+def save_rows(path: Path, contest: Contest, rows: Sequence[Row]) -> None:
+    """Write rows so that a later run goes on from them; the file is whole at any moment."""
+    facts = {
+        "format": FORMAT,
+        "fingerprint": contest.fingerprint(),
+        "source": contest.source.name,
+        "pairs": len(contest.pairs),
+        "vocabulary": len(contest.tokenizer),
+        "updates": list(contest.updates),
+        "batch_tokens": contest.batch_tokens,
+        "learning_rate": contest.learning_rate,
+        "bytes": contest.max_bytes,
+        "rows": [asdict(row) for row in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return per method the mean over seeds and the spread (largest less smallest) of every score, best first.
+
+    Best is the lowest bits per byte after the most updates, or the highest retrieval accuracy.
+    """
+    labels = list(dict.fromkeys(row.label for row in rows))
+    table = []
+    for label in labels:
+        mine = [row for row in rows if row.label == label]
+        scores = {key: [row.scores[key] for row in mine] for key in mine[0].scores}
+        table.append(
+            {
+                "method": label,
+                "seeds": len(mine),
+                "scores": {key: round(math.fsum(values) / len(values), 4) for key, values in scores.items()},
+                "spread": {key: round(max(values) - min(values), 4) for key, values in scores.items()},
+                "seconds": round(math.fsum(row.seconds for row in mine) / len(mine), 1),
+                "megabytes": round(max(row.megabytes for row in mine)),
+            }
+        )
+    return sorted(table, key=_rank)
+
+
+def _rank(line: dict[str, Any]) -> float:
+    scores = line["scores"]
+    if "accuracy" in scores:
+        return -float(scores["accuracy"])
+    return float(scores[max(scores, key=int)])
+
+
+def _load(source: Checkpoint) -> PreTrainedModel:
+    if source.is_causal:
+        return load_causal_model(source.path)
+    model: PreTrainedModel = AutoModel.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
+    return model
+
+
+def _measure(contest: Contest, entry: Entry, seed: int, model: PreTrainedModel) -> Row:
+    started = time.perf_counter()
+    with _peak_memory() as peak:
+        result = transfer(
+            contest.source,
+            contest.tokenizer,
+            method=entry.method,
+            alignment=contest.table,
+            words=target_words(contest.table),
+            text=lambda: (target for _, target in contest.pairs),
+            source_text=lambda: (source for source, _ in contest.pairs),
+            donor=contest.donor,
+            vectors=contest.vectors,
+            calibrate=entry.calibrate,
+            norm=entry.norm,
+            seed=seed,
+        )
+        table = result.table("input")
+        assert table is not None, "every model has an input table"
+        head, bias = (result.table("output"), result.table("bias")) if contest.source.is_causal else (None, None)
+    seconds = time.perf_counter() - started
+    with with_tables(model, table, head, bias):
+        scores = _bits(contest, seed, model) if contest.source.is_causal else _accuracies(contest, result, model)
+    return Row(entry.label, seed, scores, round(seconds, 2), round(peak[0] / 1e6, 1))
+
+
+def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, float]:
+    if not contest.updates:
+        score = bits_per_byte(model, contest.tokenizer, contest.test, max_bytes=contest.max_bytes)
+        return {"0": round(score.bits_per_byte, 4)}
+    probed = probe(
+        model,
+        contest.tokenizer,
+        contest.text,
+        contest.test,
+        updates=contest.updates,
+        learning_rate=contest.learning_rate,
+        batch_tokens=contest.batch_tokens,
+        seed=seed,
+        max_eval_bytes=contest.max_bytes,
+    )
+    return {str(updates): round(bits, 4) for updates, bits in probed.bits_per_byte.items()}
+
+
+def _accuracies(contest: Contest, result: TransferResult, model: PreTrainedModel) -> dict[str, float]:
+    target = sentence_vectors(model, contest.tokenizer, [target for _, target in contest.test_pairs])
+    own = result.source.read(result.source.layout.input_name).float()
+    with with_tables(model, own):
+        source = sentence_vectors(model, result.source.tokenizer, [source for source, _ in contest.test_pairs])
+    found = retrieval(source, target)
+    return {
+        "accuracy": round(found.accuracy, 4),
+        "to source": round(found.to_source, 4),
+        "to target": round(found.to_target, 4),
+    }
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[float]]:
+    """Give a list whose only item is, at the end, the most memory in bytes that the block took beyond the start."""
+    process, peak, ended = psutil.Process(), [0.0], threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peak[0] = max(peak[0], process.memory_info().rss - before)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def split_corpus(
+    pairs: Sequence[tuple[str, str]], share: float = 0.1, characters: int = 1_500
+) -> tuple[Sequence[tuple[str, str]], Sequence[tuple[str, str]], list[str]]:
+    """Split a corpus: training pairs, the last ``share`` of the pairs, and the documents of their target side.
+
+    The end of a corpus is often another text than its beginning, so nothing of it was seen. Documents are neighbouring
+    lines of some ``characters`` in all.
+
+    Raises `VocabTransferError` when the corpus is too small to be split.
+    """
+    cut = len(pairs) - math.ceil(len(pairs) * share)
+    if cut < 1 or cut == len(pairs):
+        raise VocabTransferError(f"{len(pairs)} sentence pairs are too few to hold some out for measuring.")
+    documents, lines, length = [], list[str](), 0
+    for _, target in pairs[cut:]:
+        lines.append(target)
+        length += len(target)
+        if length >= characters:
+            documents.append("\n".join(lines))
+            lines, length = [], 0
+    return pairs[:cut], pairs[cut:], [*documents, "\n".join(lines)] if lines else documents

@@ -1,0 +1,108 @@
+"""The rows of a new vocabulary's tables, made in blocks as they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vocabtransfer.checkpoint import Checkpoint, VocabTensor
+from vocabtransfer.initialization import Initialization, Part, Tables, TransferInputs
+from vocabtransfer.initialization.norms import Norm, rescaled, wanted_norms
+from vocabtransfer.token_map import TokenMap
+
+_BLOCK = 4096
+_SAMPLE = 16_384  # rows that the spread of a table is estimated from
+
+
+class TableRows:
+    """Rows of a checkpoint's table as float32, read from the file as they are asked for."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        """Wrap a memory-mapped table of any float dtype, shape ``(rows, hidden)``."""
+        self._table = table
+
+    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows ``ids``, float32 ``(len(ids), hidden)``."""
+        rows: NDArray[np.float32] = self._table[torch.from_numpy(ids)].float().numpy()
+        return rows
+
+
+def checkpoint_tables(checkpoint: Checkpoint) -> Tables:
+    """Return a checkpoint's tables for methods that look into them; nothing is read yet."""
+    output = TableRows(checkpoint.output_table()) if checkpoint.layout.output_name else None
+    return Tables(TableRows(checkpoint.input_table()), output, checkpoint.layout.hidden)
+
+
+@dataclass(eq=False)
+class NewTables:
+    """Makes blocks of new rows from an initialisation; what blocks share is computed once."""
+
+    source: Checkpoint
+    inputs: TransferInputs
+    initialization: Initialization
+    norm: Norm = "none"
+    _groups: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _deviations: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _norms: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def rows(self, tensor: VocabTensor, start: int, stop: int) -> torch.Tensor:
+        """Return rows ``start..stop`` of a new tensor: float32 ``(stop - start, hidden)``, or ``(stop - start,)``."""
+        token_map = self.map_of(tensor)
+        values = self.source.read(tensor.name)
+        is_bias = tensor.part == "output_bias"
+        table = TableRows(values.reshape(-1, 1) if is_bias else values)
+        if tensor.name not in self._groups:
+            self._groups[tensor.name] = token_map.group_rows(table)
+        rows = token_map.apply(table, start, stop, self._groups[tensor.name])
+        if is_bias:
+            return torch.from_numpy(rows[:, 0])
+        rows = self._with_dense(rows, tensor, start, stop)
+        rows = self._with_noise(rows, tensor, table, start, stop)
+        if self.norm != "none":
+            if tensor.name not in self._norms:
+                self._norms[tensor.name] = wanted_norms(self.inputs, token_map, table, self.norm)
+            rows = rescaled(rows, self._norms[tensor.name][start:stop])
+        shift = self.initialization.shift
+        is_head = tensor.part == "output" or (tensor.part in ("input", "shared") and self.source.layout.tied)
+        return torch.from_numpy(rows + shift.rows(start, stop) if shift is not None and is_head else rows)
+
+    def whole(self, tensor: VocabTensor) -> torch.Tensor:
+        """Return a whole new tensor, float32, made in blocks so that no more than one table is in memory."""
+        count = self.inputs.shape[0]
+        shape = (count,) if tensor.part == "output_bias" else (count, self.source.layout.hidden)
+        table = torch.empty(shape)
+        for start in range(0, count, _BLOCK):
+            stop = min(start + _BLOCK, count)
+            table[start:stop] = self.rows(tensor, start, stop)
+        return table
+
+    def map_of(self, tensor: VocabTensor) -> TokenMap:
+        """Return the token map that makes a tensor's rows."""
+        of_head = tensor.part in ("output", "output_bias") and self.initialization.output_map is not None
+        return (
+            self.initialization.output_map or self.initialization.token_map
+            if of_head
+            else self.initialization.token_map
+        )
+
+    def _with_dense(self, rows: NDArray[np.float32], tensor: VocabTensor, start: int, stop: int) -> NDArray[np.float32]:
+        dense = self.initialization.dense
+        here = start + np.flatnonzero(dense.mask[start:stop]) if dense is not None else np.empty(0, np.int64)
+        if dense is not None and len(here):
+            part: Part = "output" if tensor.part == "output" else "input"
+            rows[here - start] = dense.rows(part, here)
+        return rows
+
+    def _with_noise(
+        self, rows: NDArray[np.float32], tensor: VocabTensor, table: TableRows, start: int, stop: int
+    ) -> NDArray[np.float32]:
+        noise = self.initialization.noise
+        if noise is None:
+            return rows
+        if tensor.name not in self._deviations:
+            trained = np.flatnonzero(self.inputs.trained)
+            self._deviations[tensor.name] = table[trained[:: max(1, len(trained) // _SAMPLE)]].std(axis=0)
+        return np.asarray(rows + noise.draw(start, stop, self._deviations[tensor.name]), np.float32)
