@@ -16,6 +16,7 @@ from .build import build
 from .evaluate import evaluate
 from .inspect import inspect
 from .leaderboard import leaderboard
+from .propagate import propagate
 
 app = typer.Typer(
     name="vocabtransfer",
@@ -41,7 +42,7 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, align, inspect, evaluate, leaderboard):
+for command in (build, align, inspect, evaluate, leaderboard, propagate):
     app.command()(command)
 
 

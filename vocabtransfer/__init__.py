@@ -25,6 +25,11 @@ _HOMES = {
     "Vocabulary": "vocabtransfer.vocabulary",
     "build": "vocabtransfer.pipeline",
     "BuildRequest": "vocabtransfer.pipeline",
+    "propagate": "vocabtransfer.propagation",
+    "PropagationResult": "vocabtransfer.propagation",
+    "open_adapted": "vocabtransfer.propagation",
+    "restore_layers": "vocabtransfer.propagation",
+    "RestoreResult": "vocabtransfer.propagation",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
     "open_map": "vocabtransfer.inspection",
@@ -47,6 +52,13 @@ if TYPE_CHECKING:
     from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline import BuildRequest, build
     from vocabtransfer.progress import show_progress
+    from vocabtransfer.propagation import (
+        PropagationResult,
+        RestoreResult,
+        open_adapted,
+        propagate,
+        restore_layers,
+    )
     from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.tokenization.load import load_tokenizer
