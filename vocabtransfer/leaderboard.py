@@ -28,7 +28,7 @@ from vocabtransfer.evaluation.tables import with_tables
 from vocabtransfer.initialization import VectorFiles, find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import track
-from vocabtransfer.surgery import TransferResult, target_words, transfer
+from vocabtransfer.surgery import target_words, transfer
 
 FORMAT = "vocabtransfer leaderboard 1"
 
@@ -142,7 +142,7 @@ def run_contest(
         raise UsageError("There is no held-out text to measure on.")
     rows = {(row.label, row.seed): row for row in (load_rows(results, contest) if results else [])}
     wanted = [(entry, seed) for seed in seeds for entry in entries if (entry.label, seed) not in rows]
-    model = _load(contest.source) if wanted else None
+    model = load_model(contest.source) if wanted else None
     for entry, seed in track(wanted, "methods"):
         assert model is not None, "it is loaded when something is wanted"
         rows[entry.label, seed] = _measure(contest, entry, seed, model)
@@ -216,7 +216,8 @@ def _rank(line: dict[str, Any]) -> float:
     return float(scores[max(scores, key=int)])
 
 
-def _load(source: Checkpoint) -> PreTrainedModel:
+def load_model(source: Checkpoint) -> PreTrainedModel:
+    """Load what is scored: a causal model with its head, or an encoder's body; float32 on the CPU."""
     if source.is_causal:
         return load_causal_model(source.path)
     model: PreTrainedModel = AutoModel.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
@@ -244,9 +245,22 @@ def _measure(contest: Contest, entry: Entry, seed: int, model: PreTrainedModel) 
         assert table is not None, "every model has an input table"
         head, bias = (result.table("output"), result.table("bias")) if contest.source.is_causal else (None, None)
     seconds = time.perf_counter() - started
-    with with_tables(model, table, head, bias):
-        scores = _bits(contest, seed, model) if contest.source.is_causal else _accuracies(contest, result, model)
+    scores = score_tables(contest, model, table, head, bias, seed=seed)
     return Row(entry.label, seed, scores, round(seconds, 2), round(peak[0] / 1e6, 1))
+
+
+def score_tables(
+    contest: Contest,
+    model: PreTrainedModel,
+    table: torch.Tensor,
+    head: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Score tables made by whatever means, as the contest scores those of its methods; see `with_tables`."""
+    with with_tables(model, table, head, bias):
+        return _bits(contest, seed, model) if contest.source.is_causal else _accuracies(contest, model)
 
 
 def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, float]:
@@ -267,11 +281,10 @@ def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, floa
     return {str(updates): round(bits, 4) for updates, bits in probed.bits_per_byte.items()}
 
 
-def _accuracies(contest: Contest, result: TransferResult, model: PreTrainedModel) -> dict[str, float]:
+def _accuracies(contest: Contest, model: PreTrainedModel) -> dict[str, float]:
     target = sentence_vectors(model, contest.tokenizer, [target for _, target in contest.test_pairs])
-    own = result.source.read(result.source.layout.input_name).float()
-    with with_tables(model, own):
-        source = sentence_vectors(model, result.source.tokenizer, [source for source, _ in contest.test_pairs])
+    with with_tables(model, contest.source.input_table().float()):
+        source = sentence_vectors(model, contest.source.tokenizer, [source for source, _ in contest.test_pairs])
     found = retrieval(source, target)
     return {
         "accuracy": round(found.accuracy, 4),

@@ -1,6 +1,6 @@
 """Training-free initialisers: from two vocabularies and evidence to a token map."""
 
-from vocabtransfer.initialization import auto, baselines, merge_tree, presets, trans_tokenization
+from vocabtransfer.initialization import auto, baselines, clp, merge_tree, omp, presets, sava, trans_tokenization
 from vocabtransfer.initialization.inputs import (
     DenseRows,
     Donor,
@@ -29,8 +29,11 @@ __all__ = [
     "VectorFiles",
     "auto",
     "baselines",
+    "clp",
     "find_method",
     "merge_tree",
+    "omp",
     "presets",
+    "sava",
     "trans_tokenization",
 ]

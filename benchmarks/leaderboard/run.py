@@ -1,0 +1,143 @@
+"""The leaderboard: every method on the same source, tokenizer and text, on parts held out of everything.
+
+    python benchmarks/leaderboard/run.py --corpora FOLDER --languages nl ru tr tt --updates 50 200
+    python benchmarks/leaderboard/run.py --corpora FOLDER --languages nl ru tr --source MINILM-FOLDER   # retrieval
+
+FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Tokenizer,
+alignment, vectors and frequencies come from the training parts alone, the scores from the held-out parts. Finished rows
+are kept in ``results/``, so an interrupted run goes on where it stopped.
+
+``--peer PYTHON`` adds trans-tokenizers 0.1.4 from an environment that has it (see ../trans_tokenizers_peer.py).
+"""
+
+import argparse
+import json
+import lzma
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.initialization import METHODS, Need
+from vocabtransfer.leaderboard import (
+    Contest,
+    Entry,
+    Row,
+    load_model,
+    load_rows,
+    run_contest,
+    save_rows,
+    score_tables,
+    summary,
+)  # fmt: skip
+from vocabtransfer.progress import show_progress
+from vocabtransfer.tokenization.train import train_tokenizer
+
+HELD_OUT = {
+    "nl": {"gnome-help", "debian-handbook"},
+    "ru": {"gnome-help", "debian-handbook", "quran"},
+    "tr": {"quran", "debian-handbook"},
+    "tt": {"gettext"},
+}
+SIZES = {"tt": 4_000}
+DOCUMENT = 1_500  # characters: consecutive lines of a part are one document
+HERE = Path(__file__).parent
+PEER = "trans-tokenizers 0.1.4"
+
+
+def read_parts(path: Path, held_out: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
+    """Return the training pairs, the held-out pairs and the held-out documents of the target side."""
+    pairs, others, documents, current, last = [], [], [], "", ""
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            part, english, target = line.rstrip("\n").split("\t")
+            if part not in held_out:
+                pairs.append((english, target))
+                continue
+            if 20 < len(english) < 300 and 20 < len(target) < 300:
+                others.append((english, target))
+            if part != last or len(current) > DOCUMENT:
+                documents.append(current)
+                current = ""
+            current, last = current + target + "\n", part
+    documents = [document for document in [*documents, current] if document.strip()]
+    # Every seventh, then the ones between: any prefix of the list is spread over the held-out parts.
+    spread = [document for start in range(7) for document in documents[start::7]]
+    return pairs, others[:: max(1, len(others) // 1000)][:1000], spread
+
+
+def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
+    source = open_checkpoint(arguments.source)
+    pairs, others, documents = read_parts(arguments.corpora / f"en-{language}.tsv.xz", HELD_OUT[language])
+    size = SIZES.get(language, 16_000)
+    return Contest(
+        source=source,
+        tokenizer=train_tokenizer([target for _, target in pairs], like=source.tokenizer, vocab_size=size),
+        pairs=pairs,
+        table=count_words(pairs),
+        test=documents,
+        test_pairs=others,
+        donor=open_checkpoint(arguments.donor) if arguments.donor else None,
+        updates=tuple(arguments.updates),
+        batch_tokens=arguments.batch_tokens,
+        max_bytes=arguments.bytes,
+    )
+
+
+def add_peer(contest: Contest, results: Path, python: Path) -> None:
+    """Let the published package make its tables from the same pairs and tokenizers, and score them as ours."""
+    rows = load_rows(results, contest)
+    if any(row.label == PEER for row in rows):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        lines = (f"{english}\t{target}\n".replace("\r", " ") for english, target in contest.pairs)
+        (folder / "pairs.tsv").write_text("".join(lines), encoding="utf-8")
+        contest.tokenizer.save_pretrained(folder / "tokenizer")
+        started = time.perf_counter()
+        command = [python, HERE.parent / "trans_tokenizers_peer.py", "--source", contest.source.path]
+        command += ["--tokenizer", folder / "tokenizer", "--parallel", folder / "pairs.tsv", "--output", folder / "out"]
+        subprocess.run([str(word) for word in command], check=True)
+        seconds = time.perf_counter() - started
+        made = open_checkpoint(folder / "out")
+        table = made.input_table()[: len(contest.tokenizer)].float().clone()
+        scores = score_tables(contest, load_model(contest.source), table)
+    save_rows(results, contest, [*rows, Row(PEER, 0, scores, round(seconds, 1), 0.0)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--languages", nargs="+", default=list(HELD_OUT), choices=sorted(HELD_OUT))
+    parser.add_argument("--methods", nargs="+", default=["all"], help="as `vocabtransfer leaderboard --method`")
+    parser.add_argument("--source", default="smollm2")
+    parser.add_argument("--donor", help="a model with the target's tokens, for omp, clp and sava")
+    parser.add_argument("--updates", nargs="*", type=int, default=[50, 200])
+    parser.add_argument("--batch-tokens", type=int, default=256)
+    parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes to score")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peer", type=Path, help="a Python that has trans-tokenizers 0.1.4")
+    parser.add_argument("--name", default="causal", help="of the results: NAME-XX.json")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    names = arguments.methods
+    if names == ["all"]:
+        names = [name for name, method in METHODS.items() if arguments.donor or Need.DONOR not in method.needs]
+    with show_progress(sys.stderr.isatty()):
+        for language in arguments.languages:
+            contest = contest_of(language, arguments)
+            results = HERE / "results" / f"{arguments.name}-{language}.json"
+            rows = run_contest(contest, [Entry.parse(n) for n in names], seeds=range(arguments.seeds), results=results)
+            if arguments.peer:
+                add_peer(contest, results, arguments.peer)
+                rows = load_rows(results, contest)
+            print(language, json.dumps(summary(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()
