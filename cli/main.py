@@ -18,6 +18,8 @@ from .inspect import inspect
 from .leaderboard import leaderboard
 from .propagate import propagate
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="vocabtransfer",
     help="Give a language model the vocabulary of another language.",
@@ -53,7 +55,12 @@ def run(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app(args=words, standalone_mode=False)
+        # typer catches Ctrl-C itself and returns the shell's code for it.
+        code = app(args=words, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except UsageError as error:
@@ -61,7 +68,7 @@ def run(arguments: list[str] | None = None) -> None:
     except VocabTransferError as error:
         _fail(str(error), 1, words)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Interrupted; nothing was written.", 1, words)
+        _fail("Interrupted; nothing half-written is left.", 1, words)
     except MemoryError:
         _fail("There is not enough memory: close other programs or use a smaller model.", 1, words)
     except OSError as error:

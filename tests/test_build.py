@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +220,61 @@ def test_ctrl_c_leaves_nothing(tiny_llama: Path, corpus: Path, tmp_path: Path) -
     if process.returncode:
         assert "Traceback" not in err
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "vocabtransfer.pipeline.open_checkpoint",
+        "vocabtransfer.pipeline.train_tokenizer",
+        "vocabtransfer.surgery.hidden_states",
+        "vocabtransfer.new_tables.NewTables.rows",
+        "vocabtransfer.pipeline.render_page",
+        "vocabtransfer.pipeline.prove",
+    ],
+)
+def test_an_interrupt_at_any_moment_leaves_all_or_nothing(
+    moment: str,
+    tiny_llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moment, interrupted)
+    code, out, err = run_inside(
+        capsys, "build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus, "--output", tmp_path / "out"
+    )
+    assert code == 1 and "Interrupted" in out + err and "Traceback" not in out + err
+    left = sorted(path.name for path in tmp_path.iterdir())
+    # Before the last rename there is nothing; the proof runs after it, on a whole checkpoint.
+    assert left == (["out"] if moment.endswith("prove") else [])
+    if left:
+        vt.open_checkpoint(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_too_small_is_known_before_anything_is_written(
+    tiny_llama: Path, corpus: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus)
+    code, out, err = run_inside(capsys, *command, "--output", small_disk / "out", "--json")
+    assert code == 1, err
+    assert re.search(r"needs .*(free|room|space)", json.loads(out)["error"])
+    assert list(small_disk.iterdir()) == []
 
 
 def test_evaluate_measures_raw_bytes(
