@@ -27,6 +27,12 @@ def build(
     output: Path | None = typer.Option(
         None, help="Folder to write [default: build/SOURCE-TARGET].", rich_help_panel=SOURCES
     ),
+    as_head: str | None = typer.Option(
+        None, help="Write a head of this name instead of a checkpoint.", rich_help_panel=SOURCES
+    ),
+    into: Path | None = typer.Option(
+        None, help="The Hydra that --as-head goes into; made when there is none.", rich_help_panel=SOURCES
+    ),
     revision: str | None = typer.Option(None, help="Hub revision of the source.", rich_help_panel=SOURCES),
     allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code).", rich_help_panel=SOURCES),
     parallel: list[Path] = typer.Option(
@@ -89,7 +95,9 @@ def build(
     request = BuildRequest(
         source=source,
         target=target,
-        output=output or Path("build") / name,
+        output=output or (Path("build") / name if as_head is None and into is None else None),
+        as_head=as_head,
+        into=into,
         parallel=existing(parallel, "--parallel"),
         text=existing(text, "--text"),
         alignment=existing(alignment, "--alignment"),
@@ -140,6 +148,10 @@ def summary(result: "BuildResult") -> dict[str, Any]:
             "prompt": result.proof.prompt,
             "generated": result.proof.generated,
         }
+    if result.head is not None:
+        facts["output"] = str(result.head.folder)
+        facts["head"] = result.head.name
+        facts["head_bytes"] = result.head.bytes
     return facts
 
 
@@ -162,11 +174,13 @@ def _print(facts: dict[str, Any]) -> None:
         if facts["proof"]["prompt"]:
             rows.append(("generated", f"{facts['proof']['prompt']} →{_on_one_line(facts['proof']['generated'])}"))
         rows += [("checkpoint", facts["output"]), ("report", facts["report"])]
+    elif "head" in facts:
+        rows += [("head", f"{facts['head']}, {facts['head_bytes'] / 1e6:,.1f} MB"), ("folder", facts["output"])]
     else:
         rows.append(("dry run", f"nothing written; {facts['plan']['bytes_written'] / 1e6:,.1f} MB would be"))
     rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in facts["seconds"].items())))
     rows += [("note", note) for note in facts["notes"]]
-    print_table("Built" if "proof" in facts else "Planned", rows)
+    print_table("Built" if "output" in facts else "Planned", rows)
 
 
 def _on_one_line(text: str) -> str:

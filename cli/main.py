@@ -14,9 +14,12 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from .align import align
 from .build import build
 from .evaluate import evaluate
+from .generate import generate
+from .head import head
 from .inspect import inspect
 from .leaderboard import leaderboard
 from .propagate import propagate
+from .translate import translate
 
 INTERRUPTED = 130
 
@@ -44,8 +47,9 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, align, inspect, evaluate, leaderboard, propagate):
+for command in (build, align, inspect, evaluate, leaderboard, propagate, generate, translate):
     app.command()(command)
+app.add_typer(head, name="head")
 
 
 def run(arguments: list[str] | None = None) -> None:

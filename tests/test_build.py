@@ -153,6 +153,25 @@ def test_a_dry_run_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_build_can_go_into_a_hydra_as_a_head(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ("build", "--source", tiny_llama, "--target", "tatar", "--parallel", corpus, "--vocab-size", "400", "--json")
+    hydra = tmp_path / "hydra"
+    code, out, err = run_inside(capsys, *usual, "--as-head", "tatar", "--into", hydra)
+    assert code == 0, out + err
+    assert json.loads(out)["head"] == "tatar" and (hydra / "heads" / "tatar" / "report.html").is_file()
+    code, out, _ = run_inside(capsys, "head", "list", hydra, "--json")
+    assert code == 0 and "tatar" in out
+    model = vt.HydraForCausalLM.from_pretrained(hydra)
+    with model.use_head("tatar"):
+        assert model.active_head == "tatar"
+    code, out, _ = run_inside(capsys, *usual, "--as-head", "tatar", "--into", hydra)
+    assert code == 2 and "already has a head" in json.loads(out)["error"]
+    code, out, _ = run_inside(capsys, *usual, "--as-head", "tatar")
+    assert code == 2 and "--into" in json.loads(out)["error"]
+
+
 def bad(tiny: Path, corpus: Path, folder: Path) -> dict[str, tuple[Sequence[object], int, str]]:
     (folder / "short.en").write_text("one\ntwo\n")
     (folder / "short.tt").write_text("бер\n")

@@ -30,6 +30,12 @@ _HOMES = {
     "open_adapted": "vocabtransfer.propagation",
     "restore_layers": "vocabtransfer.propagation",
     "RestoreResult": "vocabtransfer.propagation",
+    "HydraForCausalLM": "vocabtransfer.hydra",
+    "create_hydra": "vocabtransfer.hydra",
+    "open_hydra": "vocabtransfer.hydra",
+    "add_head": "vocabtransfer.hydra",
+    "add_head_from_checkpoint": "vocabtransfer.hydra",
+    "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
     "open_map": "vocabtransfer.inspection",
@@ -48,6 +54,14 @@ if TYPE_CHECKING:
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
+    from vocabtransfer.hydra import (
+        HydraForCausalLM,
+        add_head,
+        add_head_from_checkpoint,
+        create_hydra,
+        export_head,
+        open_hydra,
+    )
     from vocabtransfer.inspection import open_map
     from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline import BuildRequest, build

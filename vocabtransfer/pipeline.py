@@ -20,6 +20,9 @@ from vocabtransfer.alignment.text_files import read_text
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
+from vocabtransfer.hydra.names import check_free
+from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.initialization import Need, VectorFiles, find_method
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm
@@ -42,7 +45,9 @@ class BuildRequest:
     Attributes:
         source: alias, hub id, folder or GGUF file of the source model.
         target: the target language, by any name or code.
-        output: folder to write.
+        output: folder to write; without one the result is a head (``as_head`` and ``into``).
+        as_head: write the new vocabulary as a head of this name instead of a checkpoint.
+        into: the Hydra the head goes to; made from the source when there is none.
         parallel: parallel corpus files (source's best language, target language).
         text: text in the target language, for the tokenizer and the frequencies.
         alignment: word tables instead of a parallel corpus; the shipped one of the language when neither is given.
@@ -67,7 +72,9 @@ class BuildRequest:
 
     source: str
     target: str
-    output: Path
+    output: Path | None = None
+    as_head: str | None = None
+    into: Path | None = None
     parallel: tuple[Path, ...] = ()
     text: tuple[Path, ...] = ()
     alignment: tuple[Path, ...] = ()
@@ -92,7 +99,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, eq=False)
 class BuildResult:
-    """What a build did. ``written`` and ``proof`` are None after a dry run."""
+    """What a build did. ``written`` and ``proof`` are None after a dry run, and for a head, which is ``head``."""
 
     request: BuildRequest
     language: Language
@@ -100,6 +107,7 @@ class BuildResult:
     facts: Mapping[str, Any]
     plan: WritePlan
     written: WriteReport | None = None
+    head: StoredHead | None = None
     proof: Proof | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -116,8 +124,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     method = find_method(request.method)
     if request.parallel and request.alignment:
         raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
-    if not dry_run:
-        check_target(request.output.absolute(), request.overwrite)
+    output = _check_output(request, dry_run)
     with step(f"opening {request.source}"):
         source = open_checkpoint(request.source, allow_pickle=request.allow_pickle, revision=request.revision)
         _ = source.tokenizer
@@ -150,7 +157,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     clock.lap("token map")
     plan = plan_checkpoint(
         source,
-        request.output.absolute(),
+        output,
         vocabulary_size=len(result.vocabulary),
         link=request.link,
         pad_to_multiple_of=request.pad_to_multiple_of,
@@ -158,22 +165,46 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     facts = build_facts(result, language, table, words, _inputs(request), __version__)
     if dry_run:
         return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
+    report = {"report.json": to_json(facts), "report.html": render_page(facts, result)}
+    if request.as_head is not None and request.into is not None:
+        hydra = open_hydra(request.into) if is_hydra(request.into) else create_hydra(source, request.into)
+        head = add_head(
+            hydra,
+            request.as_head,
+            result,
+            language=language.tag,
+            pad_to_multiple_of=request.pad_to_multiple_of,
+            extra_files=report,
+        )
+        clock.lap("writing")
+        return BuildResult(request, language, result, facts, plan, head=head, seconds=clock.laps)
     written = result.save(
-        request.output,
+        output,
         link=request.link,
         overwrite=request.overwrite,
         pad_to_multiple_of=request.pad_to_multiple_of,
-        extra_files={
-            "report.json": to_json(facts),
-            "report.html": render_page(facts, result),
-            "README.md": model_card(facts),
-        },
+        extra_files={**report, "README.md": model_card(facts)},
     )
     clock.lap("writing")
     with step("proving that the checkpoint loads and generates"):
         proof = prove(written.path, words, language)
     clock.lap("proof")
-    return BuildResult(request, language, result, facts, plan, written, proof, clock.laps)
+    return BuildResult(request, language, result, facts, plan, written, proof=proof, seconds=clock.laps)
+
+
+def _check_output(request: BuildRequest, dry_run: bool) -> Path:
+    """Return where the result goes, after checking that it may."""
+    if (request.as_head is None) != (request.into is None) or (request.output is None) == (request.into is None):
+        raise UsageError("Give --output for a checkpoint, or --as-head NAME and --into HYDRA for a head.")
+    if request.as_head is not None and request.into is not None:
+        check_free(request.as_head, open_hydra(request.into).names() if is_hydra(request.into) else [], request.into)
+        if not dry_run and not is_hydra(request.into):
+            check_target(request.into.absolute(), False)
+        return request.into.absolute()
+    assert request.output is not None, "one of the two was given"
+    if not dry_run:
+        check_target(request.output.absolute(), request.overwrite)
+    return request.output.absolute()
 
 
 def default_vocab_size(words: Mapping[str, float]) -> int:
@@ -259,7 +290,7 @@ def _inputs(request: BuildRequest) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for entry in dataclasses.fields(request):
         value = getattr(request, entry.name)
-        if entry.name in ("output", "overwrite", "link") or value is None or value == ():
+        if entry.name in ("output", "into", "overwrite", "link") or value is None or value == ():
             continue
         facts[entry.name] = _plain(value)
     return facts

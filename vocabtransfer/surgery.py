@@ -170,6 +170,7 @@ def transfer(
             source_text=source_text,
             donor=_donor(donor) if donor is not None else None,
             vectors=vectors or VectorFiles(),
+            predicts=source.is_causal,
         )
     if not inputs.trained.any():
         raise VocabTransferError(

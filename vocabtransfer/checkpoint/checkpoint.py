@@ -59,7 +59,7 @@ class Checkpoint:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The folder's tokenizer; `VocabTransferError` when it has tokens that the embedding table has no row for."""
         tokenizer = load_tokenizer(self.path)
-        _check_tokenizer_fits(tokenizer, self.layout.rows, self.name)
+        check_tokenizer_fits(tokenizer, self.layout.rows, self.name)
         return tokenizer
 
     @cached_property
@@ -149,7 +149,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _check_tokenizer_fits(tokenizer: PreTrainedTokenizerFast, rows: int, name: str) -> None:
+def check_tokenizer_fits(tokenizer: PreTrainedTokenizerFast, rows: int, name: str) -> None:
     """Refuse tokens without a row, except added specials without a role (Gemma 3's text models have one)."""
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}

@@ -114,13 +114,13 @@ def write_checkpoint(
         rows=plan.rows,
     )
     with staged_folder(plan.target, overwrite) as staging:
-        sums = _write_weights(source, staging, plan, rows)
-        linked = _place_kept(staging, plan, link)
-        _write_json(staging / "config.json", settings.config)
+        sums = write_weights(source, staging, plan, rows)
+        linked = place_kept(staging, plan, link)
+        write_json(staging / "config.json", settings.config)
         save_tokenizer(tokenizer, staging)
         keep_ids(staging, tokenizer)
         if settings.generation_config is not None:
-            _write_json(staging / "generation_config.json", settings.generation_config)
+            write_json(staging / "generation_config.json", settings.generation_config)
         for name, content in extras.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_bytes(content)
@@ -155,7 +155,7 @@ def _check_extra_names(extras: Mapping[str, bytes], plan: WritePlan) -> None:
             raise UsageError(f"an extra file cannot be called {name!r}: the name is taken, or no name.")
 
 
-def _write_weights(source: Checkpoint, staging: Path, plan: WritePlan, rows: Rows) -> dict[str, int]:
+def write_weights(source: Checkpoint, staging: Path, plan: WritePlan, rows: Rows) -> dict[str, int]:
     """Write the touched shards and the index; returns the checksum of every new table."""
     count = plan.rows - plan.padded_rows
     sums: dict[str, int] = {}
@@ -184,7 +184,7 @@ def _rewrite_shard(source: Checkpoint, shard: Shard, target: Path, rows: int, co
             if pending is not None:
                 copy_range(old, new, pending[0], pending[1] - pending[0])
                 pending = None
-            sums[name] = _write_table(new, info, vocabulary[name], rows, count, give)
+            sums[name] = write_table(new, info, vocabulary[name], rows, count, give)
         if pending is not None:
             copy_range(old, new, pending[0], pending[1] - pending[0])
     return sums
@@ -199,7 +199,7 @@ def _extend(pending: tuple[int, int] | None, info: TensorInfo, old: Any, new: An
     return info.begin, info.end
 
 
-def _write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, count: int, give: Rows) -> int:
+def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, count: int, give: Rows) -> int:
     """Stream one table: the given rows, then the padding. Returns the CRC-32 of its bytes."""
     checksum = 0
     row_shape = info.shape[1:] if tensor.part != "output_bias" else ()
@@ -241,7 +241,7 @@ def _check_finite(block: torch.Tensor, start: int, name: str) -> None:
         raise VocabTransferError(f"row {row} of the new {name!r} is not finite in {block.dtype}: nothing was written.")
 
 
-def _place_kept(staging: Path, plan: WritePlan, link: Link) -> int:
+def place_kept(staging: Path, plan: WritePlan, link: Link) -> int:
     """Link or copy the files that stay as they are; returns the bytes that are links."""
     linked = 0
     for file in plan.files:
@@ -267,9 +267,10 @@ def _write_index(source: Checkpoint, staging: Path, rows: int) -> None:
     if "total_parameters" in metadata:
         metadata["total_parameters"] = total_parameters
     weight_map = {name: info.file.name for name, info in source.tensors.items()}
-    _write_json(staging / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
+    write_json(staging / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write sorted, indented JSON: the same value gives the same bytes."""
     text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -75,6 +75,7 @@ class TransferInputs:
         source_text: running text in the source model's language.
         donor: another model, for methods that learn from its rows.
         vectors: word vectors trained elsewhere; methods that need some train them from the texts otherwise.
+        predicts: the model predicts the next token; False for encoders, which only read.
     """
 
     source: PieceEncoder
@@ -88,6 +89,7 @@ class TransferInputs:
     source_text: Text | None = None
     donor: Donor | None = None
     vectors: VectorFiles = VectorFiles()
+    predicts: bool = True
 
     @property
     def source_vocabulary(self) -> Vocabulary:
