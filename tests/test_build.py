@@ -156,7 +156,18 @@ def test_a_dry_run_writes_nothing(
 def test_a_build_can_go_into_a_hydra_as_a_head(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usual = ("build", "--source", tiny_llama, "--target", "tatar", "--parallel", corpus, "--vocab-size", "400", "--json")
+    usual = (
+        "build",
+        "--source",
+        tiny_llama,
+        "--target",
+        "tatar",
+        "--parallel",
+        corpus,
+        "--vocab-size",
+        "400",
+        "--json",
+    )
     hydra = tmp_path / "hydra"
     code, out, err = run_inside(capsys, *usual, "--as-head", "tatar", "--into", hydra)
     assert code == 0, out + err

@@ -40,7 +40,9 @@ def weights(token_map: TokenMap, inputs: TransferInputs, key: tuple[bytes, bool]
     return [found.get(i, 0.0) for i in ids]
 
 
-@pytest.mark.parametrize(("method", "side", "ratio"), [("adaptivocab", "in", np.e**2), ("adaptivocab", "out", np.e**-2)])
+@pytest.mark.parametrize(
+    ("method", "side", "ratio"), [("adaptivocab", "in", np.e**2), ("adaptivocab", "out", np.e**-2)]
+)
 def test_adaptivocab_weights_grow_and_fall(method: str, side: str, ratio: float, inputs: TransferInputs) -> None:
     made = METHODS[method](inputs)
     token_map = made.token_map if side == "in" else made.output_map
