@@ -1,6 +1,20 @@
 """Training-free initialisers: from two vocabularies and evidence to a token map."""
 
-from vocabtransfer.initialization import auto, baselines, clp, merge_tree, omp, presets, sava, trans_tokenization
+from vocabtransfer.initialization import (
+    auto,
+    baselines,
+    clp,
+    focus,
+    merge_tree,
+    ofa,
+    omp,
+    presets,
+    sava,
+    span_align,
+    tokalign,
+    trans_tokenization,
+    wechsel,
+)
 from vocabtransfer.initialization.inputs import (
     DenseRows,
     Donor,
@@ -31,9 +45,14 @@ __all__ = [
     "baselines",
     "clp",
     "find_method",
+    "focus",
     "merge_tree",
+    "ofa",
     "omp",
     "presets",
     "sava",
+    "span_align",
+    "tokalign",
     "trans_tokenization",
+    "wechsel",
 ]
