@@ -51,7 +51,9 @@ def build(
     ),
     text: list[Path] = typer.Option([], help="Text in the target language. Repeatable.", rich_help_panel=ALIGNMENT),
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
-    vocab_size: int | None = typer.Option(None, min=1, help="Size of the trained vocabulary.", rich_help_panel=RESULT),
+    vocab_size: str | None = typer.Option(
+        None, help="Size of the trained vocabulary, or auto: where more tokens no longer pay.", rich_help_panel=RESULT
+    ),
     algorithm: str | None = typer.Option(
         None, help="bpe, sentencepiece, unigram or wordpiece [default: the source's].", rich_help_panel=RESULT
     ),
@@ -103,7 +105,7 @@ def build(
         alignment=existing(alignment, "--alignment"),
         alignment_weights=tuple(alignment_weight),
         tokenizer=_optional(tokenizer, "--tokenizer"),
-        vocab_size=vocab_size,
+        vocab_size=_size(vocab_size),
         algorithm=algorithm,
         method=method,
         calibrate=calibrate,
@@ -126,6 +128,14 @@ def build(
         print_json(facts)
     else:
         _print(facts)
+
+
+def _size(text: str | None) -> int | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return cast(Literal["auto"] | None, text)
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--vocab-size is a number of tokens or auto, not {text!r}.")
+    return int(text)
 
 
 def _optional(path: Path | None, option: str) -> Path | None:

@@ -19,6 +19,7 @@ from .head import head
 from .inspect import inspect
 from .leaderboard import leaderboard
 from .propagate import propagate
+from .tokenizer import app as tokenizer
 from .translate import translate
 
 INTERRUPTED = 130
@@ -50,6 +51,7 @@ def main(
 for command in (build, align, inspect, evaluate, leaderboard, propagate, generate, translate):
     app.command()(command)
 app.add_typer(head, name="head")
+app.add_typer(tokenizer, name="tokenizer")
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,5 @@
 """Tokenizers trained on real text after real tokenizers: what is kept, what is learnt, and that text survives."""
 
-import gettext
 import json
 import re
 from collections import Counter
@@ -11,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizer_samples import django_lines
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.corpora.packages import unpack_wheel
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train import train_tokenizer, training_notes
 
@@ -35,18 +34,6 @@ CASES = {
 }
 LOSSLESS = [name for name in CASES if name != "minilm"]
 BYTE_LEVEL = ("llama3", "qwen3", "gpt4o", "deepseek_v3", "smollm2", "tekken")
-
-
-@cache
-def django_lines(code: str) -> list[str]:
-    """Return the messages of the Django web framework in a language: real text that a package registry has."""
-    folder = unpack_wheel("Django==5.2.8", ["django/*/locale/*/LC_MESSAGES/*.mo"])
-    lines: list[str] = []
-    for path in sorted(folder.glob(f"django/**/locale/{code}/LC_MESSAGES/*.mo")):
-        with path.open("rb") as file:
-            catalogue: dict[Any, str] = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
-        lines += [text for key, text in catalogue.items() if key and text]
-    return lines
 
 
 @pytest.fixture(scope="module")

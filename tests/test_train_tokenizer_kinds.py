@@ -1,7 +1,6 @@
 """Unigram and WordPiece, changes of kind, reproducibility in fresh processes, and requests that cannot be met."""
 
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -13,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepiece import sentencepiece_model_pb2
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizer_samples import made_up_text, t5_like
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -26,44 +24,11 @@ from vocabtransfer.tokenization.train import ALGORITHMS, train_tokenizer, traini
 from vocabtransfer.tokenization.train_corpus import alphabet, repeated, scaled_counts, within_alphabet
 from vocabtransfer.tokenization.train_unigram import seed_pieces
 
-SYLLABLES = ["ка", "ла", "та", "бе", "ре", "ши", "нә", "дөн", "һәм", "зур", "мал", "өй", "су", "кар", "тау"]
-
-
-def made_up_text(lines: int = 400) -> list[str]:
-    """Return lines of words from syllables, some frequent and some rare, with numbers and punctuation."""
-    words = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", "лар", "да")]
-    picked = (words[(i * i * 7 + i) % len(words)] for i in range(lines * 8))
-    return [
-        " ".join(next(picked) for _ in range(8)).capitalize() + f", {n * 37 % 1000} (the «{n}»)." for n in range(lines)
-    ]
-
-
-def _charsmap() -> bytes:
-    """Return the table of SentencePiece's nmt_nfkc rule, as T5 and XLM-R have it in their normaliser."""
-    output = io.BytesIO()
-    lines = iter(made_up_text(100))
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=output, vocab_size=80, minloglevel=2)
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(output.getvalue())
-    return bytes(proto.normalizer_spec.precompiled_charsmap)
-
 
 @pytest.fixture(scope="module")
 def t5() -> PreTrainedTokenizerFast:
     """A tokenizer put together like T5's: Unigram without byte fallback, eos at the end, sentinels after the words."""
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("12", -4.0), ("▁1", -4.0)]
-    letters = [(letter, -5.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,"]
-    backend = Tokenizer(models.Unigram(pieces + letters, unk_id=2, byte_fallback=False))
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Precompiled(_charsmap()), normalizers.Strip(left=False), normalizers.Replace("  ", " ")]
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    backend.decoder = decoders.Metaspace(prepend_scheme="always")
-    sentinels = [f"<extra_id_{n}>" for n in reversed(range(3))]
-    backend.add_special_tokens(["<pad>", "</s>", "<unk>", *sentinels])
-    backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
-    roles = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles, extra_special_tokens=sentinels)
+    return t5_like()
 
 
 def test_unigram_is_learnt_in_the_pipeline_of_t5(t5: PreTrainedTokenizerFast) -> None:

@@ -1,12 +1,19 @@
 """Texts and small tokenizers that several test files share."""
 
+import gettext
+import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.corpora.packages import unpack_wheel
 
 TEXTS = [
     "The quick brown fox — naïve café, Łódź; it's 3.14159 and 1,234,567!",
@@ -39,3 +46,54 @@ def tiny_backend(*special: str) -> Tokenizer:
     )
     backend.train_from_iterator(["the cat sat on the mat with the other cat"] * 3, trainer)
     return backend
+
+
+@cache
+def django_lines(code: str) -> list[str]:
+    """Return the messages of the Django web framework in a language: real text that a package registry has."""
+    folder = unpack_wheel("Django==5.2.8", ["django/*/locale/*/LC_MESSAGES/*.mo"])
+    lines: list[str] = []
+    for path in sorted(folder.glob(f"django/**/locale/{code}/LC_MESSAGES/*.mo")):
+        with path.open("rb") as file:
+            catalogue: dict[Any, str] = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+        lines += [text for key, text in catalogue.items() if key and text]
+    return lines
+
+
+SYLLABLES = ["ка", "ла", "та", "бе", "ре", "ши", "нә", "дөн", "һәм", "зур", "мал", "өй", "су", "кар", "тау"]
+
+
+def made_up_text(lines: int = 400) -> list[str]:
+    """Return lines of words from syllables, some frequent and some rare, with numbers and punctuation."""
+    words = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", "лар", "да")]
+    picked = (words[(i * i * 7 + i) % len(words)] for i in range(lines * 8))
+    return [
+        " ".join(next(picked) for _ in range(8)).capitalize() + f", {n * 37 % 1000} (the «{n}»)." for n in range(lines)
+    ]
+
+
+def _charsmap() -> bytes:
+    """Return the table of SentencePiece's nmt_nfkc rule, as T5 and XLM-R have it in their normaliser."""
+    output = io.BytesIO()
+    lines = iter(made_up_text(100))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=output, vocab_size=80, minloglevel=2)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(output.getvalue())
+    return bytes(proto.normalizer_spec.precompiled_charsmap)
+
+
+def t5_like() -> PreTrainedTokenizerFast:
+    """Put a tokenizer together like T5's: Unigram without byte fallback, eos at the end, sentinels after the words."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("12", -4.0), ("▁1", -4.0)]
+    letters = [(letter, -5.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,"]
+    backend = Tokenizer(models.Unigram(pieces + letters, unk_id=2, byte_fallback=False))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(_charsmap()), normalizers.Strip(left=False), normalizers.Replace("  ", " ")]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    sentinels = [f"<extra_id_{n}>" for n in reversed(range(3))]
+    backend.add_special_tokens(["<pad>", "</s>", "<unk>", *sentinels])
+    backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
+    roles = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles, extra_special_tokens=sentinels)

@@ -14,6 +14,14 @@ _HOMES = {
     "Checkpoint": "vocabtransfer.checkpoint",
     "load_tokenizer": "vocabtransfer.tokenization.load",
     "train_tokenizer": "vocabtransfer.tokenization.train",
+    "extend_tokenizer": "vocabtransfer.tokenization.extend",
+    "trim_tokenizer": "vocabtransfer.tokenization.trim",
+    "optimise_tokenizer": "vocabtransfer.tokenization.optimise",
+    "audit": "vocabtransfer.tokenization.audit",
+    "choose_vocab_size": "vocabtransfer.tokenization.size",
+    "ModelSize": "vocabtransfer.tokenization.size",
+    "Reshaped": "vocabtransfer.tokenization.reshape",
+    "compare": "vocabtransfer.evaluation.compare",
     "WordTable": "vocabtransfer.alignment.table",
     "shipped_table": "vocabtransfer.alignment.table",
     "count_words": "vocabtransfer.alignment.aligner",
@@ -54,6 +62,7 @@ if TYPE_CHECKING:
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
+    from vocabtransfer.evaluation.compare import compare
     from vocabtransfer.hydra import (
         HydraForCausalLM,
         add_head,
@@ -75,8 +84,14 @@ if TYPE_CHECKING:
     )
     from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
+    from vocabtransfer.tokenization.audit import audit
+    from vocabtransfer.tokenization.extend import extend_tokenizer
     from vocabtransfer.tokenization.load import load_tokenizer
+    from vocabtransfer.tokenization.optimise import optimise_tokenizer
+    from vocabtransfer.tokenization.reshape import Reshaped
+    from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
     from vocabtransfer.tokenization.train import train_tokenizer
+    from vocabtransfer.tokenization.trim import trim_tokenizer
     from vocabtransfer.vocabulary import Vocabulary
 
 

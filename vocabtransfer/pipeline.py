@@ -33,6 +33,7 @@ from vocabtransfer.report import build_facts, model_card, render_page, to_json
 from vocabtransfer.surgery import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import fixed_tokenizer_class
+from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
@@ -54,7 +55,8 @@ class BuildRequest:
             Several, from any source languages the model knows (en-tt, ru-tt), are mixed.
         alignment_weights: how much each table's counts count; 1 each when not given.
         tokenizer: an existing target tokenizer instead of a trained one.
-        vocab_size: size of the trained vocabulary; chosen from the amount of text when not given.
+        vocab_size: size of the trained vocabulary; chosen from the amount of text when not given, and by what
+            more tokens save against what their rows cost with "auto".
         algorithm: kind of the trained tokenizer; the source's when not given.
         method: the initialiser.
         donor: another model, for methods that learn from one.
@@ -80,7 +82,7 @@ class BuildRequest:
     alignment: tuple[Path, ...] = ()
     alignment_weights: tuple[float, ...] = ()
     tokenizer: Path | None = None
-    vocab_size: int | None = None
+    vocab_size: int | Literal["auto"] | None = None
     algorithm: Algorithm | None = None
     method: str = "auto"
     donor: str | None = None
@@ -254,7 +256,6 @@ def _tokenizer(
         raise VocabTransferError(
             f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
         )
-    size = request.vocab_size or default_vocab_size(words)
     corpus: Iterable[str] | Mapping[str, int]
     if request.text:
         corpus = read_text(request.text)
@@ -268,6 +269,14 @@ def _tokenizer(
         raise UsageError(
             f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
         )
+    if request.vocab_size == "auto":
+        lines = corpus if isinstance(corpus, Mapping) else list(corpus)
+        corpus, model = lines, ModelSize.of(source)
+        size = choose_vocab_size(
+            lines, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
+        ).size
+    else:
+        size = request.vocab_size or default_vocab_size(words)
     tokenizer = train_tokenizer(
         corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
     )

@@ -141,6 +141,7 @@ def finished_tokenizer(
     notes: Sequence[str],
     unknown: str | None,
     same_kind: bool,
+    ids: Mapping[str, int] | None = None,
 ) -> PreTrainedTokenizerFast:
     """Build the tokenizer from a ``document`` whose model holds the leading specials and the ordinary vocabulary.
 
@@ -148,10 +149,13 @@ def finished_tokenizer(
     post-processor and copies roles, chat template and settings of ``like``. ``unknown`` is the unknown token where the
     model has one: it takes that role if the source left it empty. ``same_kind`` is False when the source was of another
     kind: then decoding no longer "cleans up" spaces, which is for WordPiece alone and would damage other text.
+    ``ids`` are those of all special tokens where they do not simply follow the vocabulary.
     """
-    ids = {text: index for index, text in enumerate(vocabulary_strings(document))}
-    for special in specials.trailing:
-        ids.setdefault(special.content, len(ids))
+    if ids is None:
+        numbers = {text: index for index, text in enumerate(vocabulary_strings(document))}
+        for special in specials.trailing:
+            numbers.setdefault(special.content, len(numbers))
+        ids = numbers
     roles = {str(token) for token in like.special_tokens_map.values()}
     entries = [
         # Gemma's file does not call its mask special, but loading makes every token with a role so.

@@ -69,22 +69,11 @@ def train_tokenizer(
             algorithm is unknown, or ``like`` is of a kind that cannot be trained.
         VocabTransferError: the corpus is empty or holds something that is not text.
     """
-    if algorithm is not None and algorithm not in ALGORITHMS:
-        raise UsageError(f"Unknown tokenizer algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}.")
-    if vocab_size < 1:
-        raise UsageError(f"The vocabulary size must be positive, not {vocab_size}.")
-    source = backend_document(like)
+    kind, plan = plan_training(like, algorithm, vocab_size, keep_reserved)
     lines = Corpus(corpus)
-    kind = algorithm or kind_of(source)
-    if kind is None:
-        raise UsageError(
-            f"The source tokenizer ({source['model']['type']}) is neither byte-level nor SentencePiece, Unigram or "
-            f"WordPiece and cannot be trained anew: name the algorithm of the new one, {', '.join(ALGORITHMS)}."
-        )
-    plan = _plan(like, source, kind, vocab_size, keep_reserved)
     notes = _reserved_note(plan.specials)
     if repair_marks:
-        plan, repairs = _repaired(plan, lines.sample)
+        plan, repairs = repaired(plan, lines.sample)
         notes += repairs
     with step(f"training a {kind} tokenizer"):
         model = _TRAINERS[kind](lines, plan)
@@ -92,7 +81,7 @@ def train_tokenizer(
     if size < vocab_size:
         notes.append(f"The corpus supports {size:,} of the {vocab_size:,} entries asked for.")
     document = {**plan.document, "model": model}
-    same = kind == kind_of(source)
+    same = kind == kind_of(plan.lender)
     return finished_tokenizer(like, document, plan.specials, notes=notes, unknown=plan.unknown, same_kind=same)
 
 
@@ -104,16 +93,28 @@ _TRAINERS: dict[Algorithm, Callable[[Corpus, Plan], dict[str, Any]]] = {
 }
 
 
-def _plan(
-    like: PreTrainedTokenizerFast, source: dict[str, Any], kind: Algorithm, vocab_size: int, keep_reserved: bool
-) -> Plan:
+def plan_training(
+    like: PreTrainedTokenizerFast, algorithm: Algorithm | None, vocab_size: int, keep_reserved: bool
+) -> tuple[Algorithm, Plan]:
+    """Return the kind of the new tokenizer and what training works from; raises what `train_tokenizer` raises."""
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise UsageError(f"Unknown tokenizer algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}.")
+    if vocab_size < 1:
+        raise UsageError(f"The vocabulary size must be positive, not {vocab_size}.")
+    source = backend_document(like)
+    kind = algorithm or kind_of(source)
+    if kind is None:
+        raise UsageError(
+            f"The source tokenizer ({source['model']['type']}) is neither byte-level nor SentencePiece, Unigram or "
+            f"WordPiece and cannot be trained anew: name the algorithm of the new one, {', '.join(ALGORITHMS)}."
+        )
     specials = kept_specials(like, source, keep_reserved=keep_reserved)
     digits = digit_group(source)
     document: Mapping[str, Any] = source
     if kind != kind_of(source):
         document, specials = switched(source, specials, kind, digits)
     specials, unknown = with_unknown_token(source, specials, kind, like.unk_token)
-    return Plan(document, specials, vocab_size - len(specials.trailing), digits, unknown, source)
+    return kind, Plan(document, specials, vocab_size - len(specials.trailing), digits, unknown, source)
 
 
 def _reserved_note(specials: Specials) -> list[str]:
@@ -122,7 +123,7 @@ def _reserved_note(specials: Specials) -> list[str]:
     return [f"{specials.dropped:,} reserved tokens of the source that nothing refers to were left out."]
 
 
-def _repaired(plan: Plan, sample: str) -> tuple[Plan, list[str]]:
+def repaired(plan: Plan, sample: str) -> tuple[Plan, list[str]]:
     """Change the plan where the source's rules would hurt the words of this corpus at their combining marks."""
     document, notes = dict(plan.document), []
     if mark_share(sample) >= SHARE_OF_MARKS:

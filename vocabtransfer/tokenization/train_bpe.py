@@ -89,7 +89,7 @@ def train_byte_level(corpus: Corpus, plan: Plan) -> dict[str, Any]:
     """
     byte_characters = set(byte_alphabet().values())
     in_order = [text for text in vocabulary_strings(plan.lender) if text in byte_characters]
-    training = _with_digits_apart(plan)
+    training = with_digits_apart(plan)
     letters = sorted(byte_characters)
     table = _table(plan, list(dict.fromkeys([*in_order, *letters])), "256 bytes")
     wanted = plan.size - len(table)
@@ -97,7 +97,7 @@ def train_byte_level(corpus: Corpus, plan: Plan) -> dict[str, Any]:
         merges = _learn(bare_tokenizer(training), corpus.batches(), letters, wanted, MAX_BYTES)
     else:
         merges = learn_merges(corpus.pretokens(training, space=" "), letters, wanted, MAX_BYTES, corpus.once)
-    lent = _lent_byte_level(plan)
+    lent = lent_byte_level(plan)
     # Learnt merges keep their ranks; what the source lends comes after them and so changes no learnt word.
     table.add(merges, plan.size - min(lent.new_strings(table), wanted // 2))
     lent.add_to(table, plan.size)
@@ -105,7 +105,7 @@ def train_byte_level(corpus: Corpus, plan: Plan) -> dict[str, Any]:
     return _bpe_model(plan, table)
 
 
-def _with_digits_apart(plan: Plan) -> Mapping[str, Any]:
+def with_digits_apart(plan: Plan) -> Mapping[str, Any]:
     """Return the document to train with: one that sets digits apart where the source has them single without saying so.
 
     A vocabulary without a token of two digits needs no rule in its pre-tokenizer, but a new one would learn "2024".
@@ -277,7 +277,8 @@ def _lent_whitespace(lender: Mapping[str, Any], whitespace: str, kept: frozenset
     return Lent(tuple(strings), usable, first=bool(usable) and merges.index(usable[0]) < first_word)
 
 
-def _lent_byte_level(plan: Plan) -> Lent:
+def lent_byte_level(plan: Plan) -> Lent:
+    """Return what a byte-level source lends: runs of whitespace and, to a vocabulary of 16,000 or more, digit groups."""
     blanks = _lent_whitespace(plan.lender, "ĠĊĉč", frozenset())
     if plan.digits in (None, 1) or plan.size < SIZE_FOR_DIGIT_GROUPS:
         return blanks

@@ -39,14 +39,14 @@ def train_unigram(corpus: Corpus, plan: Plan) -> dict[str, Any]:
     fixed = {special.content: 0.0 for special in plan.specials.leading} | dict.fromkeys(base, UNREACHABLE_SCORE)
     plan.check_room([*fixed, *ALWAYS], "bytes and printable ASCII")
     letters = [letter for letter in sentencepiece_alphabet(counts, plan, base) if letter != _UNUSABLE]
-    pieces = _learn_pieces(within_alphabet(counts, letters), letters, plan.size - len(fixed), corpus.once)
+    pieces = learn_pieces(within_alphabet(counts, letters), letters, plan.size - len(fixed), corpus.once)
     vocabulary = [[text, score] for text, score in (pieces | fixed).items() if text not in fixed]
     vocabulary[:0] = [[text, score] for text, score in fixed.items()]
     unknown = list(fixed).index(plan.unknown) if plan.unknown is not None else None
     return {**plan.document["model"], "vocab": vocabulary, "unk_id": unknown}
 
 
-def _learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, once: int) -> dict[str, float]:
+def learn_pieces(counts: Mapping[str, int], letters: Sequence[str], size: int, once: int) -> dict[str, float]:
     """Return at most ``size`` pieces with their log probabilities, the best first; all ``letters`` are among them."""
     if not counts:
         return dict.fromkeys(letters, -1.0)

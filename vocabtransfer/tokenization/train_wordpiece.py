@@ -33,12 +33,12 @@ def train_wordpiece(corpus: Corpus, plan: Plan) -> dict[str, Any]:
         counts = within_digit_groups(counts)
     leading = [special.content for special in plan.specials.leading]
     required = [char for char in map(chr, range(0x21, 0x7F)) if _pieces(tokenizer, char) == [char]]
-    plan.check_room([*leading, *required, *_inside(tokenizer, required, prefix)], "printable ASCII characters")
+    plan.check_room([*leading, *required, *inside_forms(tokenizer, required, prefix)], "printable ASCII characters")
     limit = min(MAX_ALPHABET, len(required) + (plan.size - len(leading) - 2 * len(required)) // 4)
     letters = alphabet(character_counts(counts), always=required, coverage=1.0, limit=max(limit, len(required)))
-    strings = list(dict.fromkeys([*leading, *letters, *_inside(tokenizer, letters, prefix)]))
+    strings = list(dict.fromkeys([*leading, *letters, *inside_forms(tokenizer, letters, prefix)]))
     plan.check_room(strings, "characters")
-    words = _words_with_initials(counts, letters)
+    words = words_with_initials(counts, letters)
     symbols = [*(_initial(i) for i in range(len(letters))), *letters]
     merges = learn_merges(words, symbols, plan.size - len(strings), MAX_CHARACTERS, corpus.once)
     learnt = (_wordpiece(left + right, letters, prefix) for left, right in merges)
@@ -64,7 +64,7 @@ def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
     return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)] if tokenizer.pre_tokenizer else [text]
 
 
-def _inside(tokenizer: Tokenizer, letters: Sequence[str], prefix: str) -> list[str]:
+def inside_forms(tokenizer: Tokenizer, letters: Sequence[str], prefix: str) -> list[str]:
     """Return the prefixed forms of those characters that can stand inside a word (punctuation cannot)."""
     return [prefix + letter for letter in letters if len(_pieces(tokenizer, f"a{letter}a")) == 1]
 
@@ -73,7 +73,7 @@ def _initial(place: int) -> str:
     return chr(_INITIAL + place)
 
 
-def _words_with_initials(counts: Mapping[str, int], letters: Sequence[str]) -> dict[str, int]:
+def words_with_initials(counts: Mapping[str, int], letters: Sequence[str]) -> dict[str, int]:
     """Write the first letter of each word in the private plane; words with unknown characters are left out.
 
     The trainer's own way, prefixing letters as it meets them, numbers them in the order of a hash map, and so ties
