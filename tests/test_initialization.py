@@ -11,6 +11,7 @@ from vocabtransfer.alignment.links import token_counts, token_frequencies
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, Initialization, Need, Tables, TransferInputs, find_method
+from vocabtransfer.initialization.auto import HALF_EVIDENCE
 from vocabtransfer.initialization.calibration import draw_words, unigram_shift
 from vocabtransfer.initialization.identity import equal_tokens, special_tokens
 from vocabtransfer.tokenization.pieces import PieceEncoder
@@ -139,7 +140,7 @@ def test_little_evidence_leans_on_pieces(inputs: TransferInputs) -> None:
     counts = inputs.counts
     assert counts is not None
     evidence = np.asarray(counts.sum(axis=1)).ravel()
-    for row in np.flatnonzero((thin.rule != 0) & (evidence > 0) & (evidence < 20)).tolist():
+    for row in np.flatnonzero((thin.rule != 0) & (evidence > 0) & (evidence < HALF_EVIDENCE)).tolist():
         assert thin.rule_of(row) != "aligned"
 
 
