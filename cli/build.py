@@ -57,6 +57,9 @@ def build(
     algorithm: str | None = typer.Option(
         None, help="bpe, sentencepiece, unigram or wordpiece [default: the source's].", rich_help_panel=RESULT
     ),
+    romanize: bool = typer.Option(
+        False, help="Put a romanizer in front of the trained tokenizer.", rich_help_panel=RESULT
+    ),
     method: str = typer.Option("auto", help="The initialiser; see the README.", rich_help_panel=RESULT),
     calibrate: bool | None = typer.Option(
         None, help="Match the head to the language's token frequencies [default: auto does].", rich_help_panel=RESULT
@@ -106,6 +109,7 @@ def build(
         alignment_weights=tuple(alignment_weight),
         tokenizer=_optional(tokenizer, "--tokenizer"),
         vocab_size=_size(vocab_size),
+        romanize=romanize,
         algorithm=algorithm,
         method=method,
         calibrate=calibrate,

@@ -19,6 +19,7 @@ from .head import head
 from .inspect import inspect
 from .leaderboard import leaderboard
 from .propagate import propagate
+from .romanize import romanize
 from .tokenizer import app as tokenizer
 from .translate import translate
 
@@ -48,7 +49,7 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, align, inspect, evaluate, leaderboard, propagate, generate, translate):
+for command in (build, align, inspect, evaluate, leaderboard, propagate, generate, translate, romanize):
     app.command()(command)
 app.add_typer(head, name="head")
 app.add_typer(tokenizer, name="tokenizer")

@@ -153,6 +153,31 @@ def test_a_dry_run_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_romanized_build_keeps_its_romanizer_in_the_tokenizer(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = (
+        "build",
+        "--source",
+        tiny_llama,
+        "--target",
+        "tatar",
+        "--parallel",
+        corpus,
+        "--vocab-size",
+        "400",
+        "--json",
+    )
+    code, out, err = run_inside(capsys, *usual, "--romanize", "--output", tmp_path / "out")
+    assert code == 0, out + err
+    facts = json.loads(out)
+    assert facts["notes"], "that it cannot be undone is said"
+    assert json.loads((tmp_path / "out" / "romanization.json").read_text())["transliterator"] == "table"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.decode(tokenizer("китап", add_special_tokens=False)["input_ids"]).strip() == "kitap"
+    assert facts["rows_by_rule"].get("aligned", 0) + facts["rows_by_rule"].get("aligned and pieces", 0) > 0
+
+
 def test_a_build_can_go_into_a_hydra_as_a_head(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

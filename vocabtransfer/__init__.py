@@ -22,6 +22,9 @@ _HOMES = {
     "ModelSize": "vocabtransfer.tokenization.size",
     "Reshaped": "vocabtransfer.tokenization.reshape",
     "compare": "vocabtransfer.evaluation.compare",
+    "find_transliterator": "vocabtransfer.transliteration",
+    "prepare_romanized": "vocabtransfer.transliteration",
+    "cognates": "vocabtransfer.transliteration",
     "WordTable": "vocabtransfer.alignment.table",
     "shipped_table": "vocabtransfer.alignment.table",
     "count_words": "vocabtransfer.alignment.aligner",
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
     from vocabtransfer.tokenization.train import train_tokenizer
     from vocabtransfer.tokenization.trim import trim_tokenizer
+    from vocabtransfer.transliteration import cognates, find_transliterator, prepare_romanized
     from vocabtransfer.vocabulary import Vocabulary
 
 

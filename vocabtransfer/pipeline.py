@@ -35,6 +35,8 @@ from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import fixed_tokenizer_class
 from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
+from vocabtransfer.transliteration.recipe import prepare_romanized
+from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 
@@ -57,6 +59,7 @@ class BuildRequest:
         tokenizer: an existing target tokenizer instead of a trained one.
         vocab_size: size of the trained vocabulary; chosen from the amount of text when not given, and by what
             more tokens save against what their rows cost with "auto".
+        romanize: put a romanizer in front of the trained tokenizer (arXiv 2304.08865); it is kept with the checkpoint.
         algorithm: kind of the trained tokenizer; the source's when not given.
         method: the initialiser.
         donor: another model, for methods that learn from one.
@@ -83,6 +86,7 @@ class BuildRequest:
     alignment_weights: tuple[float, ...] = ()
     tokenizer: Path | None = None
     vocab_size: int | Literal["auto"] | None = None
+    romanize: bool = False
     algorithm: Algorithm | None = None
     method: str = "auto"
     donor: str | None = None
@@ -139,7 +143,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         )
     words = _words(request, table)
     clock.lap("alignment")
-    tokenizer, notes = _tokenizer(request, source, language, words)
+    tokenizer, notes, extra_files = _tokenizer(request, source, language, words)
     clock.lap("tokenizer")
     result = transfer(
         source,
@@ -167,7 +171,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     facts = build_facts(result, language, table, words, _inputs(request), __version__)
     if dry_run:
         return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
-    report = {"report.json": to_json(facts), "report.html": render_page(facts, result)}
+    report = {**extra_files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
     if request.as_head is not None and request.into is not None:
         hydra = open_hydra(request.into) if is_hydra(request.into) else create_hydra(source, request.into)
         head = add_head(
@@ -247,11 +251,14 @@ def _words(request: BuildRequest, table: WordTable | None) -> dict[str, float]:
 
 def _tokenizer(
     request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float]
-) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
+) -> tuple[PreTrainedTokenizerFast, tuple[str, ...], dict[str, bytes]]:
+    """Load or train the target tokenizer; with what a person should read and what is to lie beside the checkpoint."""
     if request.tokenizer is not None:
-        if request.vocab_size is not None or request.algorithm is not None:
-            raise UsageError("--vocab-size and --algorithm train a tokenizer; leave them out with --tokenizer.")
-        return load_tokenizer(request.tokenizer), ()
+        if request.vocab_size is not None or request.algorithm is not None or request.romanize:
+            raise UsageError(
+                "--vocab-size, --algorithm and --romanize train a tokenizer; leave them out with --tokenizer."
+            )
+        return load_tokenizer(request.tokenizer), (), {}
     if not words:
         raise VocabTransferError(
             f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
@@ -277,10 +284,13 @@ def _tokenizer(
         ).size
     else:
         size = request.vocab_size or default_vocab_size(words)
+    if request.romanize:
+        tokenizer, record = prepare_romanized(language, corpus, source.tokenizer, size, algorithm=request.algorithm)
+        return tokenizer, training_notes(tokenizer), {ROMANIZATION_FILE: record.to_bytes()}
     tokenizer = train_tokenizer(
         corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
     )
-    return tokenizer, training_notes(tokenizer)
+    return tokenizer, training_notes(tokenizer), {}
 
 
 def _text(request: BuildRequest, language: Language) -> Text | None:
