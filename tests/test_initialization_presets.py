@@ -137,8 +137,8 @@ def test_norms_are_medians_of_the_source_and_copies_keep_theirs(inputs: Transfer
 )
 def test_rescaling_changes_lengths_and_nothing_else(rows: np.ndarray, wanted: np.ndarray) -> None:
     made = rescaled(rows, wanted)
-    lengths = np.linalg.norm(rows, axis=1)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
     scaled = (wanted > 0) & (lengths > 1e-30)
     np.testing.assert_array_equal(made[wanted == 0], rows[wanted == 0])
-    np.testing.assert_allclose(np.linalg.norm(made[scaled], axis=1), wanted[scaled], rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(made[scaled].astype(np.float64), axis=1), wanted[scaled], rtol=1e-3)
     assert np.isfinite(made).all()

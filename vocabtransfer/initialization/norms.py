@@ -59,6 +59,7 @@ def wanted_norms(inputs: TransferInputs, token_map: TokenMap, table: RowReader, 
 
 def rescaled(rows: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows of the wanted lengths (0: as they are; a row of zeros stays one); float32 ``(n, hidden)``."""
+    rows = rows.astype(np.float64)  # squares of small numbers vanish in float32
     lengths = np.linalg.norm(rows, axis=1)
     factor = np.divide(wanted, lengths, out=np.ones_like(lengths), where=(wanted > 0) & (lengths > 0))
     return np.asarray(rows * factor[:, None], np.float32)
