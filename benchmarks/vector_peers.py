@@ -12,8 +12,8 @@ The packages run unchanged in an environment of their own:
 
 What is compared:
 
-- ``focus``: from the text to the rows, fastText's training included. deepfocus and we train with different learning
-  rates and names of tokens, so only cost is compared.
+- ``focus``: from the text to the rows, fastText's training included, with as many passes. deepfocus and we train with
+  different learning rates and names of tokens, so only cost is compared.
 - ``focus rows``: both get one fastText model and the peer's own choice of shared tokens; all combined rows must agree.
 - ``wechsel``: from two fastText models and a dictionary to the rows. Ours copies equal tokens, the peer does not.
 - ``wechsel rows``: both get the same models and the same pairs; rows must agree for every token that has a vector.
@@ -161,12 +161,21 @@ def write_rows(token_map: Any, folder: Path, name: str) -> None:
 def our_focus(folder: Path) -> dict[str, float]:
     from dataclasses import replace
 
-    from vocabtransfer.initialization import VectorFiles
-    from vocabtransfer.initialization.focus import focus
+    from vocabtransfer.initialization.fallback import fallback
+    from vocabtransfer.initialization.focus import TOKENS as OURS_AT_SCALE
+    from vocabtransfer.initialization.focus import combined_map, trained_token_vectors
+    from vocabtransfer.initialization.identity import identity
 
-    inputs = replace(our_inputs(folder), vectors=VectorFiles())
-    _, cost = measured(lambda: write_rows(focus(inputs).token_map, folder, "our-focus-text.npy"))
-    return cost
+    inputs = our_inputs(folder)
+    # As many passes and as rare tokens as the peer's, which our settings come to on large texts alone.
+    training = replace(OURS_AT_SCALE, most_epochs=TOKENS["epoch"], words_a_count=1)
+
+    def run() -> None:
+        vectors, copied = trained_token_vectors(inputs.target, inputs.text, 0, training), identity(inputs)
+        combined = combined_map(inputs, vectors, copied)
+        write_rows(copied.or_else(combined).or_else(fallback(inputs)), folder, "our-focus-text.npy")
+
+    return measured(run)[1]
 
 
 def our_focus_rows(folder: Path) -> dict[str, float]:

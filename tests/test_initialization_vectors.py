@@ -1,7 +1,5 @@
 """Word vectors and what methods do with them: files, training, neighbours, rotations; WECHSEL, FOCUS, OFA."""
 
-import gzip
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformers import PreTrainedTokenizerFast
-from vector_samples import LINES, PAIRS, TRANSLATED, pair_table, sample_inputs, shuffled
+from vector_samples import LINES, PAIRS, TRANSLATED, pair_table, sample_inputs, shuffled, write_fasttext_model
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.initialization import METHODS, Tables, TransferInputs, VectorFiles
@@ -23,7 +21,7 @@ from vocabtransfer.initialization.neighbours import nearest, softmax_weights, sp
 from vocabtransfer.initialization.ofa import ofa
 from vocabtransfer.initialization.token_vectors import over_words, subword_vectors, through_ngrams
 from vocabtransfer.initialization.vector_files import load_word_vectors
-from vocabtransfer.initialization.word_vectors import Ngrams, Training, WordList, WordVectors, train_word_vectors
+from vocabtransfer.initialization.word_vectors import Training, train_word_vectors
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.vocabulary import Kind
@@ -139,127 +137,9 @@ def test_the_dictionary_has_pairs_that_are_each_others_best() -> None:
     assert dictionary(pair_table([])) == ([], [])
 
 
-# --- fastText files and training --------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def fasttext_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that fastText itself wrote, with words in three alphabets."""
-    import fasttext
-
-    folder = tmp_path_factory.mktemp("fasttext")
-    (folder / "text.txt").write_text("\n".join(LINES + TRANSLATED) + "\n", encoding="utf-8")
-    model = fasttext.train_unsupervised(
-        str(folder / "text.txt"), "cbow", dim=10, minCount=2, minn=2, maxn=5, bucket=500, thread=1, verbose=0, epoch=2
-    )
-    model.save_model(str(folder / "model.bin"))
-    return folder / "model.bin"
-
-
-def test_vectors_are_those_that_fasttext_gives(fasttext_file: Path) -> None:
-    import fasttext
-
-    model, ours = fasttext.load_model(str(fasttext_file)), load_word_vectors(fasttext_file)
-    texts = [*model.get_words(), "китапханә", "unseen", "a", "ab", "日本語", "naïve", "👩‍👩‍👧", "x y"]
-    assert ours.known(texts).tolist() == [text in model.get_words() for text in texts]
-    texts.remove("</s>")  # its line end, for which it passes over the n-grams
-    matrix, found = model.get_input_matrix(), ours.vectors(texts)
-    np.testing.assert_allclose(found, [matrix[model.get_subwords(text)[1]].mean(axis=0) for text in texts], atol=1e-6)
-    # This build of fastText scales what it returns to length 1.
-    np.testing.assert_allclose(unit_rows(found), [model.get_word_vector(text) for text in texts], atol=1e-5)
-    assert not ours.vectors([""]).any()
-    counts = dict(zip(*model.get_words(include_freq=True), strict=True))
-    assert dict(zip(ours.words.texts(len(ours.words)), ours.counts.tolist(), strict=True)) == counts
-
-
-def test_rows_are_read_from_a_file_window_by_window(fasttext_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["китап", "house", "unseen", "日本語"]
-    whole = load_word_vectors(fasttext_file).vectors(texts)
-    monkeypatch.setattr("vocabtransfer.initialization.vector_files.WINDOW_BYTES", 3 * 4 * 10)
-    np.testing.assert_array_equal(load_word_vectors(fasttext_file).vectors(texts), whole)
-
-
-def test_text_vectors_are_read_plain_and_compressed(tmp_path: Path) -> None:
-    content = "3 4\nкитап 1 2 3 4 \nnew york 0.5 -1e-2 0 1\nz 4 3 2 1\n"
-    (tmp_path / "a.vec").write_text(content, encoding="utf-8")
-    (tmp_path / "b.vec.gz").write_bytes(gzip.compress(content.encode()))
-    for path in (tmp_path / "a.vec", tmp_path / "b.vec.gz"):
-        vectors = load_word_vectors(path)
-        assert vectors.words.texts(3) == ["китап", "new york", "z"] and vectors.ngrams is None
-        found = vectors.vectors(["z", "nowhere", "китап", "new york"])
-        np.testing.assert_allclose(found, [[4, 3, 2, 1], [0] * 4, [1, 2, 3, 4], [0.5, -0.01, 0, 1]])
-        assert (np.diff(vectors.counts) < 0).all()
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "neither"),
-        (b"a 1 2\n", "neither"),
-        (b"2 2\na 1 2\n", "damaged"),
-        (b"2 2\na 1 2\nb 1\n", "line 3"),
-        (b"1 2\na 1 x\n", "line 2"),
-        (b"1 2\na 1 nan\n", "damaged"),
-        (struct.pack("<2i", 793712314, 12), "damaged"),
-        (struct.pack("<2i", 793712314, 3) + bytes(400), "version 3"),
-        (gzip.compress(struct.pack("<2i", 793712314, 12) + bytes(400)), "unpack it"),
-    ],
-)
-def test_bad_vector_files_are_refused_in_a_sentence(content: bytes, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "vectors"
-    path.write_bytes(content)
-    with pytest.raises(VocabTransferError, match=said) as caught:
-        load_word_vectors(path)
-    assert str(path) in str(caught.value)
-
-
-def test_models_that_are_cut_short_or_quantised_are_refused(fasttext_file: Path, tmp_path: Path) -> None:
-    whole = fasttext_file.read_bytes()
-    model = load_word_vectors(fasttext_file)
-    matrix = model.matrix[np.arange(model.matrix.shape[0])]
-    matrix_at = whole.index(matrix.tobytes())
-    cut = tmp_path / "cut.bin"
-    for size in (50, 70, 120, matrix_at - 3, matrix_at + matrix.nbytes - 1):
-        cut.write_bytes(whole[:size])
-        with pytest.raises(VocabTransferError, match="damaged"):
-            load_word_vectors(cut)
-    flag = matrix_at - 17
-    cut.write_bytes(whole[:flag] + b"\1" + whole[flag + 1 :])
-    with pytest.raises(VocabTransferError, match="quantised"):
-        load_word_vectors(cut)
-    with pytest.raises(VocabTransferError, match="does not exist"):
-        load_word_vectors(tmp_path / "none.bin")
-
-
-def test_training_depends_on_text_and_seed_alone() -> None:
-    first = train_word_vectors(LINES, SMALL, 3)
-    for text in (TRANSLATED, TRANSLATED[::-1]):
-        train_word_vectors(text, SMALL, 3)  # pushes the first result out of memory
-    again, other = train_word_vectors(iter(LINES), SMALL, 3), train_word_vectors(LINES, SMALL, 4)
-    assert first is not None and again is not None and other is not None and again is not first
-    np.testing.assert_array_equal(first.matrix, again.matrix)
-    assert not np.array_equal(first.matrix, other.matrix)
-    assert np.isfinite(first.matrix).all() and first.matrix.shape[1] == SMALL.dim
-
-
-def test_training_on_nothing_gives_nothing() -> None:
-    assert train_word_vectors([], SMALL, 0) is None
-    assert train_word_vectors(["each word once"], replace(SMALL, words_a_count=1), 0) is None
-
-
-def test_small_corpora_are_read_more_often_and_keep_rarer_words() -> None:
-    training = Training(epochs=3, enough=1000, most_epochs=20, min_count=10, words_a_count=100)
-    assert [training.epochs_for(size) for size in (10, 500, 1000, 10**6)] == [20, 6, 3, 3]
-    assert [training.min_count_for(size) for size in (10, 500, 10**6)] == [1, 6, 10]
-
-
-@RELAXED
-@given(st.lists(st.text(max_size=8), max_size=12, unique=True))
-def test_every_word_of_a_list_is_found_at_its_place(words: list[str]) -> None:
-    listed = WordList.of(words)
-    assert listed.find(listed).tolist() == list(range(len(words)))
-    assert listed.texts(len(words)) == words
-    assert listed.find(WordList.of(["\0 no such word"])).tolist() == [-1]
+    return write_fasttext_model(tmp_path_factory.mktemp("fasttext"))
 
 
 # --- vectors of tokens ------------------------------------------------------------------------------------------------
@@ -289,10 +169,11 @@ def test_tokens_without_a_text_have_no_vector(tiny: TransferInputs) -> None:
     np.testing.assert_allclose(found[book], trained.vectors(["book"])[0], atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["smollm2", "minilm", "mistral_v3", "tekken"])
 def test_names_of_tokens_hold_no_white_space_and_tell_word_beginnings_apart(
-    each_real_tokenizer: PreTrainedTokenizerFast,
+    name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
-    vocabulary = PieceEncoder(each_real_tokenizer).vocabulary
+    vocabulary = PieceEncoder(real_tokenizer(name)).vocabulary
     names = token_names(vocabulary)
     assert all(name.split() == [name] for i, name in enumerate(names) if vocabulary.key(i)[0])
     spelled = {}
@@ -438,23 +319,3 @@ def test_words_known_on_one_side_alone_are_no_anchors(tiny: TransferInputs) -> N
     more = [*PAIRS, ("unheard", "китап", 1.0), ("book", "ишетелмәгән", 1.0)]
     spaces = [bilingual_vectors(replace(tiny, table=pair_table(pairs)), "wechsel") for pairs in (PAIRS, more)]
     np.testing.assert_allclose(spaces[0].rotation, spaces[1].rotation, atol=1e-5)
-
-
-@RELAXED
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=10), min_size=1, max_size=6))
-def test_unseen_words_get_the_mean_of_their_ngrams(texts: list[str]) -> None:
-    buckets = 7
-    matrix = np.arange(buckets * 2, dtype=np.float32).reshape(buckets, 2)
-    vectors = WordVectors(WordList.of([]), np.zeros(0), matrix, Ngrams(2, 3, buckets))
-    for text, found in zip(texts, vectors.vectors(texts), strict=True):
-        marked = f"<{text}>"
-        spans = [marked[i : i + n] for i in range(len(marked)) for n in (2, 3) if i + n <= len(marked)] if text else []
-        expected = matrix[[_fnv(span) % buckets for span in spans]].mean(axis=0) if spans else np.zeros(2)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def _fnv(text: str) -> int:
-    value = 2166136261
-    for byte in text.encode():
-        value = ((value ^ (byte | (0xFFFFFF00 if byte >= 128 else 0))) * 16777619) & 0xFFFFFFFF
-    return value

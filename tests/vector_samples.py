@@ -3,12 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
-from vocabtransfer.initialization import TransferInputs, focus, ofa, span_align, tokalign, wechsel  # noqa: F401
+from vocabtransfer.initialization import TransferInputs
 from vocabtransfer.tokenization.pieces import PieceEncoder
 
 PAIRS = [
@@ -65,3 +66,15 @@ def shuffled(inputs: TransferInputs) -> TransferInputs:
     """The same inputs with the ids of both tokenizers shuffled."""
     other = sample_inputs(seed=5)
     return replace(inputs, source=other.source, target=other.target)
+
+
+def write_fasttext_model(folder: Path) -> Path:
+    """A model that fastText itself wrote, with words in three alphabets."""
+    import fasttext
+
+    (folder / "text.txt").write_text("\n".join(LINES + TRANSLATED) + "\n", encoding="utf-8")
+    model = fasttext.train_unsupervised(
+        str(folder / "text.txt"), "cbow", dim=10, minCount=2, minn=2, maxn=5, bucket=500, thread=1, verbose=0, epoch=2
+    )
+    model.save_model(str(folder / "model.bin"))
+    return folder / "model.bin"

@@ -66,11 +66,13 @@ def combined_map(inputs: TransferInputs, vectors: NDArray[np.float32], copied: T
     return TokenMap.from_weights(spread(weights, new, sources, inputs.shape), SIMILAR)
 
 
-def trained_token_vectors(encoder: PieceEncoder, text: Text, seed: int) -> NDArray[np.float32]:
+def trained_token_vectors(
+    encoder: PieceEncoder, text: Text, seed: int, training: Training = TOKENS
+) -> NDArray[np.float32]:
     """Train fastText on text written in a tokenizer's tokens; float32 ``(vocabulary, dim)``, zeros for rare tokens."""
     names = token_names(encoder.vocabulary)
-    result = np.zeros((len(names), TOKENS.dim), np.float32)
-    vectors = train_word_vectors(_as_names(encoder, text, names), TOKENS, seed, "training token vectors")
+    result = np.zeros((len(names), training.dim), np.float32)
+    vectors = train_word_vectors(_as_names(encoder, text, names), training, seed, "training token vectors")
     if vectors is not None:
         usual = np.flatnonzero(vectors.known(names) & (encoder.vocabulary.kinds <= Kind.BYTE))
         result[usual] = vectors.vectors([names[i] for i in usual.tolist()])
