@@ -1,14 +1,41 @@
-"""`vocabtransfer align`: a parallel corpus becomes an alignment table."""
+"""`vocabtransfer align`: a parallel corpus becomes an alignment table; tables are merged and shown, corpora filtered."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
+from .align_parts import check_outputs, check_table, print_facts
+from .align_tables import filter_corpus, merge, show
 from .arguments import column_pair, existing
-from .output import JSON_OPTION, print_json, print_table
+from .output import JSON_OPTION
+
+if TYPE_CHECKING:
+    from vocabtransfer.alignment.corpora import ParallelCorpus
+    from vocabtransfer.alignment.table import WordTable
+    from vocabtransfer.languages import Language
+
+
+class _CorpusByDefault(TyperGroup):
+    """A group whose first command is meant when none is named: `align CORPUS ...` is `align corpus CORPUS ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
+
+
+align_group = typer.Typer(
+    cls=_CorpusByDefault,
+    name="align",
+    help="Align the words of a parallel corpus; merge, show and filter. `align CORPUS` is short for `align corpus CORPUS`.",
+    no_args_is_help=True,
+)
 
 
 def align(
@@ -18,28 +45,68 @@ def align(
     source: str = typer.Option("english", help="The source language."),
     columns: str | None = typer.Option(None, help="The two columns of a TSV, counted from 0: 1,2."),
     min_count: float = typer.Option(0.0, help="Leave out word pairs with a smaller count."),
-    overwrite: bool = typer.Option(False, help="Replace an existing table."),
+    links: Path | None = typer.Option(None, help="Write the links too, as i-j pairs (Pharaoh), a line for each pair."),
+    words: Path | None = typer.Option(None, help="Write the pairs too, split at spaces as the links count words."),
+    symmetrise: str | None = typer.Option(
+        None, help="posterior, intersection, union or grow-diag-final-and [default: posterior]."
+    ),
+    aligner: str = typer.Option("vocabtransfer", help="vocabtransfer, or eflomal or thot where installed."),
+    use_links: Path | None = typer.Option(
+        None, help="Count the links of this Pharaoh file instead of aligning; words are split at spaces."
+    ),
+    dictionary: Path | None = typer.Option(None, help="Translations to lean on: lines of source, tab, target."),
+    romanize: bool = typer.Option(False, "--romanize", help="Look for cognates in romanized words too."),
+    skip_damaged: bool = typer.Option(False, "--skip-damaged", help="Skip and count lines that are not UTF-8."),
+    shard_pairs: int | None = typer.Option(
+        None, min=1, help="Work in shards of so many pairs [default: past 250,000 pairs, as free memory allows]."
+    ),
+    work: Path | None = typer.Option(None, help="Folder for unfinished shards [default: beside the output]."),
+    engine: str = typer.Option("local", help="Where shards are worked on: local or ray."),
+    processes: int | None = typer.Option(None, min=1, help="How many [default: by cores and free memory]."),
+    overwrite: bool = typer.Option(False, help="Replace existing outputs."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Align the words of a parallel corpus and write how often each pair was linked.
 
+    An interrupted run over a large corpus continues where it was when the same command is given again.
+
     Example: `vocabtransfer align en-nl.tsv.gz --target dutch --output en-nl.tsv.xz`
     """
-    from vocabtransfer.alignment.aligner import count_words
     from vocabtransfer.alignment.corpora import read_parallel
-    from vocabtransfer.alignment.table import SUFFIXES
     from vocabtransfer.languages import find_language
 
-    if output.exists() and not overwrite:
-        raise VocabTransferError(f"{output} exists: choose another name or give --overwrite.")
-    if not output.name.endswith(SUFFIXES):
-        raise UsageError(f"--output {output}: the name of a table ends in .tsv, .tsv.gz, .tsv.xz or .tsv.zst.")
+    check_outputs({"--output": output, "--links": links, "--words": words}, overwrite, parallel)
+    check_table(output)
     languages = find_language(source), find_language(target)
     corpus = read_parallel(
-        existing(parallel, "corpus"), columns=column_pair(columns), source=languages[0], target=languages[1]
+        existing(parallel, "corpus"),
+        columns=column_pair(columns),
+        source=languages[0],
+        target=languages[1],
+        skip_damaged=skip_damaged,
     )
     with show_progress(not as_json):
-        table = count_words(corpus, metadata={"source": languages[0].code, "target": languages[1].code})
+        if use_links is not None:
+            if links or words or dictionary or romanize or symmetrise or shard_pairs or aligner != "vocabtransfer":
+                raise UsageError("--use-links counts finished links: leave out the options of the aligner.")
+            table = _count_given(corpus, use_links, languages)
+        else:
+            table = _count(
+                corpus,
+                languages,
+                dictionary,
+                romanize,
+                {
+                    "aligner": aligner,
+                    "symmetrise": symmetrise,
+                    "links": links,
+                    "words": words,
+                    "shard_pairs": shard_pairs,
+                    "work": work or output.with_name(f".{output.name}.work"),
+                    "engine": engine,
+                    "processes": processes,
+                },
+            )
         if min_count:
             table = table.prune(min_count)
         table.save(output)
@@ -50,12 +117,53 @@ def align(
         "source_words": len(table.source_words),
         "target_words": len(table.target_words),
         "word_pairs": int(table.counts.nnz),
+        "aligner": table.metadata["aligner"],
     }
-    if as_json:
-        print_json(facts)
-    else:
-        rows = [
-            (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-            for key, value in facts.items()
-        ]
-        print_table("Aligned", rows)
+    print_facts(
+        "Aligned", facts | {name: str(path) for name, path in (("links", links), ("words", words)) if path}, as_json
+    )
+
+
+align_group.command("corpus")(align)
+align_group.command("merge")(merge)
+align_group.command("show")(show)
+align_group.command("filter")(filter_corpus)
+
+
+def _count(
+    corpus: "ParallelCorpus",
+    languages: "tuple[Language, Language]",
+    dictionary: Path | None,
+    romanize: bool,
+    options: dict[str, Any],
+) -> "WordTable":
+    from vocabtransfer.alignment.aligner import count_words
+
+    if dictionary is not None:
+        from vocabtransfer.alignment.evidence import read_dictionary
+
+        options["dictionary"] = read_dictionary(dictionary)
+    if romanize:
+        options["romanizer"] = _romanizer(languages[1])
+    if options["processes"] is None:
+        from vocabtransfer.alignment.shards import default_processes
+
+        options["processes"] = default_processes()
+    return count_words(corpus, metadata=_codes(languages), **options)
+
+
+def _count_given(corpus: "ParallelCorpus", links: Path, languages: "tuple[Language, Language]") -> "WordTable":
+    from vocabtransfer.alignment.word_alignment import WordAlignment
+
+    return WordAlignment.from_pharaoh(corpus, *existing([links], "--use-links")).table(_codes(languages))
+
+
+def _codes(languages: "tuple[Language, Language]") -> dict[str, str]:
+    return {"source": languages[0].code, "target": languages[1].code}
+
+
+def _romanizer(language: "Language") -> Callable[[str], str]:
+    from vocabtransfer.transliteration import find_transliterator
+
+    transliterator = find_transliterator(language)
+    return lambda word: next(iter(transliterator.romanize([word])))

@@ -11,7 +11,7 @@ from rich.console import Console
 from vocabtransfer import __version__
 from vocabtransfer.errors import UsageError, VocabTransferError
 
-from .align import align
+from .align import align_group
 from .build import build
 from .evaluate import evaluate
 from .generate import generate
@@ -49,8 +49,9 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, align, inspect, evaluate, leaderboard, propagate, generate, translate, romanize):
+for command in (build, inspect, evaluate, leaderboard, propagate, generate, translate, romanize):
     app.command()(command)
+app.add_typer(align_group, name="align")
 app.add_typer(head, name="head")
 app.add_typer(tokenizer, name="tokenizer")
 

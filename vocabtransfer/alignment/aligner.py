@@ -5,167 +5,185 @@
 [(1, 0)]
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
+from vocabtransfer.alignment.engines import check_engine
+from vocabtransfer.alignment.evidence import Romanizer, Side, find_evidence
+from vocabtransfer.alignment.options import MAX_WORDS, STEM_LENGTH, THRESHOLD, AlignerOptions
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.alignment.text_files import read_lines, write_compressed
+from vocabtransfer.alignment.text_files import write_lines
+from vocabtransfer.alignment.word_alignment import WordAlignment
 from vocabtransfer.errors import UsageError, VocabTransferError
 
-# What words with the same first letters have in common is learnt once: most of it is one word with other endings.
-STEM_LENGTH = 4
-# The probability of a link is the product of what both directions say.
-THRESHOLD = 0.2
-# Longer sentences are mostly not sentences; the time of one grows with the cube of its length.
-MAX_WORDS = 256
+__all__ = ["ALIGNERS", "MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
 
-
-@dataclass(frozen=True, eq=False)
-class WordAlignment:
-    """The links of a parallel corpus.
-
-    Sentence pair ``k`` has the links ``starts[k]:starts[k + 1]`` (int64): ``source_positions`` and ``target_positions``
-    (int32, counted from 0 inside the sentence) and ``probabilities`` (float32). ``source`` and ``target`` hold the words,
-    ``aligner`` says who made the links.
-    """
-
-    source: NumberedText
-    target: NumberedText
-    starts: NDArray[np.int64]
-    source_positions: NDArray[np.int32]
-    target_positions: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    aligner: str
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def links(self, pair: int) -> list[tuple[int, int]]:
-        """Return the links of one sentence pair as (source position, target position), sorted."""
-        span = slice(self.starts[pair], self.starts[pair + 1])
-        return list(zip(self.source_positions[span].tolist(), self.target_positions[span].tolist(), strict=True))
-
-    def table(self, metadata: Mapping[str, Any] | None = None) -> WordTable:
-        """Count the linked words as they are written, each link by its probability.
-
-        The table's metadata are the number of pairs, the aligner and whatever is given here.
-        """
-        pair = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        links = (
-            self.source.ids[self.source.starts[pair] + self.source_positions],
-            self.target.ids[self.target.starts[pair] + self.target_positions],
-            self.probabilities,
-        )
-        source_totals = np.bincount(self.source.ids, minlength=len(self.source.words)).astype(np.float32)
-        target_totals = np.bincount(self.target.ids, minlength=len(self.target.words)).astype(np.float32)
-        facts = {"pairs": len(self), "aligner": self.aligner, **(metadata or {})}
-        return WordTable.from_pairs(self.source.words, self.target.words, links, source_totals, target_totals, facts)
-
-    def save_pharaoh(self, path: str | Path) -> None:
-        """Write the links as ``i-j`` pairs, one sentence pair a line; compressed as the suffix tells."""
-        lines = (" ".join(f"{i}-{j}" for i, j in self.links(pair)) + "\n" for pair in range(len(self)))
-        write_compressed(Path(path), "".join(lines).encode())
-
-    @classmethod
-    def from_pharaoh(cls, pairs: Iterable[tuple[Sentence, Sentence]], path: str | Path) -> Self:
-        """Read links that some aligner made for the given pairs, whose words are split in the same way.
-
-        Text is split at spaces, as aligners do. Raises `VocabTransferError` naming file and line for anything else than
-        ``i-j`` pairs within the sentences, and for unequal numbers of lines and pairs.
-        """
-        path = Path(path)
-        source, target = number_pairs((_at_spaces(source), _at_spaces(target)) for source, target in pairs)
-        rows = [_parse_links(path, number, line) for number, line in read_lines(path)]
-        if len(rows) != len(source):
-            raise VocabTransferError(
-                f"{path} has {len(rows)} lines for {len(source)} sentence pairs: "
-                "leave out the lines of pairs that are skipped, such as those with an empty side."
-            )
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        links = np.array([link for row in rows for link in row], dtype=np.int64).reshape(-1, 2)
-        pair = np.repeat(np.arange(len(rows)), np.diff(starts))
-        outside = (links[:, 0] >= source.lengths[pair]) | (links[:, 1] >= target.lengths[pair])
-        if outside.any():
-            line = int(pair[outside][0]) + 1
-            raise VocabTransferError(f"{path}, line {line} links a word past the end of its sentence.")
-        positions = links.astype(np.int32)
-        return cls(
-            source,
-            target,
-            starts,
-            positions[:, 0],
-            positions[:, 1],
-            np.ones(len(links), np.float32),
-            "links read from a file",
-        )
+ALIGNERS = ("vocabtransfer", "eflomal", "thot")
+# What is aligned in one piece: so many pairs are held as text, and so many pairs of words are all seen in training.
+PAIRS_IN_MEMORY = 250_000
+CELLS_IN_MEMORY = 50_000_000
 
 
 def align(
     pairs: Iterable[tuple[Sentence, Sentence]],
     *,
-    symmetrise: str = "posterior",
+    aligner: str = "vocabtransfer",
+    symmetrise: str | None = None,
     threshold: float = THRESHOLD,
     stem_length: int = STEM_LENGTH,
+    romanizer: Romanizer | None = None,
+    dictionary: Iterable[tuple[str, str]] = (),
 ) -> WordAlignment:
     """Align the words of sentence pairs; the same pairs give the same links on any number of threads.
 
-    A sentence is text, split by `split_words`, or a sequence of words. ``symmetrise`` is ``"posterior"``,
+    A sentence is text, split by `split_words`, or a sequence of words. ``symmetrise`` is ``"posterior"`` (the default),
     ``"intersection"``, ``"union"`` or ``"grow-diag-final-and"``; ``threshold`` is the least product of both directions'
     probabilities under ``"posterior"``. Rare words lean on the statistics of all words with the same first
     ``stem_length`` characters. Pairs with an empty side, or more than 256 words on one, stay without links.
 
+    Words written alike are expected to translate each other; so are, with a ``romanizer`` (a function from a word to
+    Latin letters), words that share their first consonants, and the entries of a ``dictionary``.
+
+    ``aligner`` may also be ``"eflomal"`` or ``"thot"`` where those are installed: they take none of the options but
+    ``symmetrise``, which is ``"grow-diag-final-and"`` there unless it is given, and cannot be ``"posterior"``.
+
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
+    chosen = _check(aligner, symmetrise, threshold, stem_length, romanizer, dictionary)
+    return _align_numbered(*number_pairs(pairs), chosen)
+
+
+def count_words(
+    pairs: Iterable[tuple[Sentence, Sentence]],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    links: str | Path | None = None,
+    words: str | Path | None = None,
+    shard_pairs: int | None = None,
+    work: str | Path | None = None,
+    engine: str = "local",
+    processes: int = 1,
+    **options: Any,
+) -> WordTable:
+    """Align sentence pairs and count the linked words; ``options`` are those of `align`.
+
+    ``metadata`` (language codes, provenance, licence) is kept in the table, as `WordAlignment.table` says. The links go
+    to the file ``links`` as well, in Pharaoh form, a line for each pair; ``words`` gets the pairs as the links count
+    their words, split at spaces.
+
+    A corpus of more than 250,000 pairs, or of pairs so long that they make more than 50 million pairs of words, is
+    worked on in shards, so that it may be larger than memory; any corpus is that has more than ``shard_pairs`` pairs,
+    where that is given. See `vocabtransfer.alignment.shards` for what that changes. ``engine`` is ``"local"`` or
+    ``"ray"``; neither it nor the number of ``processes`` changes the table. More than one local process needs a script
+    guarded by ``if __name__ == "__main__"``. What is done is kept in the folder ``work`` until the table is there: the
+    same call continues after an interruption. Without a folder a temporary one is used.
+
+    Raises `UsageError` and `VocabTransferError` as `align` does, and for a work folder that cannot be written.
+    """
+    chosen = _check(**{"aligner": "vocabtransfer", "symmetrise": None} | options)
+    check_engine(engine)
+    if chosen.aligner != "vocabtransfer" and (shard_pairs is not None or engine != "local"):
+        raise UsageError(f"{chosen.aligner} aligns a corpus in one piece: leave out shards and engines.")
+    if (shard_pairs is not None and shard_pairs < 1) or processes < 1:
+        raise UsageError("a shard needs at least one pair, and the work at least one process.")
+    waiting = iter(pairs)
+    most = shard_pairs or PAIRS_IN_MEMORY
+    first = list(islice(waiting, most + 1)) if chosen.aligner == "vocabtransfer" else list(waiting)
+    if len(first) <= most or chosen.aligner != "vocabtransfer":
+        sides = number_pairs(first)
+        cells = int(sides[0].lengths @ sides[1].lengths)
+        if cells <= CELLS_IN_MEMORY or shard_pairs or chosen.aligner != "vocabtransfer":
+            return _finish(_align_numbered(*sides, chosen), metadata, links, words)
+    from vocabtransfer.alignment.shards import Sharding, count_in_shards
+
+    sharding = Sharding(shard_pairs, None if work is None else Path(work), engine, processes)
+    return count_in_shards(
+        chain(first, waiting),
+        chosen.options,
+        sharding,
+        romanizer=chosen.romanizer,
+        dictionary=chosen.dictionary,
+        metadata=metadata or {},
+        links=None if links is None else Path(links),
+        words=None if words is None else Path(words),
+    )
+
+
+class _Chosen(NamedTuple):
+    aligner: str
+    options: AlignerOptions
+    romanizer: Romanizer | None
+    dictionary: tuple[tuple[str, str], ...]
+
+
+def _check(
+    aligner: str,
+    symmetrise: str | None,
+    threshold: float = THRESHOLD,
+    stem_length: int = STEM_LENGTH,
+    romanizer: Romanizer | None = None,
+    dictionary: Iterable[tuple[str, str]] = (),
+) -> _Chosen:
+    if aligner not in ALIGNERS:
+        raise UsageError(f"there is no aligner {aligner!r}: choose {', '.join(ALIGNERS)}.")
+    own = aligner == "vocabtransfer"
+    options = AlignerOptions(symmetrise or ("posterior" if own else "grow-diag-final-and"), threshold, stem_length)
+    entries = tuple(dictionary)
+    if not own:
+        if options.symmetrise == "posterior":
+            raise UsageError(f"{aligner} gives links without probabilities: choose another symmetrisation.")
+        if (threshold, stem_length) != (THRESHOLD, STEM_LENGTH) or romanizer is not None or entries:
+            raise UsageError(f"{aligner} takes no threshold, stem length, romanizer or dictionary.")
+    return _Chosen(aligner, options, romanizer, entries)
+
+
+def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen) -> WordAlignment:
+    usable = _usable_pairs(source, target)
+    if chosen.aligner != "vocabtransfer":
+        from vocabtransfer.alignment.other_aligners import align_with
+
+        return align_with(chosen.aligner, source, target, usable, chosen.options.symmetrise)
     # numba takes half a second to import, and only aligning needs it.
     from vocabtransfer.alignment.aligner_model import LevelledText, infer_links
-    from vocabtransfer.alignment.symmetrise import METHODS, symmetrise_block
+    from vocabtransfer.alignment.symmetrise import symmetrise_block
 
-    if symmetrise not in METHODS:
-        raise UsageError(f"there is no symmetrisation {symmetrise!r}: choose {', '.join(METHODS)}.")
-    if not 0 < threshold < 1 or stem_length < 1:
-        raise UsageError("the threshold must lie between 0 and 1, and the stem length must be at least 1.")
-    source, target = number_pairs(pairs)
-    shortest, longest = np.minimum(source.lengths, target.lengths), np.maximum(source.lengths, target.lengths)
-    usable = np.flatnonzero((shortest > 0) & (longest <= MAX_WORDS))
-    if not len(usable):
-        raise VocabTransferError(f"none of {len(source)} sentence pairs has words on both sides, up to {MAX_WORDS}.")
-    levels = [LevelledText(text.stemmed(), text.stemmed(stem_length)) for text in (source, target)]
-    blocks = infer_links(levels[0], levels[1], usable)
-    parts = [symmetrise_block(block, symmetrise, threshold) for block in blocks]
+    options = chosen.options
+    levels = [LevelledText(text.stemmed(), text.stemmed(options.stem_length)) for text in (source, target)]
+    sides = [Side(level.words.words, level.stem_of, level.stems.words) for level in levels]
+    evidence = find_evidence(sides[0], sides[1], romanizer=chosen.romanizer, dictionary=chosen.dictionary)
+    blocks = infer_links(levels[0], levels[1], usable, evidence)
+    parts = [symmetrise_block(block, options.symmetrise, options.threshold) for block in blocks]
     pair, i, j, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The part that gave the statistics comes first; links inside a pair are in order already.
     order = np.argsort(pair, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=len(source)))])
-    made_by = f"vocabtransfer {__version__}, {symmetrise}"
+    made_by = f"vocabtransfer {__version__}, {options.symmetrise}"
     return WordAlignment(source, target, starts, i[order], j[order], probability[order], made_by)
 
 
-def count_words(
-    pairs: Iterable[tuple[Sentence, Sentence]], *, metadata: Mapping[str, Any] | None = None, **options: Any
+def _usable_pairs(source: NumberedText, target: NumberedText) -> NDArray[np.int64]:
+    shortest, longest = np.minimum(source.lengths, target.lengths), np.maximum(source.lengths, target.lengths)
+    usable = np.flatnonzero((shortest > 0) & (longest <= MAX_WORDS))
+    if not len(usable):
+        raise VocabTransferError(f"none of {len(source)} sentence pairs has words on both sides, up to {MAX_WORDS}.")
+    return usable
+
+
+def _finish(
+    alignment: WordAlignment,
+    metadata: Mapping[str, Any] | None,
+    links: str | Path | None,
+    words: str | Path | None,
 ) -> WordTable:
-    """Align sentence pairs and count the linked words; ``options`` are those of `align`.
-
-    ``metadata`` (language codes, provenance, licence) is kept in the table, as `WordAlignment.table` says.
-    """
-    return align(pairs, **options).table(metadata)
-
-
-def _at_spaces(sentence: Sentence) -> Sequence[str]:
-    return sentence.split() if isinstance(sentence, str) else sentence
-
-
-def _parse_links(path: Path, number: int, line: str) -> list[tuple[int, int]]:
-    links = []
-    for item in line.split():
-        source, _, target = item.partition("-")
-        if not (source.isascii() and source.isdigit() and target.isascii() and target.isdigit()):
-            raise VocabTransferError(f"{path}, line {number}: {item!r} is not a link such as 3-4.")
-        links.append((int(source), int(target)))
-    return sorted(set(links))
+    if links is not None:
+        alignment.save_pharaoh(links)
+    if words is not None:
+        write_lines(Path(words), alignment.word_lines())
+    return alignment.table(metadata)

@@ -92,6 +92,21 @@ def match_cells(source_starts, source_ids, target_starts, target_ids, row, colum
 
 
 @compiled
+def find_alike(row, columns, evidence_row, evidence_columns, target_size):  # type: ignore[no-untyped-def]
+    """Return (slots, bool) which pairs of words the evidence speaks for; both are CSR without values."""
+    alike = np.zeros(len(columns), np.bool_)
+    stamp = np.full(target_size, -1, np.int32)
+    for word in range(len(row) - 1):
+        if evidence_row[word] == evidence_row[word + 1]:
+            continue
+        for at in range(evidence_row[word], evidence_row[word + 1]):
+            stamp[evidence_columns[at]] = word
+        for slot in range(row[word], row[word + 1]):
+            alike[slot] = stamp[columns[slot]] == word
+    return alike
+
+
+@compiled
 def cell_starts(source_starts, target_starts):  # type: ignore[no-untyped-def]
     """Return where the cells of each sentence pair start, int64 (pairs + 1)."""
     pairs = len(source_starts) - 1
@@ -136,13 +151,17 @@ class Level(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Constants of the model; see `vocabtransfer.alignment.aligner_model`."""
+    """Constants of the model; see `vocabtransfer.alignment.aligner_model`.
+
+    Links less probable than ``least`` are none: they would be no evidence, but most of the work.
+    """
 
     prior: float
     alike_prior: float
     backoff: float
     null_prior: float
     null_share: float
+    least: float
 
 
 @compiled
@@ -210,7 +229,8 @@ def sweep(  # type: ignore[no-untyped-def]
             _explain_sequence(emit, null_emit, settings.null_share, jumps, links, null_links, new_jumps)
         for i in range(n):
             for j in range(m):
-                posterior[base[k] + i * step_i + j * step_j] = links[j, i]
+                value = links[j, i]
+                posterior[base[k] + i * step_i + j * step_j] = value if value >= settings.least else 0.0
         for j in range(m):
             null_posterior[made + j] = null_links[j]
         if stage < FROZEN:
@@ -231,9 +251,10 @@ def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_c
         for j in range(m):
             cell = base[k] + i * step_i + j * step_j
             value = posterior[cell]
-            stems.counts[stems.slots[cell]] += sign * value
-            words.counts[words.slots[cell]] += sign * value
-            moved += value
+            if value > 0.0:
+                stems.counts[stems.slots[cell]] += sign * value
+                words.counts[words.slots[cell]] += sign * value
+                moved += value
         stems.totals[stems.given[given + i]] += sign * moved
         words.totals[words.given[given + i]] += sign * moved
     nulls = 0.0
@@ -244,24 +265,24 @@ def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_c
 
 
 @compiled
-def agree(source_starts, target_starts, base, forward, backward, forward_levels, backward_levels):  # type: ignore[no-untyped-def]
-    """Replace the links of both directions by their product, and count them anew: agreement (Liang et al. 2006)."""
+def recount(source_starts, target_starts, base, links, forward_levels, backward_levels):  # type: ignore[no-untyped-def]
+    """Count the links that both directions share anew."""
     for level in forward_levels + backward_levels:
         level.counts[:] = 0.0
         level.totals[:] = 0.0
     for k in range(len(base) - 1):
-        n, m = source_starts[k + 1] - source_starts[k], target_starts[k + 1] - target_starts[k]
-        for i in range(n):
-            for j in range(m):
-                cell = base[k] + i * m + j
-                value = forward[cell] * backward[cell]
-                forward[cell] = backward[cell] = value
+        m = target_starts[k + 1] - target_starts[k]
+        for cell in range(base[k], base[k + 1]):
+            value = links[cell]
+            if value > 0.0:
+                i, j = source_starts[k] + (cell - base[k]) // m, target_starts[k] + (cell - base[k]) % m
                 for level in forward_levels:
                     level.counts[level.slots[cell]] += value
-                    level.totals[level.given[source_starts[k] + i]] += value
+                    level.totals[level.given[i]] += value
                 for level in backward_levels:
-                    level.counts[level.slots[cell]] += value
-                    level.totals[level.given[target_starts[k] + j]] += value
+                    level.totals[level.given[j]] += value
+    for level in range(2):
+        backward_levels[level].counts[:] = forward_levels[level].counts
 
 
 @compiled

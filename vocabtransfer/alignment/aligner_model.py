@@ -15,7 +15,7 @@ sweep the directions share nothing, hence threads do not matter.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,27 +27,45 @@ from vocabtransfer.alignment.aligner_kernels import (
     SEQUENCE,
     Level,
     Settings,
-    agree,
     cell_starts,
+    find_alike,
     find_cells,
     match_cells,
+    recount,
     sweep,
 )
 from vocabtransfer.alignment.aligner_text import NumberedText
+from vocabtransfer.alignment.evidence import Evidence
 from vocabtransfer.progress import track
 
 # Chosen by alignment error rate on English-French and English-Czech; see benchmarks/alignment.py.
-SETTINGS = Settings(prior=0.001, alike_prior=1.0, backoff=20.0, null_prior=0.001, null_share=0.1)
+SETTINGS = Settings(prior=0.001, alike_prior=1.0, backoff=20.0, null_prior=0.001, null_share=0.1, least=1e-4)
 STAGES = (DIAGONAL, LEXICAL, SEQUENCE, SEQUENCE, SEQUENCE)
 JUMP_PRIOR = 0.5
 
 # Jumps further than this share one probability.
 _FAR = 64
-# Statistics are taken from at most this many cells, evenly spread over the corpus; some 25 bytes each, 1 GB in all.
-_TRAINED_CELLS = 40_000_000
+# Statistics are taken from at most this many cells, evenly spread over the corpus; some 25 bytes each, 1.2 GB in all.
+_TRAINED_CELLS = 50_000_000
 _BLOCK_CELLS = 10_000_000
 
 Cells = NDArray[np.int32]
+
+
+class Counts(NamedTuple):
+    """Links counted at one level, by pair of words (slots) and by given word; float64."""
+
+    by_slot: NDArray[np.float64]
+    by_given: NDArray[np.float64]
+
+
+class Slots(NamedTuple):
+    """What `find_cells` returns."""
+
+    base: NDArray[np.int64]
+    slots: Cells
+    row: NDArray[np.int64]
+    columns: Cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +79,24 @@ class LevelledText:
         """Return the given sentences, over the same words."""
         return LevelledText(self.words.take(sentences), self.stems.take(sentences))
 
+    @property
+    def stem_of(self) -> NDArray[np.int32]:
+        """The stem of each word."""
+        stem_of = np.zeros(len(self.words.words), dtype=np.int32)
+        stem_of[self.words.ids] = self.stems.ids
+        return stem_of
+
     def word_shares(self) -> NDArray[np.float64]:
         """Return which share of its stem's occurrences each word has."""
-        words, stems = (np.bincount(text.ids, minlength=len(text.words)) for text in (self.words, self.stems))
-        stem_of = np.zeros(len(self.words.words), dtype=np.int64)
-        stem_of[self.words.ids] = self.stems.ids
-        shares: NDArray[np.float64] = words / np.maximum(stems[stem_of], 1)
-        return shares
+        words = np.bincount(self.words.ids, minlength=len(self.words.words))
+        return word_shares(words, self.stem_of, len(self.stems.words))
+
+
+def word_shares(words: NDArray[Any], stem_of: NDArray[np.int32], stems: int) -> NDArray[np.float64]:
+    """Return which share of its stem's occurrences each word has, from the occurrences of the words."""
+    sums = np.bincount(stem_of, words, minlength=stems)
+    shares: NDArray[np.float64] = words / np.maximum(sums[stem_of], 1)
+    return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,37 +119,29 @@ class Posteriors:
     backward_null: NDArray[np.float32]
 
 
-class _Direction:
-    """Counts of one direction, and how to sweep over sentences with them."""
+@dataclass(eq=False)
+class Direction:
+    """One direction's counts of links, by which sentences are explained.
 
-    def __init__(
-        self,
-        given: LevelledText,
-        made: LevelledText,
-        pairs: tuple[int, int],
-        alike: NDArray[np.bool_],
-        stem_pairs: Cells,
-        longest: int,
-        transposed: bool,
-    ) -> None:
-        self.transposed = transposed
-        self.alike = alike
-        sizes = len(given.stems.words), len(given.words.words)
-        self.counts = [(np.zeros(size), np.zeros(total)) for size, total in zip(pairs, sizes, strict=True)]
-        self.strength = SETTINGS.prior * len(made.stems.words) + SETTINGS.alike_prior * np.bincount(
-            stem_pairs[alike], minlength=sizes[0]
-        )
-        self.word_share = made.word_shares()
-        self.null_counts = np.zeros(len(made.stems.words))
-        self.distances = np.arange(-longest, longest + 1)
-        self.jumps = np.exp(-np.abs(np.clip(self.distances, -_FAR, _FAR) - 1) / 4.0)
+    ``stems`` and ``words`` are the counts of both levels: (slots) and (given words), float64. ``alike`` (stem slots)
+    tells the pairs with a larger prior, ``strength`` (given stems) sums the priors of a stem, ``word_share`` is the share
+    of each made word in its stem; ``null_counts`` (made stems) and ``jumps`` (2 x the longest sentence + 1) go with them.
+    """
+
+    transposed: bool
+    alike: NDArray[np.bool_]
+    strength: NDArray[np.float64]
+    word_share: NDArray[np.float64]
+    stems: Counts
+    words: Counts
+    null_counts: NDArray[np.float64]
+    jumps: NDArray[np.float64]
 
     def levels(self, given: LevelledText, made: LevelledText, slots: tuple[Cells, Cells]) -> tuple[Level, Level]:
         """Return the counts as the kernels take them, stems and words, together with the sentences to visit."""
-        stems, words = self.counts
         return (
-            Level(given.stems.ids, made.stems.ids, slots[0], *stems),
-            Level(given.words.ids, made.words.ids, slots[1], *words),
+            Level(given.stems.ids, made.stems.ids, slots[0], *self.stems),
+            Level(given.words.ids, made.words.ids, slots[1], *self.words),
         )
 
     def sweep(
@@ -132,93 +153,146 @@ class _Direction:
         slots: tuple[Cells, Cells],
         posterior: NDArray[np.float32],
         null_posterior: NDArray[np.float32],
-    ) -> None:
-        """Sweep over sentences once; past the lexical stages the jumps are estimated anew from what was expected."""
-        jumps = sweep(
+    ) -> NDArray[np.float64]:
+        """Sweep over sentences once; return the jumps that were expected, as `learn_jumps` takes them."""
+        expected: NDArray[np.float64] = sweep(
             stage, given.words.starts, made.words.starts, base, self.transposed, *self.levels(given, made, slots),
             self.word_share, self.alike, self.strength, self.null_counts, self.jumps, posterior, null_posterior, SETTINGS,
         )  # fmt: skip
-        if stage == SEQUENCE:
-            near = np.clip(self.distances, -_FAR, _FAR) + _FAR
-            pooled = np.bincount(near, jumps) + JUMP_PRIOR
-            self.jumps = (pooled / pooled.sum())[near]
+        return expected
 
 
-def infer_links(source: LevelledText, target: LevelledText, sentences: NDArray[np.int64]) -> Iterator[Posteriors]:
+def prior_strength(alike: NDArray[np.integer[Any]], given: int, made: int) -> NDArray[np.float64]:
+    """Return the sum of priors of each given stem; ``alike`` names it once for every made stem it is alike to."""
+    return np.asarray(SETTINGS.prior * made + SETTINGS.alike_prior * np.bincount(alike, minlength=given), np.float64)
+
+
+def first_jumps(longest: int) -> NDArray[np.float64]:
+    """Return the jumps to begin with, for sentences of up to ``longest`` words: mostly one word ahead."""
+    return np.asarray(np.exp(-np.abs(np.clip(_distances(longest), -_FAR, _FAR) - 1) / 4.0), dtype=np.float64)
+
+
+def learn_jumps(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the jumps estimated anew from expected ones; far ones share one probability."""
+    near = np.clip(_distances(len(expected) // 2), -_FAR, _FAR) + _FAR
+    pooled = np.bincount(near, expected) + JUMP_PRIOR
+    jumps: NDArray[np.float64] = (pooled / pooled.sum())[near]
+    return jumps
+
+
+def infer_links(
+    source: LevelledText, target: LevelledText, sentences: NDArray[np.int64], evidence: Evidence
+) -> Iterator[Posteriors]:
     """Yield the link probabilities of the given sentence pairs, all of which have words on both sides.
 
-    A corpus past 40 million cells gives its statistics by an evenly spread part of it, which comes first; the rest is
-    explained by what was found there. Memory beyond the text itself stays near 1 GB.
+    A corpus past 50 million cells gives its statistics by an evenly spread part of it, which comes first; the rest is
+    explained by what was found there. Memory beyond the text itself stays near 1.2 GB.
     """
     cells = source.words.lengths * target.words.lengths
     every = max(1, -(-int(cells[sentences].sum()) // _TRAINED_CELLS))
     trained, others = sentences[::every], np.delete(sentences, np.s_[::every])
     given, made = source.take(trained), target.take(trained)
-    found = [_find(given.stems, made.stems), _find(given.words, made.words)]
-    slots = found[0].pop("slots"), found[1].pop("slots")
-    base = found[0]["base"]
-    stem_pairs = np.repeat(np.arange(len(source.stems.words), dtype=np.int32), np.diff(found[0]["row"]))
-    alike = _same_words(source.stems, target.stems)[stem_pairs] == found[0]["columns"]
-    pairs = len(found[0]["columns"]), len(found[1]["columns"])
+    found = [find_slots(given.stems, made.stems), find_slots(given.words, made.words)]
+    slots, base = (found[0].slots, found[1].slots), found[0].base
     longest = int(max(text.words.lengths[sentences].max() for text in (source, target)))
-    ways = (
-        _Direction(source, target, pairs, alike, stem_pairs, longest, transposed=False),
-        _Direction(target, source, pairs, alike, found[0]["columns"], longest, transposed=True),
-    )
-    block = _empty(trained, given, made, base)
+    ways = _new_directions(source, target, found, evidence, longest)
+    block = empty_posteriors(trained, given, made, base)
     with ThreadPoolExecutor(2) as pool:
         for number, stage in enumerate(track(STAGES, "aligning words"), 1):
-            _sweep_both(pool, ways, stage, block, slots)
-            if stage == SEQUENCE and number < len(STAGES):
-                _agree(ways, block, slots)
+            expected = sweep_both(pool, ways, stage, block, slots)
+            if stage == SEQUENCE:
+                for way, jumps in zip(ways, expected, strict=True):
+                    way.jumps = learn_jumps(jumps)
+                if number < len(STAGES):
+                    agree(block)
+                    _recount(ways, block, slots)
         yield block
+        found = [_without_slots(level) for level in found]
         del block, slots
         for part in _blocks(others, cells):
             given, made = source.take(part), target.take(part)
             slots = _match(given.stems, made.stems, found[0]), _match(given.words, made.words, found[1])
-            block = _empty(part, given, made, cell_starts(given.words.starts, made.words.starts))
-            _sweep_both(pool, ways, FROZEN, block, slots)
+            block = empty_posteriors(part, given, made, cell_starts(given.words.starts, made.words.starts))
+            sweep_both(pool, ways, FROZEN, block, slots)
             yield block
 
 
-def _find(given: NumberedText, made: NumberedText) -> dict[str, Any]:
+def _distances(longest: int) -> NDArray[np.int64]:
+    return np.arange(-longest, longest + 1)
+
+
+def _new_directions(
+    source: LevelledText, target: LevelledText, found: list[Slots], evidence: Evidence, longest: int
+) -> tuple[Direction, Direction]:
+    """Return both directions without any counts."""
+    stems = found[0]
+    rows = np.repeat(np.arange(len(source.stems.words), dtype=np.int32), np.diff(stems.row))
+    alike: NDArray[np.bool_] = find_alike(stems.row, stems.columns, *evidence, len(target.stems.words))
+    sizes = len(stems.columns), len(found[1].columns)
+
+    def direction(given: LevelledText, made: LevelledText, names: Cells, transposed: bool) -> Direction:
+        given_sizes = len(given.stems.words), len(given.words.words)
+        strength = prior_strength(names[alike], given_sizes[0], len(made.stems.words))
+        counts = [Counts(np.zeros(size), np.zeros(total)) for size, total in zip(sizes, given_sizes, strict=True)]
+        nulls = np.zeros(len(made.stems.words))
+        shares = made.word_shares()
+        return Direction(transposed, alike, strength, shares, counts[0], counts[1], nulls, first_jumps(longest))
+
+    return (
+        direction(source, target, rows, transposed=False),
+        direction(target, source, stems.columns, transposed=True),
+    )
+
+
+def find_slots(given: NumberedText, made: NumberedText) -> Slots:
+    """Return the slots of all sentences of a text, at one level."""
     sizes = len(given.words), len(made.words)
-    found = find_cells(given.starts, given.ids, made.starts, made.ids, *sizes)
-    return dict(zip(("base", "slots", "row", "columns"), found, strict=True))
+    return Slots(*find_cells(given.starts, given.ids, made.starts, made.ids, *sizes))
 
 
-def _match(given: NumberedText, made: NumberedText, found: dict[str, Any]) -> Cells:
-    known = found["row"], found["columns"]
+def _without_slots(found: Slots) -> Slots:
+    return found._replace(slots=np.zeros(0, np.int32))
+
+
+def _match(given: NumberedText, made: NumberedText, found: Slots) -> Cells:
+    known = found.row, found.columns
     slots: Cells = match_cells(given.starts, given.ids, made.starts, made.ids, *known, len(made.words))
     return slots
 
 
-def _sweep_both(
+def sweep_both(
     pool: ThreadPoolExecutor,
-    ways: tuple[_Direction, _Direction],
+    ways: tuple[Direction, Direction],
     stage: int,
     block: Posteriors,
     slots: tuple[Cells, Cells],
-) -> None:
+) -> list[NDArray[np.float64]]:
+    """Sweep over a block in both directions at once; return the jumps expected in each."""
     sides = block.source, block.target
     tasks = [
         pool.submit(ways[0].sweep, stage, *sides, block.base, slots, block.forward, block.forward_null),
         pool.submit(ways[1].sweep, stage, *sides[::-1], block.base, slots, block.backward, block.backward_null),
     ]
-    for task in tasks:
-        task.result()
+    return [task.result() for task in tasks]
 
 
-def _agree(ways: tuple[_Direction, _Direction], block: Posteriors, slots: tuple[Cells, Cells]) -> None:
+def agree(block: Posteriors) -> None:
+    """Replace the links of both directions by their product (Liang, Taskar and Klein 2006), small ones by nothing."""
+    block.forward[:] *= block.backward
+    block.forward[block.forward < SETTINGS.least] = 0
+    block.backward[:] = block.forward
+
+
+def _recount(ways: tuple[Direction, Direction], block: Posteriors, slots: tuple[Cells, Cells]) -> None:
     forward = ways[0].levels(block.source, block.target, slots)
     backward = ways[1].levels(block.target, block.source, slots)
-    starts = block.source.words.starts, block.target.words.starts
-    agree(*starts, block.base, block.forward, block.backward, forward, backward)
+    recount(block.source.words.starts, block.target.words.starts, block.base, block.forward, forward, backward)
 
 
-def _empty(
+def empty_posteriors(
     sentences: NDArray[np.int64], source: LevelledText, target: LevelledText, base: NDArray[np.int64]
 ) -> Posteriors:
+    """Return a block without any links."""
     sizes = (int(base[-1]), int(base[-1]), len(target.words.ids), len(source.words.ids))
     return Posteriors(sentences, source, target, base, *(np.zeros(size, np.float32) for size in sizes))
 
@@ -227,9 +301,3 @@ def _blocks(sentences: NDArray[np.int64], cells: NDArray[np.int64]) -> Iterator[
     ends = np.cumsum(cells[sentences])
     bounds = np.searchsorted(ends, np.arange(_BLOCK_CELLS, int(ends[-1]) if len(ends) else 0, _BLOCK_CELLS))
     return (part for part in np.split(sentences, bounds) if len(part))
-
-
-def _same_words(source: NumberedText, target: NumberedText) -> NDArray[np.int64]:
-    """Return for each source word the number of the target word of the same letters, -1 where there is none."""
-    index = {word: number for number, word in enumerate(target.words)}
-    return np.array([index.get(word, -1) for word in source.words], dtype=np.int64)

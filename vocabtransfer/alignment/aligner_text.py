@@ -30,6 +30,10 @@ class NumberedText:
         """Words in each sentence."""
         return np.diff(self.starts)
 
+    def sentence(self, number: int) -> list[str]:
+        """Return the words of one sentence."""
+        return [self.words[word] for word in self.ids[self.starts[number] : self.starts[number + 1]].tolist()]
+
     def take(self, sentences: NDArray[np.int64]) -> "NumberedText":
         """Return the given sentences, over the same words."""
         lengths = self.lengths[sentences]
@@ -46,9 +50,14 @@ class NumberedText:
 
 
 def number_pairs(pairs: Iterable[tuple[Sentence, Sentence]]) -> tuple[NumberedText, NumberedText]:
+    """Return both sides of sentence pairs as numbers, showing progress; see `number_sentences`."""
+    return number_sentences(track(pairs, "reading sentence pairs"))
+
+
+def number_sentences(pairs: Iterable[tuple[Sentence, Sentence]]) -> tuple[NumberedText, NumberedText]:
     """Return both sides of sentence pairs as numbers; a sentence is text, or a sequence of words split already."""
     sides = (_Numbering(), _Numbering())
-    for source, target in track(pairs, "reading sentence pairs"):
+    for source, target in pairs:
         sides[0].add(source)
         sides[1].add(target)
     return sides[0].text(), sides[1].text()

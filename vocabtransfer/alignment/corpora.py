@@ -5,8 +5,9 @@ that is clearly not what it should be (unequal line counts, swapped sides, a tar
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from vocabtransfer.alignment.sides import SideCheck
-from vocabtransfer.alignment.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_text
+from vocabtransfer.alignment.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_sound_lines, read_text
 from vocabtransfer.errors import UsageError, VocabTransferError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _CHECKED_PAIRS = 2000
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # In TMX these hold the markup of the original format, not text; <hi> and <sub> hold text.
 _TMX_CODES = frozenset({"bpt", "ept", "ph", "it", "ut"})
+
+_Lines = Callable[[Path], Iterator[tuple[int, str | None]]]
 
 
 @dataclass
@@ -60,6 +63,7 @@ class ParallelCorpus:
         columns: tuple[int, int] | None = None,
         source: "Language | None" = None,
         target: "Language | None" = None,
+        skip_damaged: bool = False,
     ) -> None:
         if columns is not None and (min(columns) < 0 or columns[0] == columns[1]):
             raise UsageError(f"columns {columns} must be two different numbers counted from 0.")
@@ -67,7 +71,8 @@ class ParallelCorpus:
         self._columns = columns
         self._source = source
         self._target = target
-        self._parts = _group_files([Path(path) for path in paths])
+        self._skip_damaged = skip_damaged
+        self._parts = _group_files([Path(path) for path in paths], _reader(skip_damaged, Counter()))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         statistics = self.statistics = CorpusStatistics()
@@ -98,11 +103,13 @@ class ParallelCorpus:
                     yield source, target
 
     def _read(self, part: tuple[Path, ...], statistics: CorpusStatistics) -> Iterator[tuple[str, str]]:
-        if len(part) == 2:
-            return _read_moses(*part)
         if _is_tmx(part[0]):
             return _read_tmx(part[0], self._source, self._target, statistics)
-        return _read_columns(part[0], self._columns, statistics)
+        lines = _reader(self._skip_damaged, statistics.skipped)
+        if len(part) == 2:
+            return _read_moses(*part, lines)
+        separator = _separator(part[0], _reader(self._skip_damaged, Counter()))
+        return _read_columns(part[0], separator, self._columns, statistics, lines)
 
 
 def read_parallel(
@@ -111,28 +118,30 @@ def read_parallel(
     columns: tuple[int, int] | None = None,
     source: "Language | None" = None,
     target: "Language | None" = None,
+    skip_damaged: bool = False,
 ) -> ParallelCorpus:
     """Open a parallel corpus: (source, target) sentence pairs, streamed, stripped, never empty.
 
     ``paths`` mixes freely tab-separated files, TMX files and Moses pairs (two files in a row, one sentence a line), each
     plain, gzip, xz or Zstandard. ``columns`` are the two columns of tab-separated files, counted from 0; left out, they
     are the only two, or the only two that are not labels or numbers. The languages choose the sides of a TMX file and
-    allow the check that the target is in its own language.
+    allow the check that the target is in its own language. With ``skip_damaged``, single lines that are not UTF-8 or
+    longer than 16 MiB are counted and skipped, with their partners.
 
     Raises `UsageError` for an odd number of Moses files; while iterating `VocabTransferError` for missing, damaged,
     binary or wrongly encoded files, unequal line counts, unclear columns, swapped sides, and for a corpus without a pair.
     """
-    return ParallelCorpus(paths, columns=columns, source=source, target=target)
+    return ParallelCorpus(paths, columns=columns, source=source, target=target, skip_damaged=skip_damaged)
 
 
-def _group_files(paths: list[Path]) -> list[tuple[Path, ...]]:
+def _group_files(paths: list[Path], read: _Lines) -> list[tuple[Path, ...]]:
     """Return one tuple a corpus part: (file,) for tab-separated and TMX files, (source, target) for Moses pairs."""
     if not paths:
         raise UsageError("a parallel corpus needs at least one file.")
     parts: list[tuple[Path, ...]] = []
     waiting: Path | None = None
     for path in paths:
-        if _is_tmx(path) or _suffix(path) in (".tsv", ".tab") or _separator(path) is not None:
+        if _is_tmx(path) or _suffix(path) in (".tsv", ".tab") or _separator(path, read) is not None:
             parts.append((path,))
         elif waiting is None:
             waiting = path
@@ -153,9 +162,13 @@ def _is_tmx(path: Path) -> bool:
     return _suffix(path) == ".tmx"
 
 
-def _separator(path: Path) -> str | None:
+def _reader(skip_damaged: bool, skipped: Counter[str]) -> _Lines:
+    return partial(read_sound_lines, skipped=skipped) if skip_damaged else read_lines
+
+
+def _separator(path: Path, read: _Lines) -> str | None:
     """Return what parts the columns in the first lines, a tab or fast_align's ``|||``; None for one column."""
-    lines = [line for _, line in islice(read_lines(path), _SNIFFED_LINES) if line]
+    lines = [line for _, line in islice(read(path), _SNIFFED_LINES) if line]
     for separator in ("\t", " ||| "):
         # A stray line without a separator is a matter for the statistics; a stray tab in plain text is no column.
         if lines and sum(separator in line for line in lines) > len(lines) / 2:
@@ -164,12 +177,11 @@ def _separator(path: Path) -> str | None:
 
 
 def _read_columns(
-    path: Path, columns: tuple[int, int] | None, statistics: CorpusStatistics
+    path: Path, separator: str | None, columns: tuple[int, int] | None, statistics: CorpusStatistics, read: _Lines
 ) -> Iterator[tuple[str, str]]:
-    separator = _separator(path)
     if separator is None:
         raise VocabTransferError(f"{path} has no tab-separated columns: each line needs a source and a target.")
-    rows = (line.split(separator) for _, line in read_lines(path) if line)
+    rows = (line.split(separator) for _, line in read(path) if line)
     head = list(islice(rows, _SNIFFED_LINES))
     # The usual number of columns, so that a stray tab in one line does not make all others wrong.
     width = Counter(map(len, head)).most_common(1)[0][0]
@@ -206,12 +218,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_moses(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+def _read_moses(source: Path, target: Path, read: _Lines) -> Iterator[tuple[str, str]]:
     counts = [0, 0]
-    for left, right in zip_longest(read_lines(source), read_lines(target)):
+    for left, right in zip_longest(read(source), read(target)):
         counts[0] += left is not None
         counts[1] += right is not None
-        if left is not None and right is not None:
+        if left is not None and right is not None and left[1] is not None and right[1] is not None:
             yield left[1], right[1]
     if counts[0] != counts[1]:
         raise VocabTransferError(

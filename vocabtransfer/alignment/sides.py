@@ -32,7 +32,7 @@ class SideCheck:
 
     def __init__(self, source: "Language | None", target: "Language | None") -> None:
         self._target = target
-        self._patterns = [_script_pattern(language.script) if language else None for language in (source, target)]
+        self._patterns = [script_pattern(language.script) if language else None for language in (source, target)]
         english = target is not None and target.code != "en" and (source is None or source.code == "en")
         self._watch_english = english
         self._same_script = source is not None and target is not None and source.script == target.script
@@ -78,7 +78,7 @@ def _swapped_message(names: str, language: "Language") -> str:
     return f"{names}: the sides are swapped, {language.name} must come second: change the order of columns or files."
 
 
-def _script_pattern(script: str) -> "regex.Pattern[str] | None":
+def script_pattern(script: str) -> "regex.Pattern[str] | None":
     """Return a pattern that finds one letter of an ISO 15924 script, None where Unicode does not know the script."""
     members = "".join(rf"\p{{Script={name}}}" for name in _MIXED_SCRIPTS.get(script, (script,)))
     try:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_kernels import compiled
 from vocabtransfer.alignment.aligner_model import Posteriors
+from vocabtransfer.alignment.options import METHODS
 
-METHODS = ("posterior", "intersection", "union", "grow-diag-final-and")
-
+__all__ = ["METHODS", "Links", "best_links", "grow_diag_final_and", "symmetrise_block"]
 
 Links = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 

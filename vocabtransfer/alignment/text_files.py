@@ -5,7 +5,8 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -55,20 +56,42 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Only ``\\n`` and ``\\r\\n`` end a line; a byte-order mark is dropped. Raises `VocabTransferError` for files that are
     missing, damaged, binary or archives, for UTF-16, for bytes that are not UTF-8 (with the line) and for giant lines.
     """
+    for number, line, problem in _lines(path):
+        if line is None:
+            raise VocabTransferError(f"{path}, line {number} is {problem}.")
+        yield number, line
+
+
+def read_sound_lines(path: Path, skipped: Counter[str]) -> Iterator[tuple[int, str | None]]:
+    """Yield what `read_lines` does, but None for a line that is no UTF-8 or a giant, counted in ``skipped``.
+
+    The rest of the file is held to the same rules: a binary file is an error all the same.
+    """
+    for number, line, problem in _lines(path):
+        if line is None:
+            skipped["not in UTF-8" if problem.startswith("not") else "longer than 16 MiB"] += 1
+        yield number, line
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str | None, str]]:
+    """Yield number and line, or None and what is wrong with the line."""
     with open_bytes(path) as stream:
         _refuse_binary(path, _peek(stream, _SNIFFED_BYTES))
         for number, raw in enumerate(iter(partial(stream.readline, _MAX_LINE_BYTES + 1), b""), 1):
             if len(raw) > _MAX_LINE_BYTES:
-                raise VocabTransferError(f"{path}, line {number} is longer than 16 MiB: this is not text in lines.")
+                yield number, None, "longer than 16 MiB: this is not text in lines"
+                while raw and not raw.endswith(b"\n"):
+                    raw = stream.readline(_MAX_LINE_BYTES)
+                continue
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             try:
-                yield number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
             except UnicodeDecodeError as problem:
                 byte = problem.object[problem.start]
-                raise VocabTransferError(
-                    f"{path}, line {number} is not UTF-8 (byte 0x{byte:02x}): convert the file with iconv."
-                ) from None
+                yield number, None, f"not UTF-8 (byte 0x{byte:02x}): convert the file with iconv"
+            else:
+                yield number, line, ""
 
 
 def read_text(paths: Iterable[Path]) -> Iterator[str]:
@@ -152,12 +175,37 @@ def write_compressed(path: Path, data: bytes) -> None:
         ".xz": lambda: lzma.compress(data, preset=6),
         ".zst": lambda: zstandard.ZstdCompressor(level=19).compress(data),
     }.get(path.suffix, lambda: data)
+    with _staged(path) as stream:
+        stream.write(compress())
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines (with their ends) as they come; see `open_lines`."""
+    with open_lines(path) as write:
+        for line in lines:
+            write(line)
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Callable[[str], object]]:
+    """Give a function that writes a line (with its end), compressed as the suffix tells; the file appears in the end.
+
+    The same lines give the same file. Raises `VocabTransferError` as `write_compressed` does; when the block raises,
+    nothing is left behind.
+    """
+    with _staged(path) as raw, _compressing(raw, path.suffix) as stream:
+        yield lambda line: stream.write(line.encode("utf-8", "surrogatepass"))
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[BinaryIO]:
+    """Give a file beside ``path`` that takes its place when the block ends well."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with staged.open("wb") as stream:
-                stream.write(compress())
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             staged.replace(path)
@@ -165,3 +213,18 @@ def write_compressed(path: Path, data: bytes) -> None:
             staged.unlink(missing_ok=True)
     except OSError as problem:
         raise VocabTransferError(f"{path} cannot be written ({problem.strerror or problem}).") from None
+
+
+@contextmanager
+def _compressing(raw: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
+    if suffix == ".gz":
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+    elif suffix == ".xz":
+        with lzma.LZMAFile(raw, "wb", preset=6) as stream:
+            yield cast(BinaryIO, stream)
+    elif suffix == ".zst":
+        with zstandard.ZstdCompressor(level=9).stream_writer(raw, closefd=False) as writer:
+            yield cast(BinaryIO, writer)
+    else:
+        yield raw

@@ -1,0 +1,49 @@
+"""Alignment in shards on a real local Ray cluster of two workers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_alignment_aligner import CORPUS
+
+from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment.engines import open_engine
+from vocabtransfer.errors import UsageError, VocabTransferError
+
+ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'vocabtransfer[ray]'")
+pytestmark = pytest.mark.slow
+
+
+def test_a_cluster_gives_the_same_bytes_and_is_left_as_it_was(tmp_path: Path) -> None:
+    count_words(CORPUS, shard_pairs=200, links=tmp_path / "links").save(tmp_path / "here.tsv")
+    table = count_words(CORPUS, shard_pairs=200, links=tmp_path / "ray links", engine="ray", processes=2)
+    table.save(tmp_path / "ray.tsv")
+    assert (tmp_path / "ray.tsv").read_bytes() == (tmp_path / "here.tsv").read_bytes()
+    assert (tmp_path / "ray links").read_bytes() == (tmp_path / "links").read_bytes()
+    assert not ray.is_initialized()
+
+
+def test_a_connected_cluster_is_used_and_stays() -> None:
+    def halve(number: int, other: int) -> int:
+        if number < 0:
+            raise UsageError(f"task {number} is refused.")
+        return number // other
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        begun: list[int] = []
+
+        def tasks() -> Iterator[tuple[int, int]]:
+            for number in range(12):
+                begun.append(number)
+                yield number, 2
+
+        with open_engine("ray", 1) as engine:
+            results = engine.map(halve, tasks())
+            assert next(results) == 0 and len(begun) <= 5  # two workers: four tasks ahead
+            assert list(results) == [number // 2 for number in range(1, 12)]
+            with pytest.raises(VocabTransferError, match="task -7 is refused"):
+                list(engine.map(halve, [(-7, 2)]))
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
