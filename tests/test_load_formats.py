@@ -33,6 +33,9 @@ def test_sentencepiece_ids(
     texts: list[str],
 ) -> None:
     reference = reference_model(real_tokenizer_folder(name) / "tokenizer.model")
+    # What is written like a special token is one for transformers, and text for SentencePiece.
+    specials = [token.content for token in real_tokenizer(name).added_tokens_decoder.values()]
+    texts = [text for text in texts if not any(special in text for special in specials)]
     # NUL ends a text for neither, but SentencePiece's Python binding drops what it cannot pass on as UTF-8.
     assert ids_of(real_tokenizer(name), [*TEXTS, *texts]) == reference.encode([*TEXTS, *texts])
 
