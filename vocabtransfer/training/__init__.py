@@ -1,0 +1,1 @@
+"""Continued pre-training after a transfer: stages, exact resumption, objectives."""

@@ -1,0 +1,139 @@
+"""What an update minimises: the contract between the training loop and its objectives, and plain language modelling.
+
+The loop makes `Batch` objects out of packed text and knows nothing of what is done with them; an objective turns one
+into a summed loss and the number of things that were summed. The loop divides by that number over all passes and
+processes of an update, so the result does not depend on how a batch was cut.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.errors import UsageError
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The part of one document that lies in one row of a batch.
+
+    ``input_ids[row, start:stop]`` are the tokens of ``text``; ``offsets`` int32 (stop - start, 2) says which characters
+    of ``text`` each of them covers, begin and end. A character that two byte tokens share belongs to both, also when the
+    edge of a block parts them.
+    """
+
+    row: int
+    start: int
+    stop: int
+    text: str
+    offsets: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Packed text for one pass on the device of the model.
+
+    ``input_ids`` int64 (rows, 1 + block): the document separator, then ``block`` tokens of documents joined by
+    separators; the last row of a stretch of text may be filled up with separators. ``labels`` int64 (rows, 1 + block):
+    the same ids where a token is to be predicted from what stands before it in its row, `IGNORED` elsewhere (at
+    separators and in the first column). ``segments`` are the documents' parts in the order of rows and places; they are
+    there only for objectives with ``needs_text``.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    segments: tuple[Segment, ...] = ()
+
+
+class Objective(Protocol):
+    """Something to minimise. ``needs_text`` asks the loop to fill in ``Batch.segments``."""
+
+    name: str
+    needs_text: bool
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Return the summed loss in nats (a scalar that requires grad) and how many tokens or chunks it sums.
+
+        ``model`` may be wrapped (DDP, FSDP): call it exactly once, as a whole, with ``use_cache=False``; ask for
+        ``output_hidden_states=True`` rather than reach for its parts. Where nothing in the batch counts, return zero
+        times something the model computed, and 0. Random choices come from torch's own generator, which is saved and
+        restored with a checkpoint; other state between calls would break exact resumption.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What an objective is made from.
+
+    ``tokenizer`` is that of the model in training; ``new_rows`` bool (rows,) marks the rows that a transfer made (None
+    when the checkpoint has no token map); ``teacher`` is the opened checkpoint of ``--teacher``, None when not given;
+    a teacher is loaded on ``device``, with ``dtype`` as its parameters' precision.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    new_rows: NDArray[np.bool_] | None
+    teacher: Checkpoint | None
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+
+
+class LanguageModelling:
+    """Cross entropy of the next token (continued pre-training)."""
+
+    name = "clm"
+    needs_text = False
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Return the summed cross entropy of all labels, and their number."""
+        logits = model(input_ids=batch.input_ids[:, :-1], use_cache=False).logits
+        labels = batch.labels[:, 1:]
+        summed = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return summed, int((labels != IGNORED).sum())
+
+
+# Name -> module with a function ``make_objective(surroundings)``; an objective is loaded when it is asked for.
+_HOMES = {
+    "clm": "vocabtransfer.training.objectives",
+    "distill": "vocabtransfer.training.distill",
+    "alm": "vocabtransfer.training.alm",
+}
+OBJECTIVES = tuple(_HOMES)
+WITH_TEACHER = ("distill", "alm")
+
+
+def make_objective(surroundings: Surroundings) -> Objective:
+    """Return plain language modelling."""
+    return LanguageModelling()
+
+
+def find_objective(name: str, surroundings: Surroundings) -> Objective:
+    """Return an objective by name.
+
+    Raises `UsageError` for an unknown name, for a teacher that is missing or not used, and what the objective refuses.
+    """
+    check_objective(name, surroundings.teacher is not None)
+    make = cast(Callable[[Surroundings], Objective], cast(Any, import_module(_HOMES[name])).make_objective)
+    return make(surroundings)
+
+
+def check_objective(name: str, has_teacher: bool) -> None:
+    """Raise `UsageError` for an unknown objective, or a teacher that is missing or not used."""
+    if name not in _HOMES:
+        raise UsageError(f"--objective is one of {', '.join(OBJECTIVES)}, not {name!r}.")
+    if name in WITH_TEACHER and not has_teacher:
+        raise UsageError(f"--objective {name} learns from a model with the old tokenizer: name it with --teacher.")
+    if has_teacher and name not in WITH_TEACHER:
+        raise UsageError(f"--teacher is for {' and '.join(WITH_TEACHER)}: --objective {name} has none.")
