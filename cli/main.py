@@ -14,6 +14,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from .align import align_group
 from .build import build
 from .evaluate import evaluate
+from .gathering import GatheringCommand
 from .generate import generate
 from .head import head
 from .inspect import inspect
@@ -54,6 +55,9 @@ for command in (build, inspect, evaluate, leaderboard, propagate, generate, tran
 app.add_typer(align_group, name="align")
 app.add_typer(head, name="head")
 app.add_typer(tokenizer, name="tokenizer")
+for group in (app, align_group, head, tokenizer):
+    for registered in group.registered_commands:
+        registered.cls = GatheringCommand
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -83,6 +87,8 @@ def run(arguments: list[str] | None = None) -> None:
         _fail(f"{error.strerror or error}: {error.filename}." if error.filename else f"{error}.", 1, words)
     except Exception as error:
         if hasattr(error, "format_message"):  # how typer says that an option is unknown or malformed
+            if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
+                sys.exit(2)
             _fail(error.format_message(), getattr(error, "exit_code", 2), words)
         if os.environ.get("VOCABTRANSFER_DEBUG"):
             raise

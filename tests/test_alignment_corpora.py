@@ -183,7 +183,8 @@ def test_a_single_file_without_columns_has_no_partner(tmp_path: Path) -> None:
         (lzma.compress(columns(PAIRS * 50))[:-12], "damaged or cut short"),
         (zstandard.compress(columns(PAIRS * 50))[:-2], "damaged or cut short"),
         (b"\x28\xb5\x2f\xfd" + b"junk" * 9, "damaged or cut short"),
-        (b"", "no tab-separated columns"),
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
         (b"\t\n" * 9, "no usable sentence pair"),
     ],
 )

@@ -39,6 +39,8 @@ from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
+#: Sentence pairs below which a person is told that there were few.
+FEW_PAIRS = 1_000
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         norm=request.norm,
         seed=request.seed,
     )
-    result = dataclasses.replace(result, notes=(*notes, *result.notes))
+    result = dataclasses.replace(result, notes=(*notes, *_thin_evidence(table), *result.notes))
     clock.lap("token map")
     plan = plan_checkpoint(
         source,
@@ -235,6 +237,13 @@ def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
     if request.parallel:
         return count_words(_pairs(request, language))
     return shipped_table(language)
+
+
+def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
+    pairs = table.metadata.get("pairs") if table is not None else None
+    if not isinstance(pairs, int) or pairs >= FEW_PAIRS:
+        return ()
+    return (f"The alignment rests on only {pairs:,} sentence pairs, so most rows come from the pieces of their text.",)
 
 
 def _words(request: BuildRequest, table: WordTable | None) -> dict[str, float]:

@@ -1,0 +1,46 @@
+"""Options that take several values the way people type them: ``--text a.txt b.txt`` for ``--text a.txt --text b.txt``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class GatheringCommand(TyperCommand):
+    """A command whose repeatable options also take all the values that follow them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option in front of each of its values, then parse as ever."""
+        options = {name: option for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        arguments = [parameter for parameter in self.params if parameter.param_type_name == "argument"]
+        if not any(argument.nargs < 0 for argument in arguments):  # else nobody could tell whose a value is
+            args = repeat_options(args, options, bool(arguments))
+        return super().parse_args(ctx, args)
+
+
+def repeat_options(args: Sequence[str], options: Mapping[str, Any], positional: bool) -> list[str]:
+    """Return the words with every repeatable option written before each value that follows it.
+
+    ``positional`` tells that the command takes arguments of its own: what follows an option is then an argument until
+    one was seen, so that ``evaluate --text a.txt MODEL`` means what it always did. What follows ``--`` is left alone.
+    """
+    words: list[str] = []
+    waiting, seen, gathering = 0, not positional, ""
+    for place, word in enumerate(args):
+        option = options.get(word.partition("=")[0]) if word.startswith("-") else None
+        if word == "--":
+            return [*words, *args[place:]]
+        if waiting:
+            waiting -= 1
+        elif option is not None:
+            gathering = word.partition("=")[0] if getattr(option, "multiple", False) else ""
+            takes = 0 if getattr(option, "is_flag", False) or getattr(option, "count", False) else option.nargs
+            waiting = 0 if "=" in word else takes
+        elif word.startswith("-") and word != "-":
+            gathering = ""
+        elif gathering and seen:
+            words.append(gathering)
+        else:
+            seen = True
+        words.append(word)
+    return words
