@@ -180,7 +180,7 @@ def _read_columns(
     path: Path, separator: str | None, columns: tuple[int, int] | None, statistics: CorpusStatistics, read: _Lines
 ) -> Iterator[tuple[str, str]]:
     if separator is None:
-        if not any(line.strip() for _, line in read(path)):
+        if not any((line or "").strip() for _, line in read(path)):
             raise VocabTransferError(f"{path} is empty: each line needs a source and a target.")
         raise VocabTransferError(f"{path} has no tab-separated columns: each line needs a source and a target.")
     rows = (line.split(separator) for _, line in read(path) if line)
