@@ -1,5 +1,6 @@
 """Alignment in shards: one model whatever the shards, the same bytes whoever works, and work that goes on after a kill."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,9 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.progress import Progress, TaskID
 from test_alignment_aligner import CORPUS, GOLD, Links, error_rate, links_of
 
 from vocabtransfer.alignment import align, count_words, shard_steps, shards
@@ -24,6 +28,7 @@ from vocabtransfer.alignment.shard_kernels import look_up, merge_rows
 from vocabtransfer.alignment.shards import Sharding, count_in_shards, default_processes, default_shard_pairs
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.progress import _display
 
 
 def read_links(path: Path) -> list[Links]:
@@ -152,6 +157,42 @@ def test_a_killed_run_goes_on(tmp_path: Path, script: Path, expected: tuple[byte
     assert swept and all("round-1" not in str(path) for path in swept)
     assert ((tmp_path / "t.tsv").read_bytes(), (tmp_path / "links").read_bytes()) == expected
     assert not work.exists()
+
+
+def test_workers_end_with_a_killed_leader_and_others_go_on(
+    tmp_path: Path, script: Path, expected: tuple[bytes, bytes]
+) -> None:
+    work = tmp_path / "work"
+    command = [sys.executable, script, tmp_path / "t.tsv", "2", work]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(work.glob("run-*/round-1/[0-9]*.npz")):
+        time.sleep(0.002)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
+    count_words(CORPUS, shard_pairs=200, work=work, links=tmp_path / "links").save(tmp_path / "t.tsv")
+    assert ((tmp_path / "t.tsv").read_bytes(), (tmp_path / "links").read_bytes()) == expected
+
+
+def test_a_damaged_work_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = shards.reduce_part
+
+    def spoil(plan: shard_steps.Plan, part: int, round_number: int) -> None:
+        original(plan, part, round_number)
+        path = plan.shard(1, f"round-{round_number}")
+        path.write_bytes(path.read_bytes()[:-9])
+        assert not is_written(path)
+
+    monkeypatch.setattr(shards, "reduce_part", spoil)
+    with pytest.raises(VocabTransferError, match=r"000001\.npz is damaged: remove the work folder"):
+        count_words(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")
+    for path in (tmp_path / "work").glob("run-*/round-1/000001.npz"):
+        path.unlink()
+    monkeypatch.setattr(shards, "reduce_part", original)
+    count_words(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")  # it is made again from what is there
 
 
 def test_other_options_do_not_reuse_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,3 +348,49 @@ def test_numbering_a_shard_keeps_its_text(tmp_path: Path) -> None:
     assert read == [source.sentence(number) for number in range(50)]
     (tmp_path / f"{facts[1].name}.npz").write_bytes(b"PK")
     assert shard_steps.numbered_shards(tmp_path, "x") is None
+
+
+def test_every_round_shows_its_progress() -> None:
+    seen: dict[str, tuple[float | None, float]] = {}
+
+    class Watched(Progress):
+        def remove_task(self, task_id: TaskID) -> None:
+            task = self.tasks[self.task_ids.index(task_id)]
+            seen[task.description] = (task.total, task.completed)
+            super().remove_task(task_id)
+
+    token = _display.set(Watched(console=Console(file=io.StringIO())))
+    try:
+        count_words(CORPUS[:100], shard_pairs=30)
+    finally:
+        _display.reset(token)
+    assert seen["reading sentence pairs"][1] == 100
+    assert [seen[f"aligning words, round {number} of 5"] for number in range(1, 6)] == [(4, 4)] * 5
+    assert seen["counting words"] == (4, 4)
+
+
+MEASURED = """
+import resource, sys
+sys.path[:0] = [{tests!r}]
+from test_alignment_aligner import CORPUS
+from vocabtransfer.alignment import count_words
+
+def pairs(count):
+    for number in range(count):
+        source, target = CORPUS[number % len(CORPUS)]
+        yield source[number % 3 :] or source, target  # not the same lines again and again
+
+table = count_words(pairs(int(sys.argv[1])), shard_pairs=5000, links=sys.argv[2])
+assert table.metadata["pairs"] == int(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    peaks = []
+    for count in (20_000, 200_000):
+        command = [sys.executable, "-c", MEASURED.format(tests=str(Path(__file__).parent)), str(count), tmp_path / "l"]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] < peaks[0] + 60_000  # kilobytes; the text alone is more than 100 MB

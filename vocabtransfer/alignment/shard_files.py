@@ -63,6 +63,9 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     try:
         with staged.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
+            # What this file makes superfluous is removed next: it must not be lost with the power.
+            stream.flush()
+            os.fsync(stream.fileno())
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
@@ -70,12 +73,16 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 @contextlib.contextmanager
 def read_arrays(path: Path) -> Iterator[Arrays]:
-    """Give the arrays of a file, each read when it is asked for."""
+    """Give the arrays of a file, each read when it is asked for.
+
+    Raises `VocabTransferError` for a file that is damaged or gone.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
-    except zipfile.BadZipFile:
-        raise VocabTransferError(f"{path} is damaged: remove it and run again.") from None
+    except (zipfile.BadZipFile, FileNotFoundError) as problem:
+        state = "gone" if isinstance(problem, FileNotFoundError) else "damaged"
+        raise VocabTransferError(f"{path} is {state}: remove the work folder that held it and run again.") from None
 
 
 def is_written(path: Path) -> bool:

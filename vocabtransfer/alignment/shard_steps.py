@@ -144,8 +144,10 @@ def sweep_shard(plan: Plan, number: int, round_number: int) -> None:
     ways = _directions(plan, found, round_number - 1)
     with ThreadPoolExecutor(2) as pool:
         expected = sweep_both(pool, ways, stage, block, slots)
+    before = plan.shard(number, f"round-{round_number - 1}")
     if last:
         write_arrays(path, _links(plan, number, block))
+        before.unlink(missing_ok=True)
         return
     if stage == SEQUENCE:
         agree(block)
@@ -158,6 +160,7 @@ def sweep_shard(plan: Plan, number: int, round_number: int) -> None:
         ids = np.flatnonzero(np.bincount(stems))
         arrays |= {f"null_ids_{way}": ids, f"null_sums_{way}": np.bincount(stems, nulls)[ids]}
     write_arrays(path, arrays)
+    before.unlink(missing_ok=True)  # nobody else needs it: what it added up to is in the model
 
 
 def reduce_part(plan: Plan, part: int, round_number: int) -> None:

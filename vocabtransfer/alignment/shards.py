@@ -7,7 +7,7 @@ sentence is what makes shards independent of each other (Newman, Asuncion, Smyth
 the aligner of `vocabtransfer.alignment.aligner_model` itself.
 
 Memory: the words of the corpus in the process that leads, and some 0.5 GB for each process that works, however long the
-corpus. Disk: about a tenth of a gigabyte for every hundred thousand short sentence pairs, until the table is there.
+corpus. Disk: some 0.3 GB for every hundred thousand sentence pairs, until the table is there.
 """
 
 import itertools
