@@ -11,6 +11,7 @@ from rich.console import Console
 from vocabtransfer import __version__
 from vocabtransfer.errors import UsageError, VocabTransferError
 
+from .adapt import adapt
 from .align import align_group
 from .build import build
 from .evaluate import evaluate
@@ -50,7 +51,7 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, inspect, evaluate, leaderboard, propagate, generate, translate, romanize):
+for command in (build, inspect, evaluate, leaderboard, adapt, propagate, generate, translate, romanize):
     app.command()(command)
 app.add_typer(align_group, name="align")
 app.add_typer(head, name="head")

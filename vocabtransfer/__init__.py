@@ -41,6 +41,10 @@ _HOMES = {
     "open_adapted": "vocabtransfer.propagation",
     "restore_layers": "vocabtransfer.propagation",
     "RestoreResult": "vocabtransfer.propagation",
+    "adapt": "vocabtransfer.training",
+    "AdaptRequest": "vocabtransfer.training",
+    "AdaptResult": "vocabtransfer.training",
+    "Stage": "vocabtransfer.training",
     "HydraForCausalLM": "vocabtransfer.hydra",
     "create_hydra": "vocabtransfer.hydra",
     "open_hydra": "vocabtransfer.hydra",
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
     from vocabtransfer.tokenization.train import train_tokenizer
     from vocabtransfer.tokenization.trim import trim_tokenizer
+    from vocabtransfer.training import AdaptRequest, AdaptResult, Stage, adapt
     from vocabtransfer.transliteration import cognates, find_transliterator, prepare_romanized
     from vocabtransfer.vocabulary import Vocabulary
 

@@ -1,0 +1,342 @@
+"""Continued pre-training of a checkpoint in stages: checks first, then training, then the result in one piece."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, PreTrainedModel
+
+from vocabtransfer import __version__
+from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
+from vocabtransfer.checkpoint.staging import settled
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.evaluation.checkpoint import load_causal_model
+from vocabtransfer.evaluation.scoring import default_window, document_separator
+from vocabtransfer.evaluation.texts import limit_bytes, read_documents
+from vocabtransfer.progress import step
+from vocabtransfer.surgery import MAP_FILE
+from vocabtransfer.training.loop import Pace, Run, run_stage
+from vocabtransfer.training.objectives import WITH_TEACHER, Surroundings, find_objective
+from vocabtransfer.training.processes import open_accelerator
+from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
+from vocabtransfer.training.result import file_names, write_adapter, write_model
+from vocabtransfer.training.stages import (
+    ALL,
+    LORA,
+    OUTER,
+    Stage,
+    add_lora,
+    default_stages,
+    load_values,
+    merge_lora,
+    table_parameters,
+)
+from vocabtransfer.training.state import Progress, State, fingerprint, fingerprints, state_folder
+from vocabtransfer.training.text import Mixture, PackedText, Position
+
+# What each setting is called on the command line, in the order in which differences are told.
+_OPTIONS = {
+    "model": "MODEL",
+    "text": "--text",
+    "source_text": "--source-text",
+    "source_share": "--source-share",
+    "held_out": "--held-out",
+    "held_out_bytes": "--held-out-bytes",
+    "stages": "--stage",
+    "objective": "--objective",
+    "teacher": "--teacher",
+    "seed": "--seed",
+    "block": "--block",
+    "batch_tokens": "--batch-tokens",
+    "dtype": "--dtype",
+    "evaluate_every": "--eval-every",
+    "patience": "--patience",
+    "weight_decay": "--weight-decay",
+    "lora_rank": "--lora-rank",
+    "lora_alpha": "--lora-alpha",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptResult:
+    """What an adaptation did.
+
+    ``facts`` is what ``adapt.json`` holds; ``losses`` are the training losses of all updates, in nats a token (or
+    chunk), by stage. ``written`` is None for an adapter, and in all processes but the first.
+    """
+
+    output: Path
+    facts: Mapping[str, Any]
+    losses: tuple[tuple[float, ...], ...]
+    written: WriteReport | None = None
+
+
+def adapt(request: AdaptRequest) -> AdaptResult:
+    """Train a checkpoint further on text, in stages, and write it as it was found but for what was trained.
+
+    Every update is one AdamW step on packed rows of text, the gradient cut at norm 1. With the same inputs, seed,
+    processes and threads a run gives the same bytes on a CPU, however often it was interrupted and resumed. Under
+    `accelerate launch` and torchrun all processes call this alike; the first one writes.
+
+    Raises:
+        UsageError: options that make no sense together, or settings other than those a resumed run was begun with.
+        VocabTransferError: an input that cannot be used, an output that exists, too little memory, a loss that became
+            NaN; `vocabtransfer.training.Interrupted` after Ctrl-C. What was trained up to the last checkpoint is kept.
+    """
+    check_numbers(request)
+    with step(f"opening {request.model}"):
+        checkpoint = open_model(request)
+    new_rows = new_rows_of(checkpoint)
+    stages = request.stages or default_stages(new_rows is not None)
+    check_stages(request, stages, checkpoint, new_rows)
+    state = State(state_folder(settled(request.output)))
+    _check_places(request, checkpoint, state)
+    with _memory_errors(state):
+        run = _prepare(request, checkpoint, state, stages, new_rows)
+        with run.stop.watching():
+            progress = _train(run, checkpoint, request)
+        result = _result(run, checkpoint, request, progress)
+    run.accelerator.end_training()
+    return result
+
+
+def _check_places(request: AdaptRequest, checkpoint: Checkpoint, state: State) -> None:
+    output = settled(request.output)
+    plan_checkpoint(checkpoint, output, vocabulary_size=checkpoint.layout.rows, link=request.link)
+    check_target(output, request.overwrite)
+    if state.exists() and not request.resume and not request.overwrite:
+        raise VocabTransferError(
+            f"{state.folder} holds a run that was interrupted: go on with --resume, or begin anew with --overwrite."
+        )
+    if not state.exists() and state.folder.exists():
+        raise VocabTransferError(f"{state.folder} is in the way and not the state of a run: move it away.")
+
+
+def _prepare(
+    request: AdaptRequest,
+    checkpoint: Checkpoint,
+    state: State,
+    stages: tuple[Stage, ...],
+    new_rows: NDArray[np.bool_] | None,
+) -> Run:
+    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.objective in WITH_TEACHER)
+    tokenizer = checkpoint.tokenizer
+    shell = cast(PreTrainedModel, SimpleNamespace(config=AutoConfig.from_pretrained(checkpoint.path)))
+    block = _block(request, shell)
+    rows = request.batch_tokens // block
+    if rows < 1 or rows % accelerator.num_processes:
+        raise UsageError(
+            f"--batch-tokens {request.batch_tokens} holds {rows} blocks of {block}: give a multiple of "
+            f"{block * accelerator.num_processes}, which is a block for each of {accelerator.num_processes} processes."
+        )
+    teacher = open_checkpoint(request.teacher, allow_pickle=request.allow_pickle) if request.teacher else None
+    precision = torch.bfloat16 if request.dtype == "bf16" else torch.float32
+    surroundings = Surroundings(tokenizer, new_rows, teacher, accelerator.device, precision, request.seed)
+    objective = find_objective(request.objective, surroundings)
+    separator = document_separator(shell, tokenizer)
+    target = PackedText(tokenizer, request.text, separator, block, request.seed, objective.needs_text)
+    source = replace(target, files=request.source_text, stream=1) if request.source_text else None
+    with step("looking at the text"):
+        target.check("--text")
+        if source is not None:
+            source.check("--source-text")
+        held_out = (
+            tuple(limit_bytes(read_documents(request.held_out), request.held_out_bytes)) if request.held_out else ()
+        )
+        if request.held_out and not held_out:
+            raise VocabTransferError(f"--held-out {request.held_out[0]}: there is no text to score.")
+        settings = _settings(request, checkpoint, teacher, stages, block)
+    if accelerator.is_main_process:
+        if request.resume and state.exists():
+            state.resume(settings, _OPTIONS, restart_stage=request.restart_stage)
+        else:
+            state.begin(settings)
+    accelerator.wait_for_everyone()
+    pace = Pace(
+        rows,
+        request.passes,
+        request.gradient_checkpointing,
+        request.evaluate_every,
+        request.save_every,
+        request.patience,
+        request.weight_decay,
+    )
+    mixture = Mixture(target, source, request.share)
+    return Run(
+        *(accelerator, tokenizer, objective, mixture, held_out, state, pace, stages),
+        *(request.lora, new_rows, request.seed),
+    )
+
+
+def _block(request: AdaptRequest, shell: PreTrainedModel) -> int:
+    longest = getattr(shell.config.get_text_config(), "max_position_embeddings", None) or request.block or 1024
+    if request.block is not None and request.block > longest:
+        raise UsageError(f"--block is {request.block}, but the model was made for {longest} tokens at most.")
+    return request.block or default_window(shell)
+
+
+def _settings(
+    request: AdaptRequest, checkpoint: Checkpoint, teacher: Checkpoint | None, stages: tuple[Stage, ...], block: int
+) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed, by the names of `_OPTIONS`."""
+    return {
+        "model": _identity(checkpoint),
+        "text": fingerprints(request.text),
+        "source_text": fingerprints(request.source_text),
+        "source_share": request.share,
+        "held_out": fingerprints(request.held_out),
+        "held_out_bytes": request.held_out_bytes,
+        "stages": [stage.label for stage in stages],
+        "objective": request.objective,
+        "teacher": _identity(teacher) if teacher is not None else {},
+        "seed": request.seed,
+        "block": block,
+        "batch_tokens": request.batch_tokens,
+        "dtype": request.dtype,
+        "evaluate_every": request.evaluate_every,
+        "patience": request.patience,
+        "weight_decay": request.weight_decay,
+        "lora_rank": request.lora.rank,
+        "lora_alpha": request.lora.alpha,
+    }
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, str]:
+    files = [shard.file for shard in checkpoint.shards] + [checkpoint.path / "config.json"]
+    files += [path for name in ("tokenizer.json", MAP_FILE) if (path := checkpoint.path / name).is_file()]
+    return {file.name: fingerprint(file) for file in files}
+
+
+def _train(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> Progress:
+    """Run the stages that are left, each on a model freshly loaded with what the ones before it made."""
+    done = run.state.finished()
+    progress = run.state.stage_progress(done - 1) if done else Progress(0, 0, Position().to_json())
+    for number in range(done, len(run.stages)):
+        with step("loading the model"):
+            model, _ = load_model(run, checkpoint, number)
+        if number == done:
+            _check_written_back(checkpoint, model, run.stages)
+        progress = run_stage(run, number, model, progress)
+        del model
+    return progress
+
+
+def _check_written_back(checkpoint: Checkpoint, model: PreTrainedModel, stages: tuple[Stage, ...]) -> None:
+    body = {OUTER, LORA, ALL} & {stage.name for stage in stages}
+    names = [name for name, _ in model.named_parameters()] if body else list(table_parameters(model))
+    file_names(checkpoint, model, names)
+
+
+def load_model(run: Run, checkpoint: Checkpoint, stages: int) -> tuple[PreTrainedModel, list[str]]:
+    """Load a checkpoint with what the first ``stages`` stages made of it; return it and the parameters that changed.
+
+    float32 on the CPU; the low-rank updates of finished stages are merged.
+    """
+    model = load_causal_model(checkpoint.path)
+    changed: dict[str, None] = {}
+    for number in range(stages):
+        is_lora = run.stages[number].name == LORA
+        if is_lora:
+            add_lora(model, run.lora)
+        values = run.state.stage_values(number)
+        load_values(model, values)
+        names = merge_lora(model) if is_lora else []
+        changed |= dict.fromkeys([*(name for name in values if "lora_" not in name), *names])
+    return model, list(changed)
+
+
+def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest, progress: Progress) -> AdaptResult:
+    stages = [run.state.stage_progress(number) for number in range(len(run.stages))]
+    facts = _facts(run, checkpoint, request, stages)
+    losses = tuple(tuple(stage.losses) for stage in stages)
+    output = settled(request.output)
+    written = None
+    if run.accelerator.is_main_process:
+        if request.keep_adapter:
+            with step("loading the model"):
+                config = add_lora(load_causal_model(checkpoint.path), run.lora)
+            values = run.state.stage_values(len(stages) - 1)
+            write_adapter(checkpoint, output, config, values, facts, overwrite=request.overwrite)
+        else:
+            with step("loading the model"):
+                model, changed = load_model(run, checkpoint, len(stages))
+            written = write_model(
+                checkpoint, output, model, changed, facts, link=request.link, overwrite=request.overwrite
+            )
+        run.state.remove()
+    return AdaptResult(output, facts, losses, written)
+
+
+def _facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: list[Progress]) -> dict[str, Any]:
+    """Return what was done. No times and no machine: the same run gives the same bytes."""
+    tokens = [stage.tokens for stage in stages]
+    return {
+        "vocabtransfer": __version__,
+        "model": checkpoint.name,
+        "objective": request.objective,
+        "teacher": request.teacher,
+        "text": [path.name for path in request.text],
+        "source_text": [path.name for path in request.source_text],
+        "source_share": request.share,
+        "held_out": [path.name for path in request.held_out],
+        "held_out_bytes": request.held_out_bytes if request.held_out else 0,
+        "seed": request.seed,
+        "block": run.mixture.target.block,
+        "batch_tokens": run.tokens_per_update,
+        "dtype": request.dtype,
+        "processes": run.accelerator.num_processes,
+        "weight_decay": run.pace.weight_decay,
+        "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
+        "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
+        "stages": [
+            {
+                "name": stage.name,
+                "updates": progress.update,
+                "planned_updates": stage.updates(run.tokens_per_update),
+                "tokens": progress.tokens - before,
+                "learning_rate": stage.learning_rate,
+                "first_loss": progress.losses[0],
+                "last_loss": progress.losses[-1],
+                "best_update": progress.best,
+            }
+            for stage, progress, before in zip(run.stages, stages, [0, *tokens], strict=False)
+        ],
+        "curve": stages[-1].curve,
+        "bits_per_byte": _reached(run, stages[-1]),
+    }
+
+
+def _reached(run: Run, progress: Progress) -> float | None:
+    """Return the bits per byte of what is written: of the best point where that is handed on, else of the last."""
+    if not progress.curve:
+        return None
+    return progress.best_score if run.pace.patience is not None else float(progress.curve[-1]["bits_per_byte"])
+
+
+@contextmanager
+def _memory_errors(state: State) -> Iterator[None]:
+    """Turn every way of running out of memory into one sentence."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as problem:
+        said = str(problem).lower()
+        known = isinstance(problem, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(words in said for words in ("out of memory", "not enough memory", "can't allocate")):
+            raise
+        kept = f"what was trained up to the last checkpoint is in {state.folder}; " if state.exists() else ""
+        raise VocabTransferError(
+            f"There is not enough memory: {kept}go on with --resume and --gradient-checkpointing or a larger "
+            "--gradient-accumulation, or begin anew with a smaller --block or --batch-tokens."
+        ) from problem
+
+
+def is_first_process() -> bool:
+    """Tell whether this process speaks for a run; launchers number their processes in the environment."""
+    return os.environ.get("RANK", "0") == "0"

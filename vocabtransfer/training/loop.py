@@ -1,0 +1,341 @@
+"""One stage of training: a plain loop over accelerate's primitives.
+
+It is our own and not transformers' Trainer because a stage must stop at any update and go on with the same bits, losses
+are divided by what was counted over all passes and processes, and gradients of rows that stay are cut out: here that is
+a page, there it is a fight with callbacks.
+"""
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.progress import step, track
+from vocabtransfer.training.objectives import Batch, Objective
+from vocabtransfer.training.processes import (
+    like,
+    named_trainable,
+    random_states,
+    restore_random_states,
+    summed,
+    whole,
+)
+from vocabtransfer.training.stages import NEW, LoraShape, Stage, load_values, make_trainable, table_parameters
+from vocabtransfer.training.state import Progress, State, check_names, checkpoint_tensors, group_of
+from vocabtransfer.training.text import Mixture, Position, Row, make_batch
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
+LOGITS_AT_A_TIME = 1 << 27
+LONGEST_GRADIENT = 1.0
+
+
+class Interrupted(VocabTransferError):
+    """Somebody asked the run to stop; its state is on disk."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How updates are made: none of it changes what is trained on.
+
+    ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
+    take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
+    evaluations without a new best, and hands the best on.
+    """
+
+    rows: int
+    passes: int | None = None
+    gradient_checkpointing: bool = False
+    evaluate_every: int = 100
+    save_every: int = 100
+    patience: int | None = None
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all stages of a run share."""
+
+    accelerator: Accelerator
+    tokenizer: PreTrainedTokenizerFast
+    objective: Objective
+    mixture: Mixture
+    held_out: tuple[str, ...]
+    state: State
+    pace: Pace
+    stages: tuple[Stage, ...]
+    lora: LoraShape
+    new_rows: NDArray[np.bool_] | None
+    seed: int
+    stop: "StopSign" = field(default_factory=lambda: StopSign())
+
+    @property
+    def tokens_per_update(self) -> int:
+        """Places of an update, separators among them."""
+        return self.pace.rows * self.mixture.target.block
+
+
+class StopSign:
+    """Whether somebody asked for an end; a first Ctrl-C or SIGTERM raises the sign, a second one ends at once."""
+
+    asked = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take over the two signals inside the block (in the main thread; elsewhere nothing happens)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.asked = True
+            for own, handler in before.items():
+                signal.signal(own, handler)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_stage(run: Run, number: int, model: PreTrainedModel, before: Progress) -> Progress:
+    """Train stage ``number`` of a run on ``model`` (which holds what earlier stages made) and keep the result.
+
+    ``before`` is how the stage before it ended. Goes on from the stage's last checkpoint when there is one. Raises
+    `Interrupted`, with the state on disk, when the run's stop sign is up, and `VocabTransferError` when a loss or a
+    gradient is not a number.
+    """
+    return _StageRun(run, number, model, before).train()
+
+
+class _StageRun:
+    def __init__(self, run: Run, number: int, model: PreTrainedModel, before: Progress) -> None:
+        self.run, self.number, self.stage = run, number, run.stages[number]
+        self.updates = self.stage.updates(run.tokens_per_update)
+        torch.manual_seed(run.seed * 1000 + number)  # low-rank updates begin at random, the same in every process
+        trained = make_trainable(model, self.stage, run.lora)
+        found = run.state.latest()
+        if found is not None:
+            self.progress, tensors = found
+            check_names(tensors, list(trained), run.state.folder)
+            load_values(model, group_of(tensors))
+        else:
+            self.progress = replace(before, stage=number, update=0, losses=[], best=None, best_score=None, waited=0)
+            tensors = {}
+        self.masks = _masks(model, run.new_rows) if self.stage.name == NEW else {}
+        if run.pace.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.accelerator.process_index))
+        self.optimizer: torch.optim.Optimizer
+        self.model: nn.Module
+        self.model, self.optimizer = run.accelerator.prepare(model, _optimizer(trained, model, run.pace))
+        self.trained = named_trainable(self.plain)
+        self._restore(tensors)
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """The model without what accelerate puts around it."""
+        return cast(PreTrainedModel, self.run.accelerator.unwrap_model(self.model))
+
+    def train(self) -> Progress:
+        """Make the updates that are left, evaluating and saving on the way."""
+        run, progress, pace = self.run, self.progress, self.run.pace
+        if progress.update == 0 and progress.best is None:
+            self._begin()
+        batches = run.mixture.batches(Position.from_json(progress.position), pace.rows)
+        left = range(progress.update, self.updates)
+        for _ in track(left, f"stage {self.stage.name}", total=len(left)):
+            if self._is_worn_out():
+                break
+            rows, position = next(batches)
+            stopped = self._update(rows)
+            progress.update += 1
+            progress.position = position.to_json()
+            last = progress.update == self.updates
+            if run.held_out and (last or progress.update % pace.evaluate_every == 0):
+                self._evaluate()
+                self._save()
+            elif progress.update % pace.save_every == 0:
+                self._save()
+            if stopped and not last:
+                self._save()
+                raise Interrupted(
+                    f"Interrupted after update {progress.update} of stage {self.stage.name}: go on with --resume."
+                )
+        return self._finish()
+
+    def _begin(self) -> None:
+        if not self.run.held_out:
+            return
+        if not self.progress.curve:
+            self._evaluate()
+        self.progress.best, self.progress.best_score = 0, self.progress.curve[-1]["bits_per_byte"]
+        if self.run.pace.patience is not None:
+            self._save()
+
+    def _is_worn_out(self) -> bool:
+        return self.run.pace.patience is not None and self.progress.waited >= self.run.pace.patience
+
+    def _update(self, rows: list[Row]) -> bool:
+        """Make one update on a batch of rows; return whether somebody asked for an end."""
+        accelerator, progress = self.run.accelerator, self.progress
+        own = rows[accelerator.process_index :: accelerator.num_processes]
+        passes = self._passes(own)
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = 0.0, 0
+        for place, part in enumerate(passes):
+            batch = make_batch(part, accelerator.device)
+            # Only the last pass tells the other processes its gradients, which are the sums over all passes by then.
+            with nullcontext() if place == len(passes) - 1 else accelerator.no_sync(self.model):
+                loss, counted = self._loss(batch)
+                accelerator.backward(loss)
+            total += loss.item()
+            count += counted
+        total, everything, asked = summed(accelerator, total, count, float(self.run.stop.asked))
+        self._check_finite(total, "loss")
+        # Gradients are sums over this process's tokens, averaged over processes: now each is a mean over all tokens.
+        share = accelerator.num_processes / max(everything, 1)
+        for name, parameter in self.trained.items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(share)
+                if name in self.masks:
+                    parameter.grad.mul_(self.masks[name])
+        norm = accelerator.clip_grad_norm_(self.trained.values(), LONGEST_GRADIENT)
+        self._check_finite(float(cast(Any, norm)), "gradient")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.rate(progress.update, self.updates)
+        self.optimizer.step()
+        progress.losses.append(total / max(everything, 1))
+        progress.tokens += int(everything)
+        return asked > 0
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
+        with self.run.accelerator.autocast():
+            return self.run.objective.loss(self.model, batch)
+
+    def _passes(self, rows: list[Row]) -> list[list[Row]]:
+        if self.run.pace.passes is not None:
+            size = math.ceil(len(rows) / self.run.pace.passes)
+        else:
+            positions = (len(rows[0].ids) - 1) * int(self.plain.config.get_text_config().vocab_size)
+            size = max(LOGITS_AT_A_TIME // positions, 1)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _check_finite(self, number: float, what: str) -> None:
+        if not math.isfinite(number):
+            raise VocabTransferError(
+                f"The {what} became NaN or infinite at update {self.progress.update + 1} of stage {self.stage.name}: give "
+                f"the stage a lower learning rate than {self.stage.learning_rate:g} and go on with --resume "
+                "--restart-stage, which begins this stage again."
+            )
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        with step("evaluating"), self.run.accelerator.autocast():
+            score = bits_per_byte(self.plain, self.run.tokenizer, self.run.held_out)
+        own = score.bits_per_byte if self.run.accelerator.is_main_process else 0.0
+        bits = summed(self.run.accelerator, own)[0]  # all processes decide by the same number
+        since = progress.update - (progress.curve[-1]["update"] if _same_stage(progress) else 0)
+        progress.curve.append(
+            {
+                "stage": self.number,
+                "name": self.stage.name,
+                "update": progress.update,
+                "tokens": progress.tokens,
+                "bits_per_byte": bits,
+                "loss": float(np.mean(progress.losses[-since:])) if since else None,
+            }
+        )
+        if progress.best_score is None or bits < progress.best_score:
+            progress.best, progress.best_score, progress.waited = progress.update, bits, 0
+        else:
+            progress.waited += 1
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: whole(parameter) for name, parameter in self.trained.items()}
+
+    def _save(self) -> None:
+        """Write a checkpoint: values, moments, random states, and how far the run is."""
+        optimizer = _inner(self.optimizer)
+        moments = {
+            f"{moment}:{name}": whole(optimizer.state[parameter][moment])
+            for name, parameter in self.trained.items()
+            if parameter in optimizer.state
+            for moment in MOMENTS
+        }
+        tensors = checkpoint_tensors(self._values(), moment=moments, random=random_states(self.run.accelerator))
+        if self.run.accelerator.is_main_process:
+            with step("saving"):
+                keep = self.progress.best if self.run.pace.patience is not None else None
+                self.run.state.save(self.progress, tensors, keep)
+        self.run.accelerator.wait_for_everyone()
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Give the optimizer the moments, and torch the random states, that a checkpoint holds."""
+        optimizer, moments = _inner(self.optimizer), group_of(tensors, "moment")
+        for name, parameter in self.trained.items():
+            if f"step:{name}" in moments:
+                optimizer.state[parameter] = {
+                    "step": moments[f"step:{name}"],
+                    **{moment: like(moments[f"{moment}:{name}"], parameter) for moment in MOMENTS[1:]},
+                }
+        restore_random_states(self.run.accelerator, group_of(tensors, "random"))
+        self.masks = {name: like(mask, self.trained[name]) for name, mask in self.masks.items()}
+
+    def _finish(self) -> Progress:
+        """Keep what the stage made: with patience its best, else its last values."""
+        progress, run = self.progress, self.run
+        values = self._values()
+        if run.accelerator.is_main_process:
+            if run.pace.patience is not None and progress.best is not None and progress.best != progress.update:
+                values = group_of(run.state.tensors_of(progress.best))
+            with step("saving"):
+                run.state.finish_stage(progress, values)
+        run.accelerator.wait_for_everyone()
+        run.accelerator.free_memory()
+        return progress
+
+
+def _same_stage(progress: Progress) -> bool:
+    return bool(progress.curve) and progress.curve[-1]["stage"] == progress.stage
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
+
+
+def _optimizer(trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace) -> torch.optim.Optimizer:
+    """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it."""
+    tables = table_parameters(model)
+    decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
+    others = [p for name, p in trained.items() if p.dim() < 2 or name in tables]
+    groups = [{"params": decayed, "weight_decay": pace.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=pace.betas)
+
+
+def _masks(model: PreTrainedModel, new_rows: NDArray[np.bool_] | None) -> dict[str, Tensor]:
+    """Return for every table 1 where a row is new and 0 elsewhere: float32 (rows, 1), or (rows,) for a bias."""
+    assert new_rows is not None, "it is checked before anything runs"
+    column = torch.from_numpy(new_rows).float()
+    return {
+        name: column.reshape(-1, *[1] * (parameter.dim() - 1)) for name, parameter in table_parameters(model).items()
+    }

@@ -1,0 +1,99 @@
+"""Where training runs: one process, or several under `accelerate launch` or torchrun (DDP, FSDP).
+
+accelerate finds the device and the processes and wraps the model; what is needed beyond it is here. Sharding is FSDP2
+(`fully_shard`), whatever version the launcher's settings name: its parameters keep their names and rows.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from vocabtransfer.errors import UsageError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def open_accelerator(dtype: Precision, *, cpu: bool = False, unused_parameters: bool = False) -> Accelerator:
+    """Return accelerate's handle on device and processes; parameters stay float32, ``bf16`` computes in bfloat16.
+
+    Raises `UsageError` for precisions that the launcher and the command name differently.
+    """
+    # A process may adapt several models, one after the other, in different precisions.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2) if sharded else None
+    if plugin is not None and plugin.cpu_ram_efficient_loading:
+        plugin.cpu_ram_efficient_loading = False  # every process reads the weights: they are memory-mapped
+    accelerator = Accelerator(
+        mixed_precision="bf16" if dtype == "bf16" else "no",
+        cpu=cpu,
+        fsdp_plugin=plugin,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_parameters)],
+    )
+    if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate shards on accelerators only; torch does it on CPUs too, which is how the tests run it.
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = plugin
+    if accelerator.distributed_type not in (
+        *(DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP),
+        *(DistributedType.MULTI_XPU, DistributedType.MULTI_NPU, DistributedType.MULTI_MLU),
+    ):
+        raise UsageError(f"Training runs in one process, with DDP or with FSDP, not {accelerator.distributed_type}.")
+    return accelerator
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as one piece on the CPU, a copy; every process must call this for sharded tensors."""
+    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().to("cpu", copy=True)
+
+
+def like(full: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor of a parameter's shape as the parameter lies: on its device, and sharded as it is."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(
+            full.to(parameter.device_mesh.device_type), parameter.device_mesh, parameter.placements
+        )
+    return full.to(parameter.device)
+
+
+def summed(accelerator: Accelerator, *numbers: float) -> list[float]:
+    """Return the sums of numbers over all processes."""
+    if accelerator.num_processes == 1:
+        return list(numbers)
+    total = accelerator.reduce(torch.tensor(numbers, dtype=torch.float64, device=accelerator.device), "sum")
+    return cast(list[float], cast(Tensor, total).tolist())
+
+
+def random_states(accelerator: Accelerator) -> dict[str, Tensor]:
+    """Return the state of torch's random generators of every process, uint8, by name."""
+    own = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    everyone: list[Any] = [own]
+    if accelerator.num_processes > 1:
+        everyone = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(everyone, own)
+    return {f"{rank}.{kind}": state for rank, states in enumerate(everyone) for kind, state in states.items()}
+
+
+def restore_random_states(accelerator: Accelerator, states: Mapping[str, Tensor]) -> None:
+    """Set this process's generators as `random_states` found them; one that was not there then stays as it is."""
+    own = f"{accelerator.process_index}."
+    if f"{own}cpu" in states:
+        torch.set_rng_state(states[f"{own}cpu"])
+    if f"{own}cuda" in states and accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(states[f"{own}cuda"], accelerator.device)
+
+
+def named_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by their names in the unwrapped model."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,169 @@
+"""What an adaptation can be asked for, and what is refused before anything is loaded."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
+from vocabtransfer.checkpoint.plan import Link
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.initialization.identity import COPIED, SPECIAL
+from vocabtransfer.surgery import MAP_FILE
+from vocabtransfer.token_map import TokenMap
+from vocabtransfer.training.objectives import check_objective
+from vocabtransfer.training.processes import Precision
+from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, LoraShape, Stage
+
+HYDRA_FILE = "hydra.json"
+
+
+@dataclass(frozen=True)
+class AdaptRequest:
+    """Everything an adaptation can be asked for.
+
+    Attributes:
+        model: alias, hub id, folder or GGUF file of a causal model.
+        text: files of text in the target language; documents are parted by empty lines.
+        output: folder to write; the state of the run lies beside it as ``OUTPUT.adapting`` until it is there.
+        stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty.
+        source_text: files of text in the source model's language, to keep that.
+        source_share: the share of rows that come from ``source_text``.
+        held_out: files of text to score; without them there is no curve.
+        held_out_bytes: how much of it is scored.
+        evaluate_every: updates between evaluations.
+        save_every: updates between checkpoints; there is one at every evaluation in any case.
+        patience: end a stage after so many evaluations without a new best, and go on from the best.
+        block: tokens of a row; what the model was made for when not given, at most 1,024.
+        batch_tokens: tokens of an update, over all processes.
+        passes: passes that a process makes for an update; when not given, as many as keep the logits under 512 MiB.
+        gradient_checkpointing: compute activations twice rather than keep them.
+        dtype: precision of computation, "fp32" or "bf16"; parameters and moments are float32 in any case.
+        cpu: stay off accelerators.
+        weight_decay: of the body's matrices; tables do not decay.
+        lora: rank and scale of a lora stage's updates.
+        keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
+        objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
+        teacher: the model with the old tokenizer.
+        resume: go on where an interrupted run stopped; begin when there is none.
+        restart_stage: with ``resume``, begin the stage that was interrupted again.
+        link: how unchanged shards get into the output.
+        overwrite: replace an output that vocabtransfer wrote, and the state of an interrupted run.
+        allow_pickle: accept ``.bin`` weights.
+        seed: for the order of the text, dropout and low-rank updates.
+    """
+
+    model: str
+    text: tuple[Path, ...]
+    output: Path
+    stages: tuple[Stage, ...] = ()
+    source_text: tuple[Path, ...] = ()
+    source_share: float | None = None
+    held_out: tuple[Path, ...] = ()
+    held_out_bytes: int = 100_000
+    evaluate_every: int = 100
+    save_every: int = 100
+    patience: int | None = None
+    block: int | None = None
+    batch_tokens: int = 8192
+    passes: int | None = None
+    gradient_checkpointing: bool = False
+    dtype: Precision = "fp32"
+    cpu: bool = False
+    weight_decay: float = 0.1
+    lora: LoraShape = field(default_factory=LoraShape)
+    keep_adapter: bool = False
+    objective: str = "clm"
+    teacher: str | None = None
+    resume: bool = False
+    restart_stage: bool = False
+    link: Link = "hard"
+    overwrite: bool = False
+    allow_pickle: bool = False
+    seed: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of rows that come from the source-language text; a tenth where none is named."""
+        if self.source_share is None:
+            return 0.1 if self.source_text else 0.0
+        return self.source_share
+
+
+def check_numbers(request: AdaptRequest) -> None:
+    """Raise `UsageError` for numbers and options that make no sense, alone or together."""
+    positive = {
+        "--held-out-bytes": request.held_out_bytes,
+        "--eval-every": request.evaluate_every,
+        "--save-every": request.save_every,
+        "--patience": request.patience or (1 if request.patience is None else 0),
+        "--block": 1 if request.block is None else request.block,
+        "--gradient-accumulation": 1 if request.passes is None else request.passes,
+        "--lora-rank": request.lora.rank,
+    }
+    for option, number in positive.items():
+        if number < 1:
+            raise UsageError(f"{option} is {number}: it must be 1 or more.")
+    if request.dtype not in ("fp32", "bf16"):
+        raise UsageError(f"--dtype is fp32 or bf16, not {request.dtype!r}.")
+    if not 0 <= request.weight_decay < 1:
+        raise UsageError(f"--weight-decay is {request.weight_decay}: it must be from 0 to below 1.")
+    if not request.text:
+        raise UsageError("Name at least one file of text to train on: --text.")
+    if not 0 <= request.share < 1 or bool(request.share) != bool(request.source_text):
+        raise UsageError("--source-text and --source-share belong together: a share above 0 and below 1 of the rows.")
+    if request.patience is not None and not request.held_out:
+        raise UsageError("--patience needs --held-out: without it nothing is evaluated.")
+    if request.restart_stage and not request.resume:
+        raise UsageError("--restart-stage goes with --resume.")
+    check_objective(request.objective, request.teacher is not None)
+
+
+def open_model(request: AdaptRequest) -> Checkpoint:
+    """Open the model; `VocabTransferError` unless it is a causal one whose tokenizer fits its table."""
+    checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
+    if (checkpoint.path / HYDRA_FILE).is_file():
+        raise UsageError(
+            f"{request.model} is a Hydra, whose heads hang on its body: take one language out of it with "
+            "`vocabtransfer head export` and adapt that."
+        )
+    if not checkpoint.is_causal:
+        kind = checkpoint.architecture or "of an unknown kind"
+        raise VocabTransferError(f"{checkpoint.name} is {kind}: only causal language models are adapted.")
+    _ = checkpoint.tokenizer
+    return checkpoint
+
+
+def new_rows_of(checkpoint: Checkpoint) -> NDArray[np.bool_] | None:
+    """Return which rows the transfer made rather than copied, bool (rows,); None when there is no token map."""
+    path = checkpoint.path / MAP_FILE
+    if not path.is_file():
+        return None
+    token_map = TokenMap.load(path)
+    if not len(checkpoint.vocabulary) <= token_map.n_target <= checkpoint.layout.rows:
+        raise VocabTransferError(
+            f"{path} is the map of {token_map.n_target:,} tokens, but {checkpoint.name} has "
+            f"{len(checkpoint.vocabulary):,}: take the file away if the vocabulary was changed since."
+        )
+    kept = [code for code, name in enumerate(token_map.rule_names) if name in (COPIED, SPECIAL)]
+    made = np.zeros(checkpoint.layout.rows, dtype=np.bool_)
+    made[: token_map.n_target] = ~np.isin(token_map.rule, kept)
+    return made
+
+
+def check_stages(
+    request: AdaptRequest, stages: tuple[Stage, ...], checkpoint: Checkpoint, new_rows: NDArray[np.bool_] | None
+) -> None:
+    """Raise when a stage cannot be run on this model, or its result not be kept as asked."""
+    names = [stage.name for stage in stages]
+    if NEW in names and (new_rows is None or not new_rows.any()):
+        lacking = f"no {MAP_FILE}" if new_rows is None else "no new row in its token map"
+        raise VocabTransferError(
+            f"{checkpoint.name} has {lacking}, so it is not known which rows are new: leave out the stage new, or give a "
+            "folder that `vocabtransfer build` made."
+        )
+    if request.keep_adapter and (names[-1] != LORA or names.count(LORA) > 1 or {OUTER, ALL} & set(names)):
+        raise UsageError(
+            "--keep-adapter needs one lora stage, as the last, and no stage that changes layers (outer, all)."
+        )

@@ -1,0 +1,242 @@
+"""What a run needs to go on after any interruption: a folder beside the output, gone when the output is there.
+
+``settings.json`` says what is being done; ``stage-N.safetensors`` and ``.json`` hold what stage N trained and how it
+went; ``update-NNNNNNNN/`` is a checkpoint inside the stage that is running. Each appears whole or not at all. No file
+is a pickle.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vocabtransfer.checkpoint.staging import staged_folder
+from vocabtransfer.checkpoint.tensors import read_json
+from vocabtransfer.errors import UsageError, VocabTransferError
+
+SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
+_FORMAT = "vocabtransfer adaptation 1"
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+
+
+@dataclass
+class Progress:
+    """How far the stage in progress has come.
+
+    ``position`` is that of `Mixture`; ``losses`` are nats a token (or chunk) of every update of the stage; ``curve`` has
+    a point for every evaluation of the whole run; ``best`` is the update of the stage's best point and
+    ``best_score`` its bits per byte, ``waited`` the evaluations since.
+    """
+
+    stage: int
+    update: int
+    position: dict[str, Any]
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: int | None = None
+    best_score: float | None = None
+    waited: int = 0
+
+
+def state_folder(output: Path) -> Path:
+    """Return the folder that holds the state of a run with this output."""
+    return output.with_name(f"{output.name}.adapting")
+
+
+class State:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def exists(self) -> bool:
+        """Tell whether a run was begun and not finished."""
+        return (self.folder / SETTINGS).is_file()
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder anew; what an earlier run left is gone."""
+        self.remove()
+        with staged_folder(self.folder) as staging:
+            _write_json(staging / SETTINGS, {"format": _FORMAT, **settings})
+
+    def resume(self, settings: Mapping[str, Any], options: Mapping[str, str], *, restart_stage: bool = False) -> None:
+        """Make ready to go on; ``options`` say what each setting is called on the command line.
+
+        ``settings["stages"]`` may differ from what the run was begun with where stages have not begun; the others may
+        not differ at all. With ``restart_stage`` the stage in progress is begun again.
+
+        Raises `UsageError` naming the first setting that differs, and `VocabTransferError` for a folder that is not a
+        state.
+        """
+        found = read_json(self.folder / SETTINGS)
+        if found.get("format") != _FORMAT:
+            raise VocabTransferError(f"{self.folder} is not the state of an adaptation: move it away.")
+        begun = self.finished() + (bool(self._current()) and not restart_stage)
+        for name, value in json.loads(json.dumps(settings)).items():
+            if name == "stages":
+                same = found[name][:begun] == value[:begun] and len(value) >= begun
+            else:
+                same = found.get(name) == value
+            if not same:
+                shown = isinstance(value, list | dict)
+                what = f"another {options[name]}" if shown else f"{options[name]} {found.get(name)}, not {value}"
+                raise UsageError(
+                    f"{self.folder} was begun with {what}: resume with the same settings and files, or begin anew with "
+                    "--overwrite and without --resume."
+                )
+        kept = [] if restart_stage else self._current()
+        for checkpoint in self._checkpoints():  # also those of a finished stage, left by a process that died
+            if checkpoint not in kept:
+                shutil.rmtree(checkpoint)
+        _replace_json(self.folder / SETTINGS, {"format": _FORMAT, **settings})
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        if self.folder.is_dir():
+            # Without its settings it is no state any more, whatever is left when the process dies half-way.
+            (self.folder / SETTINGS).unlink(missing_ok=True)
+            shutil.rmtree(self.folder)
+
+    # Finished stages.
+
+    def finished(self) -> int:
+        """Return how many stages are finished."""
+        count = 0
+        while (self.folder / f"stage-{count}.json").is_file():
+            count += 1
+        return count
+
+    def finish_stage(self, progress: Progress, values: Mapping[str, Tensor]) -> None:
+        """Keep what a stage trained and how it went; its checkpoints are removed."""
+        name = self.folder / f"stage-{progress.stage}"
+        _save_tensors(name.with_suffix(".safetensors"), values)
+        _replace_json(name.with_suffix(".json"), vars(progress))
+        for checkpoint in self._checkpoints():
+            shutil.rmtree(checkpoint)
+
+    def stage_progress(self, stage: int) -> Progress:
+        """Return how a finished stage went."""
+        return Progress(**read_json(self.folder / f"stage-{stage}.json"))
+
+    def stage_values(self, stage: int) -> dict[str, Tensor]:
+        """Return what a finished stage trained, by name of the parameter."""
+        return _load_tensors(self.folder / f"stage-{stage}.safetensors")
+
+    # Checkpoints of the stage that is running.
+
+    def save(self, progress: Progress, tensors: Mapping[str, Tensor], keep: int | None) -> None:
+        """Write a checkpoint; earlier ones but that after ``keep`` updates are removed afterwards."""
+        place = self.folder / _checkpoint_name(progress.update)
+        if not place.exists():
+            with staged_folder(place) as staging:
+                write_tensors(staging / TENSORS, tensors)
+                _write_json(staging / PROGRESS, vars(progress))
+        kept = {place.name, _checkpoint_name(keep if keep is not None else progress.update)}
+        for checkpoint in self._checkpoints():
+            if checkpoint.name not in kept:
+                shutil.rmtree(checkpoint)
+
+    def latest(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        """Return the last checkpoint of the stage that comes after the finished ones; None when there is none."""
+        current = self._current()
+        if not current:
+            return None
+        return Progress(**read_json(current[-1] / PROGRESS)), _load_tensors(current[-1] / TENSORS)
+
+    def tensors_of(self, update: int) -> dict[str, Tensor]:
+        """Return the tensors of the checkpoint after so many updates."""
+        return _load_tensors(self.folder / _checkpoint_name(update) / TENSORS)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("update-*"))
+
+    def _current(self) -> list[Path]:
+        """Return the checkpoints of the stage that comes after the finished ones, the last one last."""
+        return [path for path in self._checkpoints() if read_json(path / PROGRESS)["stage"] == self.finished()]
+
+
+def _checkpoint_name(update: int) -> str:
+    return f"update-{update:08}"
+
+
+def fingerprint(path: Path) -> str:
+    """Return size and hash of a file; of a large one, of 64 pieces spread evenly over it."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        if size <= _SAMPLES * _SAMPLE_BYTES:
+            digest.update(stream.read())
+        else:
+            for number in range(_SAMPLES):
+                stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return f"{size}-{digest.hexdigest()[:32]}"
+
+
+def fingerprints(paths: Iterable[Path]) -> list[str]:
+    """Return the fingerprints of files in their order."""
+    return [fingerprint(path) for path in paths]
+
+
+def checkpoint_tensors(values: Mapping[str, Tensor], **groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the tensors of a checkpoint: ``value:NAME``, and ``GROUP:NAME`` for every further group."""
+    named = {f"value:{name}": tensor.contiguous() for name, tensor in values.items()}
+    for group, tensors in groups.items():
+        named |= {f"{group}:{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    return named
+
+
+def group_of(tensors: Mapping[str, Tensor], group: str = "value") -> dict[str, Tensor]:
+    """Return the tensors of one group of `checkpoint_tensors` by their own names."""
+    return {name.partition(":")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{group}:")}
+
+
+def check_names(tensors: Mapping[str, Tensor], wanted: Sequence[str], folder: Path) -> None:
+    """Raise `VocabTransferError` unless a checkpoint holds these parameters."""
+    if set(group_of(tensors)) != set(wanted):
+        raise VocabTransferError(
+            f"{folder} holds other parameters than this stage trains: begin anew with --overwrite."
+        )
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    write_tensors(part, tensors)
+    part.replace(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file and flush it; `VocabTransferError` when the disk refuses."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    except (OSError, SafetensorError) as problem:
+        raise VocabTransferError(f"{path} cannot be written ({problem}): make room on the disk and resume.") from None
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as problem:
+        raise VocabTransferError(f"{path} cannot be read ({problem}): begin anew with --overwrite.") from None
+
+
+def _replace_json(path: Path, facts: Mapping[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    _write_json(part, facts)
+    part.replace(path)
+
+
+def _write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
