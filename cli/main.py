@@ -22,6 +22,7 @@ from .inspect import inspect
 from .leaderboard import leaderboard
 from .propagate import propagate
 from .romanize import romanize
+from .serve import serve
 from .tokenizer import app as tokenizer
 from .translate import translate
 
@@ -51,7 +52,7 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, inspect, evaluate, leaderboard, adapt, propagate, generate, translate, romanize):
+for command in (build, inspect, evaluate, leaderboard, adapt, propagate, generate, translate, serve, romanize):
     app.command()(command)
 app.add_typer(align_group, name="align")
 app.add_typer(head, name="head")

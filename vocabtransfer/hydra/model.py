@@ -197,6 +197,14 @@ class HydraForCausalLM(nn.Module):
         """
         return self._rack.view(self._selection(head))
 
+    def mixed_view(self, joined: Joined, plan: torch.Tensor) -> Any:
+        """Return a transformers model over the vocabularies of several heads laid end to end, for one make-up of a batch.
+
+        ``plan`` int64 (rows,) says for each row the place in ``joined`` of the head that writes it; the logits of all
+        others are minus infinity. Rows whose heads have LoRAs of their own cannot share a view with others.
+        """
+        return self._rack.mixed_views(joined)(joined.names[int(plan[0])], plan)
+
     # Text
 
     def tokenizer(self, name: str | None = None) -> PreTrainedTokenizerFast:
