@@ -50,6 +50,7 @@ def align(
     symmetrise: str | None = typer.Option(
         None, help="posterior, intersection, union or grow-diag-final-and [default: posterior]."
     ),
+    effort: str | None = typer.Option(None, help="accurate or fast [default: accurate up to 250,000 pairs]."),
     aligner: str = typer.Option("vocabtransfer", help="vocabtransfer, or eflomal or thot where installed."),
     use_links: Path | None = typer.Option(
         None, help="Count the links of this Pharaoh file instead of aligning; words are split at spaces."
@@ -87,7 +88,16 @@ def align(
     )
     with show_progress(not as_json):
         if use_links is not None:
-            if links or words or dictionary or romanize or symmetrise or shard_pairs or aligner != "vocabtransfer":
+            if (
+                links
+                or words
+                or dictionary
+                or romanize
+                or symmetrise
+                or effort
+                or shard_pairs
+                or aligner != "vocabtransfer"
+            ):
                 raise UsageError("--use-links counts finished links: leave out the options of the aligner.")
             table = _count_given(corpus, use_links, languages)
         else:
@@ -99,6 +109,7 @@ def align(
                 {
                     "aligner": aligner,
                     "symmetrise": symmetrise,
+                    "effort": effort,
                     "links": links,
                     "words": words,
                     "shard_pairs": shard_pairs,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocabtransfer.alignment import WordAlignment, align, aligner_model, count_words
+from vocabtransfer.alignment import WordAlignment, align, aligner_model, count_words, options
 from vocabtransfer.alignment.aligner_kernels import compiled
 from vocabtransfer.alignment.aligner_text import number_pairs
 from vocabtransfer.alignment.symmetrise import METHODS, grow_diag_final_and
@@ -180,10 +180,32 @@ def test_names_numbers_and_punctuation_link_to_themselves() -> None:
     assert {(1, 1), (2, 0), (3, 3)} <= set(alignment.links(1))
 
 
+def test_fast_is_nearly_as_good_and_taken_for_large_corpora(
+    monkeypatch: pytest.MonkeyPatch, aligned: WordAlignment
+) -> None:
+    fast = align(CORPUS, effort="fast")
+    assert digest(fast) != digest(aligned) and fast.aligner.endswith("posterior, fast")
+    assert error_rate(links_of(fast), GOLD) < 0.12
+    assert digest(align(CORPUS, effort="accurate")) == digest(aligned)
+    for limit, size in (("ACCURATE_PAIRS", len(CORPUS)), ("ACCURATE_CELLS", sum(len(s) * len(t) for s, t in CORPUS))):
+        with monkeypatch.context() as patch:
+            patch.setattr(options, limit, size)
+            assert digest(align(CORPUS)) == digest(aligned)
+            patch.setattr(options, limit, size - 1)
+            assert digest(align(CORPUS)) == digest(fast)
+            assert digest(align(CORPUS, effort="accurate")) == digest(aligned)
+
+
 def test_options_out_of_range_are_refused() -> None:
-    for options in ({"symmetrise": "both"}, {"threshold": 0.0}, {"threshold": 1.0}, {"stem_length": 0}):
+    for wrong in (
+        {"effort": "none"},
+        {"symmetrise": "both"},
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"stem_length": 0},
+    ):
         with pytest.raises(UsageError):
-            align(CORPUS[:5], **options)
+            align(CORPUS[:5], **wrong)
     with pytest.raises(VocabTransferError, match="none of 0 sentence pairs"):
         align([])
 

@@ -215,6 +215,7 @@ def test_nothing_left_is_an_error_and_no_file(run: Run, tmp_path: Path) -> None:
         (("--output", "t.tsv", "--engine", "spark"), "no engine 'spark'"),
         (("--output", "t.tsv", "--aligner", "giza"), "no aligner 'giza'"),
         (("--output", "t.tsv", "--symmetrise", "both"), "no symmetrisation 'both'"),
+        (("--output", "t.tsv", "--effort", "none"), "no effort 'none'"),
         (("--output", "t.tsv", "--aligner", "thot", "--shard-pairs", "5"), "in one piece"),
         (("--output", "t.tsv", "--aligner", "thot", "--symmetrise", "posterior"), "without probabilities"),
         (("--output", "t.tsv", "--use-links", "l", "--links", "k"), "leave out the options"),

@@ -52,6 +52,7 @@ def test_an_aligner_that_is_not_there_says_how_to_get_it(name: str, monkeypatch:
         {"aligner": "giza"},
         {"aligner": "thot", "symmetrise": "posterior"},
         {"aligner": "thot", "threshold": 0.5},
+        {"aligner": "thot", "effort": "fast"},
         {"aligner": "eflomal", "dictionary": [("a", "b")]},
         {"aligner": "eflomal", "romanizer": str},
     ],

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from test_alignment_aligner import CORPUS, GOLD, Links, error_rate, links_of
 
-from vocabtransfer.alignment import align, count_words, shard_steps, shards
+from vocabtransfer.alignment import align, count_words, options, shard_steps, shards
 from vocabtransfer.alignment.aligner_text import number_pairs
 from vocabtransfer.alignment.engines import open_engine
 from vocabtransfer.alignment.options import AlignerOptions
@@ -69,6 +69,15 @@ def test_many_shards_are_one_model(tmp_path: Path, size: int) -> None:
     alone = [links for part in parts for links in links_of(part)]
     assert error_rate(found, GOLD) < error_rate(alone, GOLD) - 0.02
     assert table.counts.sum() == pytest.approx(whole.table().counts.sum(), rel=0.02)
+
+
+def test_shards_are_aligned_fast_where_there_are_many_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen = count_words(CORPUS, shard_pairs=300, effort="fast", links=tmp_path / "links")
+    assert "posterior, fast, shards of 300" in chosen.metadata["aligner"]
+    assert error_rate(read_links(tmp_path / "links"), GOLD) < 0.12
+    monkeypatch.setattr(options, "ACCURATE_PAIRS", len(CORPUS) - 1)
+    by_size = count_words(CORPUS, shard_pairs=300)
+    assert by_size.metadata == chosen.metadata and (by_size.counts != chosen.counts).nnz == 0
 
 
 def test_a_shard_is_cut_where_its_sentences_are_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -267,9 +276,9 @@ def test_shards_and_processes_follow_free_memory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for options in ({"shard_pairs": 0}, {"processes": 0}, {"engine": "spark"}, {"symmetrise": "both"}):
+    for wrong in ({"shard_pairs": 0}, {"processes": 0}, {"engine": "spark"}, {"symmetrise": "both"}):
         with pytest.raises(UsageError):
-            count_words(CORPUS[:5], **options)
+            count_words(CORPUS[:5], **wrong)
     with pytest.raises(TypeError):
         count_words(CORPUS[:5], no_such_option=1)
 

@@ -17,7 +17,14 @@ from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
 from vocabtransfer.alignment.engines import check_engine
 from vocabtransfer.alignment.evidence import Romanizer, Side, find_evidence
-from vocabtransfer.alignment.options import MAX_WORDS, STEM_LENGTH, THRESHOLD, AlignerOptions
+from vocabtransfer.alignment.options import (
+    ACCURATE_CELLS,
+    ACCURATE_PAIRS,
+    MAX_WORDS,
+    STEM_LENGTH,
+    THRESHOLD,
+    AlignerOptions,
+)
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.text_files import write_lines
 from vocabtransfer.alignment.word_alignment import WordAlignment
@@ -27,8 +34,8 @@ __all__ = ["ALIGNERS", "MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment",
 
 ALIGNERS = ("vocabtransfer", "eflomal", "thot")
 # What is aligned in one piece: so many pairs are held as text, and so many pairs of words are all seen in training.
-PAIRS_IN_MEMORY = 250_000
-CELLS_IN_MEMORY = 50_000_000
+PAIRS_IN_MEMORY = ACCURATE_PAIRS
+CELLS_IN_MEMORY = ACCURATE_CELLS
 
 
 def align(
@@ -38,6 +45,7 @@ def align(
     symmetrise: str | None = None,
     threshold: float = THRESHOLD,
     stem_length: int = STEM_LENGTH,
+    effort: str | None = None,
     romanizer: Romanizer | None = None,
     dictionary: Iterable[tuple[str, str]] = (),
 ) -> WordAlignment:
@@ -48,6 +56,9 @@ def align(
     probabilities under ``"posterior"``. Rare words lean on the statistics of all words with the same first
     ``stem_length`` characters. Pairs with an empty side, or more than 256 words on one, stay without links.
 
+    ``effort`` is ``"accurate"`` (five sweeps over the corpus) or ``"fast"`` (three, in two thirds of the time); left out, a
+    corpus of more than 250,000 pairs or 50 million pairs of words is aligned fast.
+
     Words written alike are expected to translate each other; so are, with a ``romanizer`` (a function from a word to
     Latin letters), words that share their first consonants, and the entries of a ``dictionary``.
 
@@ -56,7 +67,7 @@ def align(
 
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
-    chosen = _check(aligner, symmetrise, threshold, stem_length, romanizer, dictionary)
+    chosen = _check(aligner, symmetrise, threshold, stem_length, effort, romanizer, dictionary)
     return _align_numbered(*number_pairs(pairs), chosen)
 
 
@@ -128,19 +139,21 @@ def _check(
     symmetrise: str | None,
     threshold: float = THRESHOLD,
     stem_length: int = STEM_LENGTH,
+    effort: str | None = None,
     romanizer: Romanizer | None = None,
     dictionary: Iterable[tuple[str, str]] = (),
 ) -> _Chosen:
     if aligner not in ALIGNERS:
         raise UsageError(f"there is no aligner {aligner!r}: choose {', '.join(ALIGNERS)}.")
     own = aligner == "vocabtransfer"
-    options = AlignerOptions(symmetrise or ("posterior" if own else "grow-diag-final-and"), threshold, stem_length)
+    default = "posterior" if own else "grow-diag-final-and"
+    options = AlignerOptions(symmetrise or default, threshold, stem_length, effort)
     entries = tuple(dictionary)
     if not own:
         if options.symmetrise == "posterior":
             raise UsageError(f"{aligner} gives links without probabilities: choose another symmetrisation.")
-        if (threshold, stem_length) != (THRESHOLD, STEM_LENGTH) or romanizer is not None or entries:
-            raise UsageError(f"{aligner} takes no threshold, stem length, romanizer or dictionary.")
+        if (threshold, stem_length, effort) != (THRESHOLD, STEM_LENGTH, None) or romanizer is not None or entries:
+            raise UsageError(f"{aligner} takes no threshold, stem length, effort, romanizer or dictionary.")
     return _Chosen(aligner, options, romanizer, entries)
 
 
@@ -154,17 +167,17 @@ def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen)
     from vocabtransfer.alignment.aligner_model import LevelledText, infer_links
     from vocabtransfer.alignment.symmetrise import symmetrise_block
 
-    options = chosen.options
+    options = chosen.options.settled(len(source), int(source.lengths[usable] @ target.lengths[usable]))
     levels = [LevelledText(text.stemmed(), text.stemmed(options.stem_length)) for text in (source, target)]
     sides = [Side(level.words.words, level.stem_of, level.stems.words) for level in levels]
     evidence = find_evidence(sides[0], sides[1], romanizer=chosen.romanizer, dictionary=chosen.dictionary)
-    blocks = infer_links(levels[0], levels[1], usable, evidence)
+    blocks = infer_links(levels[0], levels[1], usable, evidence, options.stages)
     parts = [symmetrise_block(block, options.symmetrise, options.threshold) for block in blocks]
     pair, i, j, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The part that gave the statistics comes first; links inside a pair are in order already.
     order = np.argsort(pair, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=len(source)))])
-    made_by = f"vocabtransfer {__version__}, {options.symmetrise}"
+    made_by = f"vocabtransfer {__version__}, {options.name}"
     return WordAlignment(source, target, starts, i[order], j[order], probability[order], made_by)
 
 

@@ -12,10 +12,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from vocabtransfer.alignment.options import DIAGONAL, FROZEN, LEXICAL
 
-# Stages of a sweep.
-DIAGONAL, LEXICAL, SEQUENCE, FROZEN = 0, 1, 2, 3
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 # States less probable than this are not followed further: most words have few candidates, and time goes with their square.
 NEGLIGIBLE = 1e-7

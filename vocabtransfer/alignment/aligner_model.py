@@ -12,7 +12,7 @@ both go on with the product of their links (Liang, Taskar and Klein 2006). Sente
 sweep the directions share nothing, hence threads do not matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,10 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_kernels import (
-    DIAGONAL,
-    FROZEN,
-    LEXICAL,
-    SEQUENCE,
     Level,
     Settings,
     cell_starts,
@@ -36,11 +32,11 @@ from vocabtransfer.alignment.aligner_kernels import (
 )
 from vocabtransfer.alignment.aligner_text import NumberedText
 from vocabtransfer.alignment.evidence import Evidence
+from vocabtransfer.alignment.options import FROZEN, SEQUENCE
 from vocabtransfer.progress import track
 
-# Chosen by alignment error rate on English-French and English-Czech; see benchmarks/alignment.py.
+# Chosen by alignment error rate on English-French and English-Czech; see benchmarks/alignment.
 SETTINGS = Settings(prior=0.001, alike_prior=1.0, backoff=20.0, null_prior=0.001, null_share=0.1, least=1e-4)
-STAGES = (DIAGONAL, LEXICAL, SEQUENCE, SEQUENCE, SEQUENCE)
 JUMP_PRIOR = 0.5
 
 # Jumps further than this share one probability.
@@ -181,9 +177,13 @@ def learn_jumps(expected: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def infer_links(
-    source: LevelledText, target: LevelledText, sentences: NDArray[np.int64], evidence: Evidence
+    source: LevelledText,
+    target: LevelledText,
+    sentences: NDArray[np.int64],
+    evidence: Evidence,
+    stages: Sequence[int],
 ) -> Iterator[Posteriors]:
-    """Yield the link probabilities of the given sentence pairs, all of which have words on both sides.
+    """Yield the link probabilities of the given sentence pairs, all of which have words on both sides, after all stages.
 
     A corpus past 50 million cells gives its statistics by an evenly spread part of it, which comes first; the rest is
     explained by what was found there. Memory beyond the text itself stays near 1.2 GB.
@@ -198,12 +198,12 @@ def infer_links(
     ways = _new_directions(source, target, found, evidence, longest)
     block = empty_posteriors(trained, given, made, base)
     with ThreadPoolExecutor(2) as pool:
-        for number, stage in enumerate(track(STAGES, "aligning words"), 1):
+        for number, stage in enumerate(track(stages, "aligning words"), 1):
             expected = sweep_both(pool, ways, stage, block, slots)
             if stage == SEQUENCE:
                 for way, jumps in zip(ways, expected, strict=True):
                     way.jumps = learn_jumps(jumps)
-                if number < len(STAGES):
+                if number < len(stages):
                     agree(block)
                     _recount(ways, block, slots)
         yield block

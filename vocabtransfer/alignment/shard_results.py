@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.aligner_model import STAGES
 from vocabtransfer.alignment.aligner_text import NumberedText
 from vocabtransfer.alignment.shard_files import read_arrays, unpack_words
 from vocabtransfer.alignment.shard_steps import SIDES, Plan, read_text_shard
@@ -41,7 +40,7 @@ def shard_alignment(plan: Plan, shard: int) -> WordAlignment:
         )
         for side in SIDES
     ]
-    with read_arrays(plan.shard(shard, f"round-{len(STAGES)}")) as found:
+    with read_arrays(plan.shard(shard, f"round-{plan.rounds}")) as found:
         return WordAlignment(
             sides[0],
             sides[1],
@@ -58,7 +57,7 @@ def add_up(plan: Plan, source: GrowingVocabulary, target: GrowingVocabulary, fac
     width = len(target.surfaces)
     sums = _Sums()
     for shard in track(range(len(plan.shards)), "counting words"):
-        with read_arrays(plan.shard(shard, f"round-{len(STAGES)}")) as found:
+        with read_arrays(plan.shard(shard, f"round-{plan.rounds}")) as found:
             sums.add(found["pair_sources"].astype(np.int64) * width + found["pair_targets"], found["pair_counts"])
     keys, counts = sums.total()
     sources, targets = np.divmod(keys, width)

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.aligner_kernels import SEQUENCE, find_alike, find_cells
+from vocabtransfer.alignment.aligner_kernels import find_alike, find_cells
 from vocabtransfer.alignment.aligner_model import (
-    STAGES,
     Counts,
     Direction,
     LevelledText,
@@ -26,7 +25,7 @@ from vocabtransfer.alignment.aligner_model import (
     sweep_both,
 )
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_sentences
-from vocabtransfer.alignment.options import MAX_WORDS, AlignerOptions
+from vocabtransfer.alignment.options import MAX_WORDS, SEQUENCE, AlignerOptions
 from vocabtransfer.alignment.shard_files import Arrays, is_written, pack_words, read_arrays, write_arrays
 from vocabtransfer.alignment.shard_kernels import add_up_cells, look_up, merge_rows
 from vocabtransfer.alignment.symmetrise import symmetrise_block
@@ -60,6 +59,11 @@ class Plan:
     longest: int
     sizes: tuple[tuple[int, int], tuple[int, int]]
     bounds: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are; the last leaves links."""
+        return len(self.options.stages)
 
     @property
     def prior(self) -> Path:
@@ -134,7 +138,7 @@ def sweep_shard(plan: Plan, number: int, round_number: int) -> None:
     path = plan.shard(number, f"round-{round_number}")
     if is_written(path):
         return
-    stage, last = STAGES[round_number - 1], round_number == len(STAGES)
+    stage, last = plan.options.stages[round_number - 1], round_number == plan.rounds
     usable, given, made = _open(plan, number)
     found = _slots(given.stems, made.stems, plan.sizes[0]), _slots(given.words, made.words, plan.sizes[1])
     slots = found[0].slots, found[1].slots

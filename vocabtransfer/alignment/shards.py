@@ -22,12 +22,11 @@ import psutil
 from numpy.typing import NDArray
 
 from vocabtransfer import __version__
-from vocabtransfer.alignment.aligner_kernels import SEQUENCE
-from vocabtransfer.alignment.aligner_model import STAGES, first_jumps, learn_jumps, prior_strength, word_shares
+from vocabtransfer.alignment.aligner_model import first_jumps, learn_jumps, prior_strength, word_shares
 from vocabtransfer.alignment.aligner_text import Sentence
 from vocabtransfer.alignment.engines import Engine, open_engine
 from vocabtransfer.alignment.evidence import Romanizer, find_evidence
-from vocabtransfer.alignment.options import MAX_WORDS, AlignerOptions
+from vocabtransfer.alignment.options import MAX_WORDS, SEQUENCE, AlignerOptions
 from vocabtransfer.alignment.shard_files import (
     fingerprint,
     is_written,
@@ -109,6 +108,7 @@ def count_in_shards(
         if not any(shard.cells for shard in shards):
             count = sum(shard.pairs for shard in shards)
             raise VocabTransferError(f"none of {count} sentence pairs has words on both sides, up to {MAX_WORDS}.")
+        options = options.settled(sum(shard.pairs for shard in shards), sum(shard.cells for shard in shards))
         names = [shard.name for shard in shards]
         vocabularies = GrowingVocabulary(options.stem_length), GrowingVocabulary(options.stem_length)
         places = folder / f"words-{fingerprint(names, options.stem_length)}"
@@ -118,7 +118,7 @@ def count_in_shards(
         _infer(plan, engine)
         facts = {
             "pairs": sum(shard.pairs for shard in shards),
-            "aligner": f"vocabtransfer {__version__}, {options.symmetrise}, shards of {shard_pairs} pairs",
+            "aligner": f"vocabtransfer {__version__}, {options.name}, shards of {shard_pairs} pairs",
             **metadata,
         }
         # The folder goes when the table is complete: the files the user asked for come before.
@@ -240,13 +240,13 @@ def _survey(plan: Plan, engine: Engine) -> None:
 def _infer(plan: Plan, engine: Engine) -> None:
     """Do all rounds that are not done yet."""
     shards, parts = range(len(plan.shards)), range(len(plan.bounds[0]) - 1)
-    done = next((number for number in range(len(STAGES) - 1, 0, -1) if is_written(plan.state(number))), 0)
-    for number in range(done + 1, len(STAGES) + 1):
-        about = f"aligning words, round {number} of {len(STAGES)}"
+    done = next((number for number in range(plan.rounds - 1, 0, -1) if is_written(plan.state(number))), 0)
+    for number in range(done + 1, plan.rounds + 1):
+        about = f"aligning words, round {number} of {plan.rounds}"
         swept = engine.map(sweep_shard, ((plan, shard, number) for shard in shards))
         for _ in track(swept, about, len(shards)):
             pass
-        if number == len(STAGES):
+        if number == plan.rounds:
             break
         summed = engine.map(reduce_part, ((plan, part, number) for part in parts))
         for _ in track(summed, "adding up", len(parts)):
@@ -268,7 +268,7 @@ def _gather(plan: Plan, number: int) -> None:
             for way in (0, 1):
                 state[f"nulls_{way}"][found[f"null_ids_{way}"]] += found[f"null_sums_{way}"]
                 expected[way] += found[f"jumps_{way}"]
-    if STAGES[number - 1] == SEQUENCE:
+    if plan.options.stages[number - 1] == SEQUENCE:
         for way in (0, 1):
             state[f"jumps_{way}"] = learn_jumps(expected[way])
     totals: dict[str, list[NDArray[np.float64]]] = {}
