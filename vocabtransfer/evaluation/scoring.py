@@ -64,7 +64,8 @@ class CausalScorer:
         self.rows = _check_tables(model, tokenizer)
         self._two_steps = self._check_causal()
 
-    @torch.inference_mode()
+    # Not inference mode: sharded training keeps the buffers that a first pass makes.
+    @torch.no_grad()
     def nats(self, sequences: Sequence[NDArray[np.int64]], starts: Sequence[int]) -> list[NDArray[np.float64]]:
         """Return the losses of the ids ``sequence[start:]`` of every sequence, float64, in nats; every start is >= 1.
 
@@ -103,7 +104,7 @@ class CausalScorer:
             logits: Tensor = self.model(input_ids=placeholder, use_cache=False).logits
         return logits[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _check_causal(self) -> bool:
         """Refuse models that look ahead; return whether body and head can be run one after the other."""
         first, second = (self.separator + 1) % self.rows, (self.separator + 2) % self.rows

@@ -23,6 +23,7 @@ from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.progress import step
 from vocabtransfer.surgery import MAP_FILE
 from vocabtransfer.training.loop import Pace, Run, run_stage
+from vocabtransfer.training.memory import is_out_of_memory
 from vocabtransfer.training.objectives import WITH_TEACHER, Surroundings, find_objective
 from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
@@ -325,10 +326,8 @@ def _memory_errors(state: State) -> Iterator[None]:
     """Turn every way of running out of memory into one sentence."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as problem:
-        said = str(problem).lower()
-        known = isinstance(problem, MemoryError | torch.OutOfMemoryError)
-        if not known and not any(words in said for words in ("out of memory", "not enough memory", "can't allocate")):
+    except (MemoryError, RuntimeError) as problem:
+        if not is_out_of_memory(problem):
             raise
         kept = f"what was trained up to the last checkpoint is in {state.folder}; " if state.exists() else ""
         raise VocabTransferError(

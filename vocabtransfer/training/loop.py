@@ -142,7 +142,9 @@ class _StageRun:
             tensors = {}
         self.masks = _masks(model, run.new_rows) if self.stage.name == NEW else {}
         if run.pace.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers 5.24 calls it activation checkpointing and warns of the older name.
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
         model.train()
         torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.accelerator.process_index))
         self.optimizer: torch.optim.Optimizer

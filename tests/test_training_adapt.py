@@ -1,0 +1,260 @@
+"""What each stage trains and leaves alone, what the result keeps, and what is refused before any work."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapt_samples import COPIED_ROWS, files, make_model, one_thread, parameters, request, write_text
+from transformers import AutoModelForCausalLM
+
+import vocabtransfer as vt
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.training import LoraShape
+
+INPUT, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny", tied=request.param)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text(tmp_path_factory.mktemp("text") / "nl.txt")
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    ours, theirs = parameters(before), parameters(after)
+    assert ours.keys() == theirs.keys()
+    return {name for name, value in ours.items() if not torch.equal(value, theirs[name])}
+
+
+def tables(model: Path) -> set[str]:
+    return {INPUT, HEAD} & set(parameters(model))
+
+
+def layers(model: Path, *numbers: int) -> set[str]:
+    return {name for name in parameters(model) for number in numbers if name.startswith(f"model.layers.{number}.")}
+
+
+def test_new_rows_and_nothing_else(model: Path, text: Path, tmp_path: Path) -> None:
+    vt.adapt(request(model, text, tmp_path / "out", "new:4:1e-2"))
+    assert changed(model, tmp_path / "out") == tables(model)
+    for name in tables(model):
+        before, after = parameters(model)[name], parameters(tmp_path / "out")[name]
+        assert torch.equal(before[:COPIED_ROWS], after[:COPIED_ROWS])
+        assert (before[COPIED_ROWS:] != after[COPIED_ROWS:]).any()
+
+
+@pytest.mark.parametrize("stage", ["tables", "outer", "lora", "all"])
+def test_each_stage_trains_its_part(model: Path, text: Path, tmp_path: Path, stage: str) -> None:
+    result = vt.adapt(request(model, text, tmp_path / "out", f"{stage}:12:1e-2", batch_tokens=256))
+    wanted = {
+        "tables": tables(model),
+        "outer": tables(model) | layers(model, 0, 1, 3, 4),
+        "lora": tables(model) | {name for name in parameters(model) if "_proj" in name},
+        "all": set(parameters(model)),
+    }
+    assert changed(model, tmp_path / "out") == wanted[stage]
+    assert result.losses[0][-1] < result.losses[0][0]
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    same = loaded.get_input_embeddings().weight.data_ptr() == loaded.get_output_embeddings().weight.data_ptr()
+    assert same == (HEAD not in parameters(model))
+
+
+def test_the_result_keeps_every_other_file(model: Path, text: Path, tmp_path: Path) -> None:
+    (model / "model.bin").write_bytes(b"the old weights in another format")
+    vt.adapt(request(model, text, tmp_path / "out", "tables:2:1e-2", held_out=(text,), held_out_bytes=300))
+    (model / "model.bin").unlink()
+    before, after = files(model), files(tmp_path / "out")
+    assert after.keys() - before.keys() == {"README.md", "adapt.json", "vocabtransfer.json"}
+    assert {name for name in before if before[name] != after[name]} == {"model.safetensors"}
+    assert "chat_template.jinja" in before and "token_map.safetensors" in before
+    facts = json.loads(after["adapt.json"])
+    assert [stage["name"] for stage in facts["stages"]] == ["tables"]
+    assert [point["update"] for point in facts["curve"]] == [0, 2]
+    measured = vt.evaluate_checkpoint(tmp_path / "out", [text], max_bytes=300).bits_per_byte
+    assert facts["bits_per_byte"] == pytest.approx(measured, rel=1e-5)
+    assert "Bits per byte on held-out text" in after["README.md"].decode()
+
+
+def test_a_second_adaptation_keeps_the_first_card(tied: Path, text: Path, tmp_path: Path) -> None:
+    vt.adapt(request(tied, text, tmp_path / "one", "new:2:1e-2"))
+    vt.adapt(request(tmp_path / "one", text, tmp_path / "two", "tables:3:1e-2"))
+    card = (tmp_path / "two" / "README.md").read_text()
+    assert card.count("## Continued pre-training") == 2
+    assert card.startswith((tmp_path / "one" / "README.md").read_text().rstrip())
+
+
+def test_half_precision_files_stay_half_precision(text: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "bf16", dtype=torch.bfloat16)
+    result = vt.adapt(request(model, text, tmp_path / "out", "all:6:1e-2", dtype="bf16"))
+    assert {value.dtype for value in parameters(tmp_path / "out").values()} == {torch.bfloat16}
+    full = vt.adapt(request(model, text, tmp_path / "full", "all:6:1e-2"))
+    assert result.losses != full.losses
+    assert result.losses[0] == pytest.approx(full.losses[0], rel=0.03)
+
+
+def test_memory_is_saved_without_changing_what_is_learned(text: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", dropout=0.0)
+    plain = vt.adapt(request(model, text, tmp_path / "plain", "all:5:1e-2"))
+    for name, options in (("passes", {"passes": 3}), ("checkpointing", {"gradient_checkpointing": True})):
+        frugal = vt.adapt(request(model, text, tmp_path / name, "all:5:1e-2", **options))
+        assert frugal.losses[0] == pytest.approx(plain.losses[0], rel=1e-4)
+
+
+def test_patience_ends_a_stage_and_hands_on_its_best(tied: Path, text: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"held_out": (text,), "held_out_bytes": 400, "evaluate_every": 2, "patience": 2}
+    result = vt.adapt(request(tied, text, tmp_path / "out", "tables:10:1e-2", "all:40:0.3", **options))
+    last = result.facts["stages"][1]
+    assert last["updates"] < 40 == last["planned_updates"]
+    assert last["updates"] == last["best_update"] + 4
+    points = [point["bits_per_byte"] for point in result.facts["curve"]]
+    assert result.facts["bits_per_byte"] == min(points) < points[-1]
+    measured = vt.evaluate_checkpoint(tmp_path / "out", [text], max_bytes=400).bits_per_byte
+    assert measured == pytest.approx(min(points), rel=1e-5)
+
+
+def test_budgets_count_updates_or_tokens(tied: Path, text: Path, tmp_path: Path) -> None:
+    result = vt.adapt(request(tied, text, tmp_path / "out", "tables:200tokens:1e-2"))
+    assert len(result.losses[0]) == 4  # of 64 tokens each
+    # Separators are not learned, so a few tokens less are counted.
+    assert 0.9 * 256 < result.facts["stages"][0]["tokens"] <= 256
+
+
+def test_without_stages_there_are_sensible_ones(tied: Path, tmp_path: Path) -> None:
+    from vocabtransfer.training.stages import default_stages
+
+    assert [stage.name for stage in default_stages(True)] == ["new", "tables", "outer"]
+    assert [stage.name for stage in default_stages(False)] == ["tables", "outer"]
+
+
+def test_the_rate_rises_and_falls() -> None:
+    stage = vt.Stage.parse("tables:1000:1e-3")
+    rates = [stage.rate(update, 1000) for update in range(1000)]
+    assert rates[:100] == sorted(rates[:100]) and rates[100:] == sorted(rates[100:], reverse=True)
+    assert max(rates) == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-4, rel=0.01)
+    assert vt.Stage.parse("tables:1:1e-3").rate(0, 1) == 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["tables", "tables:5", "tables:5:1e-3:6", "heads:5:1e-3", "tables:0:1e-3", "tables:5:0", "all:x:1", "all:5:x"],
+)
+def test_stages_that_make_no_sense_are_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match="--stage"):
+        vt.Stage.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": 0}, "--block is 0"),
+        ({"block": 129}, "--block is 129, but the model was made for 128"),
+        ({"batch_tokens": 8}, "--batch-tokens 8 holds 0 blocks"),
+        ({"patience": 2}, "--patience needs --held-out"),
+        ({"source_share": 0.2}, "--source-text and --source-share belong together"),
+        ({"objective": "poetry"}, "--objective is one of"),
+        ({"objective": "alm"}, "--teacher"),
+        ({"teacher": "smollm2"}, "--teacher is for"),
+        ({"restart_stage": True}, "--restart-stage goes with --resume"),
+        ({"keep_adapter": True}, "--keep-adapter needs one lora stage"),
+        ({"dtype": "fp8"}, "--dtype"),
+        ({"weight_decay": 1.0}, "--weight-decay"),
+        ({"lora": LoraShape(0)}, "--lora-rank"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    tied: Path, text: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        vt.adapt(request(tied, text, tmp_path / "out", "tables:2:1e-2", **options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_that_cannot_be_used_is_refused(tied: Path, text: Path, tmp_path: Path) -> None:
+    empty, short = tmp_path / "empty.txt", tmp_path / "short.txt"
+    empty.write_text("\n\n \n")
+    short.write_text("kort\n")
+    for file, message in ((empty, "no text to train on"), (short, "has 4 tokens, less than one block of 16"),
+                          (tmp_path / "none.txt", "does not exist")):  # fmt: skip
+        with pytest.raises(VocabTransferError, match=message):
+            vt.adapt(request(tied, file, tmp_path / "out", "tables:2:1e-2"))
+    with pytest.raises(VocabTransferError, match="no text to score"):
+        vt.adapt(request(tied, text, tmp_path / "out", "tables:2:1e-2", held_out=(empty,)))
+    assert {path.name for path in tmp_path.iterdir()} == {"empty.txt", "short.txt"}
+
+
+def test_models_that_cannot_be_adapted_are_refused(text: Path, tmp_path: Path, minilm_folder: Path) -> None:
+    with pytest.raises(VocabTransferError, match="only causal language models"):
+        vt.adapt(request(minilm_folder, text, tmp_path / "out", "tables:2:1e-2"))
+    plain = make_model(tmp_path / "plain")
+    (plain / "token_map.safetensors").unlink()
+    with pytest.raises(VocabTransferError, match=r"no token_map.safetensors.*leave out the stage new"):
+        vt.adapt(request(plain, text, tmp_path / "out", "new:2:1e-2"))
+    (plain / "hydra.json").write_text("{}")
+    with pytest.raises(UsageError, match="head export"):
+        vt.adapt(request(plain, text, tmp_path / "out", "tables:2:1e-2"))
+    (plain / "hydra.json").unlink()
+    with pytest.raises(VocabTransferError, match="overlap"):
+        vt.adapt(request(plain, text, plain / "out", "tables:2:1e-2"))
+    tokenizer = json.loads((plain / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["too many"] = len(tokenizer["model"]["vocab"])
+    (plain / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(VocabTransferError, match="does not fit"):
+        vt.adapt(request(plain, text, tmp_path / "out", "tables:2:1e-2"))
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+def test_an_adapter_is_what_peft_and_propagate_read(tied: Path, text: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    options: dict[str, Any] = {"held_out": (text,), "held_out_bytes": 300}
+    stages = ("tables:3:1e-2", "lora:6:1e-2")
+    vt.adapt(request(tied, text, tmp_path / "merged", *stages, **options))
+    result = vt.adapt(request(tied, text, tmp_path / "adapter", *stages, keep_adapter=True, **options))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tied), tmp_path / "adapter").eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, merged(ids).logits, atol=1e-5)
+    base = vt.open_checkpoint(tied)
+    donor = vt.open_adapted(tmp_path / "adapter", base)
+    propagated = vt.propagate(base, donor, base, method="swap")
+    propagated.save(tmp_path / "propagated")
+    ours, theirs = parameters(tmp_path / "propagated"), parameters(tmp_path / "merged")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+    again = vt.adapt(request(tied, text, tmp_path / "again", *stages, keep_adapter=True, **options))
+    assert files(again.output) == files(result.output)
+
+
+def test_the_command_says_what_it_did(
+    tied: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vocabtransfer_cli.main import run
+
+    words = ["adapt", tied, "--text", text, "--held-out", text, "--held-out-bytes", 300, "--block", 16, "--cpu"]
+    words += ["--batch-tokens", 64, "--stage", "new:2:1e-2", "tables:2:1e-2", "--output", tmp_path / "out"]
+    run([str(word) for word in [*words, "--json"]])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["output"] == str(tmp_path / "out")
+    assert [stage["updates"] for stage in facts["stages"]] == [2, 2]
+    with pytest.raises(SystemExit) as stop:
+        run([str(word) for word in words])
+    assert stop.value.code == 1
+    assert "exists already" in capsys.readouterr().err
