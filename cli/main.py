@@ -14,6 +14,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from .adapt import adapt
 from .align import align_group
 from .build import build
+from .calibrate import calibrate
 from .evaluate import evaluate
 from .gathering import GatheringCommand
 from .generate import generate
@@ -52,7 +53,19 @@ def main(
     """Give a language model the vocabulary of another language."""
 
 
-for command in (build, inspect, evaluate, leaderboard, adapt, propagate, generate, translate, serve, romanize):
+for command in (
+    build,
+    inspect,
+    evaluate,
+    leaderboard,
+    adapt,
+    propagate,
+    calibrate,
+    generate,
+    translate,
+    serve,
+    romanize,
+):
     app.command()(command)
 app.add_typer(align_group, name="align")
 app.add_typer(head, name="head")

@@ -41,6 +41,9 @@ _HOMES = {
     "open_adapted": "vocabtransfer.propagation",
     "restore_layers": "vocabtransfer.propagation",
     "RestoreResult": "vocabtransfer.propagation",
+    "calibrate": "vocabtransfer.self_calibration",
+    "CalibrateRequest": "vocabtransfer.self_calibration",
+    "CalibrateResult": "vocabtransfer.self_calibration",
     "adapt": "vocabtransfer.training",
     "AdaptRequest": "vocabtransfer.training",
     "AdaptResult": "vocabtransfer.training",
@@ -89,6 +92,7 @@ if TYPE_CHECKING:
         propagate,
         restore_layers,
     )
+    from vocabtransfer.self_calibration import CalibrateRequest, CalibrateResult, calibrate
     from vocabtransfer.surgery import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.tokenization.audit import audit

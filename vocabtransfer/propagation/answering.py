@@ -76,7 +76,7 @@ class ChatModel:
 
     @torch.inference_mode()
     def _generate(self, prompts: list[list[int]], max_new_tokens: int, seed: int | None) -> list[Answer]:
-        ends = self._ends()
+        ends = self.ends
         pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else ends[0]
         width = max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
@@ -96,7 +96,9 @@ class ChatModel:
         )
         return [self._answer(row, ends) for row in made[:, width:].tolist()]
 
-    def _ends(self) -> list[int]:
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end a turn; `VocabTransferError` when the model has none."""
         stated = self._model.generation_config.eos_token_id
         ends = stated if isinstance(stated, list) else [stated]
         found = [end for end in dict.fromkeys([*ends, self._tokenizer.eos_token_id]) if end is not None]

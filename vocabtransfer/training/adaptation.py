@@ -1,6 +1,5 @@
 """Continued pre-training of a checkpoint in stages: checks first, then training, then the result in one piece."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -99,12 +98,11 @@ def adapt(request: AdaptRequest) -> AdaptResult:
     check_stages(request, stages, checkpoint, new_rows)
     state = State(state_folder(settled(request.output)))
     _check_places(request, checkpoint, state)
-    with _memory_errors(state):
+    with state, _memory_errors(state):
         run = _prepare(request, checkpoint, state, stages, new_rows)
         with run.stop.watching():
-            progress = _train(run, checkpoint, request)
-        result = _result(run, checkpoint, request, progress)
-    run.accelerator.end_training()
+            _train(run, checkpoint)
+        result = _result(run, checkpoint, request)
     return result
 
 
@@ -215,7 +213,7 @@ def _identity(checkpoint: Checkpoint) -> dict[str, str]:
     return {file.name: fingerprint(file) for file in files}
 
 
-def _train(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> Progress:
+def _train(run: Run, checkpoint: Checkpoint) -> None:
     """Run the stages that are left, each on a model freshly loaded with what the ones before it made."""
     done = run.state.finished()
     progress = run.state.stage_progress(done - 1) if done else Progress(0, 0, Position().to_json())
@@ -226,7 +224,6 @@ def _train(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> Progress:
             _check_written_back(checkpoint, model, run.stages)
         progress = run_stage(run, number, model, progress)
         del model
-    return progress
 
 
 def _check_written_back(checkpoint: Checkpoint, model: PreTrainedModel, stages: tuple[Stage, ...]) -> None:
@@ -253,7 +250,7 @@ def load_model(run: Run, checkpoint: Checkpoint, stages: int) -> tuple[PreTraine
     return model, list(changed)
 
 
-def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest, progress: Progress) -> AdaptResult:
+def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> AdaptResult:
     stages = [run.state.stage_progress(number) for number in range(len(run.stages))]
     facts = _facts(run, checkpoint, request, stages)
     losses = tuple(tuple(stage.losses) for stage in stages)
@@ -334,8 +331,3 @@ def _memory_errors(state: State) -> Iterator[None]:
             f"There is not enough memory: {kept}go on with --resume and --gradient-checkpointing or a larger "
             "--gradient-accumulation, or begin anew with a smaller --block or --batch-tokens."
         ) from problem
-
-
-def is_first_process() -> bool:
-    """Tell whether this process speaks for a run; launchers number their processes in the environment."""
-    return os.environ.get("RANK", "0") == "0"
