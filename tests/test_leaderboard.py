@@ -12,7 +12,7 @@ import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.evaluation.tables import with_tables
-from vocabtransfer.leaderboard import Contest, Entry, run_contest, split_corpus, summary
+from vocabtransfer.leaderboard import Contest, Entry, load_model, run_contest, split_corpus, summary
 
 PAIRS = [
     (f"the {noun} is {kind}", f"{target} {word}")
@@ -64,6 +64,21 @@ def test_results_of_another_contest_are_refused(tiny_llama: Path, tmp_path: Path
         run_contest(contest(tiny_llama), [Entry.parse("mean")], results=results)
     with pytest.raises(UsageError, match="no held-out text"):
         run_contest(contest(tiny_llama, test=()), [Entry.parse("mean")])
+
+
+def test_products_in_bfloat16_score_nearly_the_same_and_do_not_mix_with_others(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    exact, fast = contest(tiny_llama), contest(tiny_llama, precision="bfloat16")
+    entries, results = [Entry.parse("pieces")], tmp_path / "rows.json"
+    (first,), (second,) = run_contest(exact, entries), run_contest(fast, entries, results=results)
+    assert first.scores != second.scores
+    assert list(second.scores.values()) == pytest.approx(list(first.scores.values()), rel=2e-3)
+    model = load_model(fast.source, "bfloat16")
+    assert all(p.dtype == torch.float32 for p in (model.get_input_embeddings().weight, model.lm_head.weight))
+    assert {p.dtype for p in model.base_model.layers.parameters()} == {torch.bfloat16, torch.float32}
+    with pytest.raises(UsageError, match="another source"):
+        run_contest(exact, entries, results=results)
 
 
 def test_entries_are_read_and_written_alike() -> None:

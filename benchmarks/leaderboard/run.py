@@ -91,6 +91,7 @@ def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
         updates=tuple(arguments.updates),
         batch_tokens=arguments.batch_tokens,
         max_bytes=arguments.bytes,
+        precision=arguments.dtype,
     )
 
 
@@ -111,7 +112,7 @@ def add_peer(contest: Contest, results: Path, python: Path) -> None:
         seconds = time.perf_counter() - started
         made = open_checkpoint(folder / "out")
         table = made.input_table()[: len(contest.tokenizer)].float().clone()
-        scores = score_tables(contest, load_model(contest.source), table)
+        scores = score_tables(contest, load_model(contest.source, contest.precision), table)
     save_rows(results, contest, [*rows, Row(PEER, 0, scores, round(seconds, 1), 0.0)])
 
 
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--donor", help="a model with the target's tokens, for omp, clp and sava")
     parser.add_argument("--updates", nargs="*", type=int, default=[50, 200])
     parser.add_argument("--batch-tokens", type=int, default=256)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the body's products")
     parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes to score")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peer", type=Path, help="a Python that has trans-tokenizers 0.1.4")
