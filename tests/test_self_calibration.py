@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapt_samples import one_thread
 from propagation_samples import chat_tokenizer, load_all, save_model, snapshot, tensors_of
 from transformers import (
     AutoModelForCausalLM,
@@ -47,13 +48,10 @@ def small_model(tokens: int = 50, positions: int = 32) -> PreTrainedModel:
     return model
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small run fastest on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Objectives with a teacher: token distillation and approximate likelihood matching."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapt_samples import one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -31,6 +33,12 @@ DIVERGENCES = ("kl", "reverse_kl", "total_variation")
 def load(checkpoint: Checkpoint) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32)
     return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.surgery import MAP_FILE
 from vocabtransfer.training.loop import Pace, Run, run_stage
 from vocabtransfer.training.memory import is_out_of_memory
-from vocabtransfer.training.objectives import WITH_TEACHER, Surroundings, find_objective
+from vocabtransfer.training.objectives import WITH_TEACHER, ChoosesText, Surroundings, find_objective
 from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
 from vocabtransfer.training.result import file_names, write_adapter, write_model
@@ -142,6 +142,8 @@ def _prepare(
     separator = document_separator(shell, tokenizer)
     target = PackedText(tokenizer, request.text, separator, block, request.seed, objective.needs_text)
     source = replace(target, files=request.source_text, stream=1) if request.source_text else None
+    if isinstance(objective, ChoosesText):
+        target = replace(target, choose=objective.choose)
     with step("looking at the text"):
         target.check("--text")
         if source is not None:

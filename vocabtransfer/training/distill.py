@@ -8,6 +8,8 @@ Hidden states say nothing about a head of its own, and of a tied table only what
 added, as large as the distillation loss itself ("token distillation + alpha NTP" in the paper).
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.training.objectives import IGNORED, Batch, Surroundings
+from vocabtransfer.training.snippets import SnippetChooser
 from vocabtransfer.training.teacher import Teacher
 
 
@@ -29,9 +32,19 @@ class TokenDistillation:
     name = "distill"
     needs_text = True
 
-    def __init__(self, teacher: Teacher, new_rows: NDArray[np.bool_] | None, next_token: float = 1.0) -> None:
-        """Take a teacher, the rows that a transfer made (None: all), and the share of next-token cross entropy."""
+    def __init__(
+        self,
+        teacher: Teacher,
+        new_rows: NDArray[np.bool_] | None,
+        next_token: float = 1.0,
+        chooser: SnippetChooser | None = None,
+    ) -> None:
+        """Take a teacher, the rows that a transfer made (None: all), and the share of next-token cross entropy.
+
+        A ``chooser`` picks the snippets to train on; without one the text is taken as it is.
+        """
         self._teacher = teacher
+        self._chooser = chooser
         self._new_rows = None if new_rows is None else torch.from_numpy(new_rows)
         self._next_token = next_token
 
@@ -62,6 +75,10 @@ class TokenDistillation:
             summed = summed + self._next_token * losses * (summed.detach() / losses.detach())
         return summed, count
 
+    def choose(self, documents: Iterable[str]) -> Iterator[str]:
+        """Yield snippets with new tokens, rare ones as often as frequent ones where the text has enough."""
+        yield from documents if self._chooser is None else self._chooser(documents)
+
     def _changed(self, ids: Tensor) -> Tensor:
         """Tell the places (rows, columns) at or behind the first new token of their row."""
         if self._new_rows is None:
@@ -70,5 +87,7 @@ class TokenDistillation:
 
 
 def make_objective(surroundings: Surroundings) -> TokenDistillation:
-    """Return token distillation with the checkpoint of ``--teacher``."""
-    return TokenDistillation(Teacher.open(surroundings), surroundings.new_rows)
+    """Return token distillation with the checkpoint of ``--teacher``; on snippets where it is known which rows are new."""
+    new_rows = surroundings.new_rows
+    chooser = SnippetChooser(surroundings.tokenizer, new_rows) if new_rows is not None else None
+    return TokenDistillation(Teacher.open(surroundings), new_rows, chooser=chooser)

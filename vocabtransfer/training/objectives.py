@@ -5,10 +5,10 @@ into a summed loss and the number of things that were summed. The loop divides b
 processes of an update, so the result does not depend on how a batch was cut.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,6 +68,15 @@ class Objective(Protocol):
         times something the model computed, and 0. Random choices come from torch's own generator, which is saved and
         restored with a checkpoint; other state between calls would break exact resumption.
         """
+        ...
+
+
+@runtime_checkable
+class ChoosesText(Protocol):
+    """An objective that trains on parts of the target text only."""
+
+    def choose(self, documents: Iterable[str]) -> Iterator[str]:
+        """Yield what to train on of the documents of an epoch; the same documents give the same."""
         ...
 
 

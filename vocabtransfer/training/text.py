@@ -5,7 +5,7 @@ separators and cut into rows of one length. Everything follows from files, seed 
 is three small numbers, and getting back to it costs reading but no encoding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class PackedText:
-    """Text files and how they become rows; ``stream`` tells the random choices of two texts apart."""
+    """Text files and how they become rows.
+
+    ``stream`` tells the random choices of two texts apart; ``choose`` may leave out or cut the documents of an epoch, the
+    same way every time.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     files: tuple[Path, ...]
@@ -54,6 +58,7 @@ class PackedText:
     seed: int
     needs_text: bool = False
     stream: int = 0
+    choose: Callable[[Iterator[str]], Iterator[str]] | None = None
 
     def check(self, option: str) -> None:
         """Raise `VocabTransferError` when the files cannot be read or do not hold a block."""
@@ -87,7 +92,8 @@ class PackedText:
         chance = np.random.default_rng([self.seed, self.stream, epoch])
         group: list[str] = []
         characters = 0
-        for document in _shuffled(_side_by_side(self.files, chance), chance):
+        documents = _shuffled(_side_by_side(self.files, chance), chance)
+        for document in documents if self.choose is None else self.choose(documents):
             group.append(document)
             characters += len(document)
             if characters >= _GROUP_CHARACTERS:
