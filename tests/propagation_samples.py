@@ -1,11 +1,13 @@
 """Tiny families of models: a base, an adapted base with another vocabulary, and an instruct model with a chat format."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
@@ -40,6 +42,21 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def adapted_chat(markers: tuple[str, ...] = MARKERS) -> PreTrainedTokenizerFast:
+    """The chat model's tokenizer with further words, as vocabulary expansion makes it; its template was lost."""
+    tokenizer = toy_tokenizer([*OLD_WORDS, *NEW_WORDS], seed=4, fixed=4)
+    tokens = [AddedToken(marker, special=True, normalized=False) for marker in markers]
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    return tokenizer
+
+
+def arc(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    """Spherical interpolation written out."""
+    cosine = (first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second)
+    angle = math.acos(cosine)
+    return (math.sin((1 - weight) * angle) * first + math.sin(weight * angle) * second) / math.sin(angle)
 
 
 def tensors_of(rows: int, *, tied: bool, seed: int, dtype: torch.dtype = torch.float64, layers: int = 2) -> Tensors:

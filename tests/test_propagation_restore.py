@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from propagation_samples import (
     INPUT,
     MARKERS,
-    NEW_WORDS,
-    OLD_WORDS,
     OUTPUT,
     TEMPLATE,
+    adapted_chat,
+    arc,
     chat_tokenizer,
     load_all,
     save_model,
@@ -23,11 +23,9 @@ from propagation_samples import (
     tensors_of,
 )
 from safetensors.torch import save_file
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from vocabtransfer.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.checkpoint.tensors import read_shard
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.propagation import body, restore_layers
@@ -35,14 +33,6 @@ from vocabtransfer.propagation.restore import outer_layers, slerp
 
 LAYERS = 5
 TABLES = (INPUT, OUTPUT)
-
-
-def adapted_chat(markers: tuple[str, ...] = MARKERS) -> PreTrainedTokenizerFast:
-    """The chat model's tokenizer with further words, as vocabulary expansion makes it; its template was lost."""
-    tokenizer = toy_tokenizer([*OLD_WORDS, *NEW_WORDS], seed=4, fixed=4)
-    tokens = [AddedToken(marker, special=True, normalized=False) for marker in markers]
-    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
-    return tokenizer
 
 
 def models(
@@ -57,13 +47,6 @@ def models(
 
 def layer_of(name: str) -> int | None:
     return int(name.split(".")[2]) if name.startswith("model.layers.") else None
-
-
-def arc(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """Spherical interpolation written out."""
-    cosine = (first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second)
-    angle = math.acos(cosine)
-    return (math.sin((1 - weight) * angle) * first + math.sin(weight * angle) * second) / math.sin(angle)
 
 
 @pytest.mark.parametrize("tied", [True, False])
