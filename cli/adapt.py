@@ -90,7 +90,7 @@ def adapt(
     """
     from vocabtransfer.training import AdaptRequest, LoraShape, Stage
     from vocabtransfer.training import adapt as run
-    from vocabtransfer.training.adaptation import is_first_process
+    from vocabtransfer.training.processes import is_first_process, leave_group
 
     quiet_transformers()
     if link not in ("hard", "copy"):
@@ -128,6 +128,7 @@ def adapt(
     first = is_first_process()
     with show_progress(not as_json and first):
         result = run(request)
+    leave_group()
     facts: dict[str, Any] = {"output": str(result.output), **result.facts}
     if result.written is not None:
         facts |= {"bytes_written": result.written.bytes_written, "bytes_linked": result.written.bytes_linked}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -30,6 +31,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Stop(Exception):
+    pass
+
+
+@contextmanager
+def dying_after(updates: int) -> Iterator[None]:
+    """Inside the block, a run ends without warning at the beginning of the update after so many."""
+    own, made = torch.optim.AdamW.zero_grad, [0]
+
+    def zero_grad(self: torch.optim.AdamW, set_to_none: bool = True) -> None:
+        made[0] += 1
+        if made[0] > updates:
+            raise Stop
+        own(self, set_to_none)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(torch.optim.AdamW, "zero_grad", zero_grad)
+        yield
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

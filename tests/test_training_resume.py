@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adapt_samples import files, make_model, one_thread, request, write_text
+from adapt_samples import dying_after, files, make_model, one_thread, request, write_text
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -42,22 +43,6 @@ def whole(model: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return vt.adapt(request(model, text, output, *STAGES, held_out=(text,), held_out_bytes=600)), output
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    own, made = LanguageModelling.loss, [0]
-
-    def loss(self: Any, *arguments: Any) -> Any:
-        made[0] += 1
-        if made[0] > calls:
-            raise Stop
-        return own(self, *arguments)
-
-    monkeypatch.setattr(LanguageModelling, "loss", loss)
-
-
 def test_the_same_run_gives_the_same_bytes(
     model: Path, text: Path, whole: tuple[vt.AdaptResult, Path], tmp_path: Path
 ) -> None:
@@ -74,10 +59,8 @@ def test_a_run_that_dies_many_times_gives_the_same_bytes(
     wanted = request(model, text, tmp_path / "out", *STAGES, held_out=(text,), held_out_bytes=600, resume=True)
     # Every life makes a few updates more than lie between two checkpoints, and ends in another place of a stage.
     for life in (3, 6, 4, 1, 5):
-        with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, life)
-            with pytest.raises(Stop):
-                vt.adapt(wanted)
+        with dying_after(life):
+            vt.adapt(wanted)
         assert not wanted.output.exists()
     result = vt.adapt(wanted)
     assert result.losses == whole[0].losses
@@ -133,10 +116,8 @@ def test_kill_9_and_ctrl_c_lose_nothing(model: Path, text: Path, tmp_path: Path)
     # What the killed runs left behind continues exactly as a run that was never killed.
     stages = ("new:7:1e-2", "tables:4000:1e-2")
     for folder in (output, tmp_path / "clean"):
-        with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, reached + 15 if folder.name == "clean" else 8)
-            with pytest.raises(Stop):
-                vt.adapt(request(model, text, folder, *stages, evaluate_every=100, resume=True))
+        with dying_after(reached + 15 if folder.name == "clean" else 8):
+            vt.adapt(request(model, text, folder, *stages, evaluate_every=100, resume=True))
     pair = [latest(tmp_path / f"{name}.adapting", reached + 8) for name in ("out", "clean")]
     assert pair[0] == pair[1]
 
@@ -147,10 +128,8 @@ def latest(state: Path, update: int) -> dict[str, bytes]:
 
 def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 10)
-        with pytest.raises(Stop):
-            vt.adapt(request(model, text, output, *STAGES))
+    with dying_after(10):
+        vt.adapt(request(model, text, output, *STAGES))
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     other = write_text(tmp_path.parent / f"{tmp_path.name}-other.txt", seed=2)
     larger = make_model(tmp_path.parent / f"{tmp_path.name}-other-model", seed=4)
@@ -173,11 +152,9 @@ def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: P
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     # Stages that have not begun may be changed; the one in progress only when it is begun again.
     later = (*STAGES[:2], "outer:3:1e-3")
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 0)
-        with pytest.raises(Stop):
-            vt.adapt(request(model, text, output, *later, resume=True))
-        result_stages = ("new:7:1e-2", "tables:3:2e-2")
+    with dying_after(0):
+        vt.adapt(request(model, text, output, *later, resume=True))
+    result_stages = ("new:7:1e-2", "tables:3:2e-2")
     result = vt.adapt(request(model, text, output, *result_stages, resume=True, restart_stage=True))
     assert [len(losses) for losses in result.losses] == [7, 3]
     direct = vt.adapt(request(model, text, tmp_path / "direct", *result_stages))
@@ -186,10 +163,8 @@ def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: P
 
 def test_overwrite_begins_anew(model: Path, text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 10)
-        with pytest.raises(Stop):
-            vt.adapt(request(model, text, output, *STAGES))
+    with dying_after(10):
+        vt.adapt(request(model, text, output, *STAGES))
     first = vt.adapt(request(model, text, output, "tables:2:1e-2", overwrite=True))
     assert [len(losses) for losses in first.losses] == [2]
     with pytest.raises(VocabTransferError, match="exists already"):
@@ -237,3 +212,28 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_way_out(model: Path, 
 def test_resume_with_nothing_to_resume_begins(model: Path, text: Path, tmp_path: Path) -> None:
     assert vt.adapt(request(model, text, tmp_path / "out", "tables:2:1e-2", resume=True)).written is not None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_runs_do_not_share_a_state(model: Path, text: Path, tmp_path: Path) -> None:
+    from vocabtransfer.training.state import State
+
+    wanted = request(model, text, tmp_path / "out", "tables:4:1e-2", resume=True)
+    with dying_after(3):
+        vt.adapt(wanted)
+    with State(tmp_path / "out.adapting") as other:
+        other._hold()
+        for changes in ({}, {"resume": False, "overwrite": True}):
+            with pytest.raises(VocabTransferError, match="still going on"):
+                vt.adapt(replace(wanted, **changes))
+    assert len(vt.adapt(wanted).losses[0]) == 4
+
+
+def test_a_full_disk_is_told_before_training(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vocabtransfer.training import state
+
+    monkeypatch.setattr(state, "BYTES_A_NUMBER", 1 << 60)
+    with pytest.raises(VocabTransferError, match=r"GB for checkpoints.*go on with --resume"):
+        vt.adapt(request(model, text, tmp_path / "out", "tables:4:1e-2"))
+    assert not (tmp_path / "out").exists()

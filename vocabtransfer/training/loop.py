@@ -132,6 +132,7 @@ class _StageRun:
         self.updates = self.stage.updates(run.tokens_per_update)
         torch.manual_seed(run.seed * 1000 + number)  # low-rank updates begin at random, the same in every process
         trained = make_trainable(model, self.stage, run.lora)
+        run.state.check_space(sum(parameter.numel() for parameter in trained.values()))
         found = run.state.latest()
         if found is not None:
             self.progress, tensors = found

@@ -50,6 +50,17 @@ def open_accelerator(dtype: Precision, *, cpu: bool = False, unused_parameters: 
     return accelerator
 
 
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all; launchers number their processes in the environment."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave_group() -> None:
+    """Take leave of the other processes at the end of a program."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor as one piece on the CPU, a copy; every process must call this for sharded tensors."""
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

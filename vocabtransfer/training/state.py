@@ -24,6 +24,8 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
 _FORMAT = "vocabtransfer adaptation 1"
+# Value and two moments in float32; with patience the best checkpoint stays beside the last and the one being written.
+BYTES_A_NUMBER = 3 * 12 + 4
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
@@ -53,10 +55,38 @@ def state_folder(output: Path) -> Path:
 
 
 class State:
-    """The folder of one run."""
+    """The folder of one run; inside `with`, what was begun or resumed is this process's alone."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._held: int | None = None
+
+    def __enter__(self) -> "State":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+    def _hold(self) -> None:
+        """Lock the folder where the system has locks; `VocabTransferError` when another process holds it."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise VocabTransferError(f"{self.folder} belongs to a run that is still going on: wait for it.") from None
+        except OSError:
+            pass  # Some network file systems have no locks on folders.
+        self._held = handle
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def exists(self) -> bool:
         """Tell whether a run was begun and not finished."""
@@ -64,9 +94,12 @@ class State:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the folder anew; what an earlier run left is gone."""
+        if self.folder.is_dir():
+            self._hold()
         self.remove()
         with staged_folder(self.folder) as staging:
             _write_json(staging / SETTINGS, {"format": _FORMAT, **settings})
+        self._hold()
 
     def resume(self, settings: Mapping[str, Any], options: Mapping[str, str], *, restart_stage: bool = False) -> None:
         """Make ready to go on; ``options`` say what each setting is called on the command line.
@@ -77,6 +110,7 @@ class State:
         Raises `UsageError` naming the first setting that differs, and `VocabTransferError` for a folder that is not a
         state.
         """
+        self._hold()
         found = read_json(self.folder / SETTINGS)
         if found.get("format") != _FORMAT:
             raise VocabTransferError(f"{self.folder} is not the state of an adaptation: move it away.")
@@ -105,6 +139,16 @@ class State:
             # Without its settings it is no state any more, whatever is left when the process dies half-way.
             (self.folder / SETTINGS).unlink(missing_ok=True)
             shutil.rmtree(self.folder)
+        self._release()
+
+    def check_space(self, numbers: int) -> None:
+        """Raise `VocabTransferError` unless the disk has room to train so many numbers."""
+        needed, free = numbers * BYTES_A_NUMBER, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise VocabTransferError(
+                f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints, but its disk has {free / 1e9:.2f} GB free: "
+                "make room and go on with --resume."
+            )
 
     # Finished stages.
 
