@@ -1,6 +1,7 @@
 """A model with the old tokenizer that reads the same text beside the model in training, and is never changed."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -115,6 +116,20 @@ class Teacher:
         for row, sequence in zip(ids, reading.sequences, strict=True):
             row[: len(sequence)] = sequence
         everything = torch.from_numpy(ids).to(self._model.device)
-        states = self._model.base_model(input_ids=everything, use_cache=False, output_hidden_states=True).hidden_states
         last = reading.chunks.pairs[:, 1]
-        return cast(Tensor, states[-1][reading.teacher_rows[last], reading.teacher_columns[last]])
+        return self._states(everything)[reading.teacher_rows[last], reading.teacher_columns[last]]
+
+    def _states(self, ids: Tensor) -> Tensor:
+        """Return what a model calls the last of its hidden states (rows, columns, hidden)."""
+        if self._ends_in_last_state:
+            return cast(Tensor, self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        output = self._model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        return cast(Tensor, output.hidden_states[-1])
+
+    @cached_property
+    @torch.no_grad()
+    def _ends_in_last_state(self) -> bool:
+        """Whether the body's result is that state, as with nearly all models: then no other has to be kept."""
+        ids = torch.full((1, 1), self._scorer.separator, device=self._model.device)
+        output = self._model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        return torch.equal(output.last_hidden_state, output.hidden_states[-1])
