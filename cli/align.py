@@ -51,7 +51,8 @@ def align(
         None, help="posterior, intersection, union or grow-diag-final-and [default: posterior]."
     ),
     effort: str | None = typer.Option(None, help="accurate or fast [default: accurate up to 250,000 pairs]."),
-    aligner: str = typer.Option("vocabtransfer", help="vocabtransfer, or eflomal or thot where installed."),
+    aligner: str = typer.Option("vocabtransfer", help="vocabtransfer, neural, or eflomal or thot where installed."),
+    model: str | None = typer.Option(None, help="For neural: folder, alias or hub id of a model of both languages."),
     use_links: Path | None = typer.Option(
         None, help="Count the links of this Pharaoh file instead of aligning; words are split at spaces."
     ),
@@ -108,6 +109,7 @@ def align(
                 romanize,
                 {
                     "aligner": aligner,
+                    "model": model,
                     "symmetrise": symmetrise,
                     "effort": effort,
                     "links": links,

@@ -32,7 +32,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 
 __all__ = ["ALIGNERS", "MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
 
-ALIGNERS = ("vocabtransfer", "eflomal", "thot")
+ALIGNERS = ("vocabtransfer", "eflomal", "thot", "neural")
 # What is aligned in one piece: so many pairs are held as text, and so many pairs of words are all seen in training.
 PAIRS_IN_MEMORY = ACCURATE_PAIRS
 CELLS_IN_MEMORY = ACCURATE_CELLS
@@ -42,6 +42,7 @@ def align(
     pairs: Iterable[tuple[Sentence, Sentence]],
     *,
     aligner: str = "vocabtransfer",
+    model: str | Path | None = None,
     symmetrise: str | None = None,
     threshold: float = THRESHOLD,
     stem_length: int = STEM_LENGTH,
@@ -62,12 +63,13 @@ def align(
     Words written alike are expected to translate each other; so are, with a ``romanizer`` (a function from a word to
     Latin letters), words that share their first consonants, and the entries of a ``dictionary``.
 
-    ``aligner`` may also be ``"eflomal"`` or ``"thot"`` where those are installed: they take none of the options but
-    ``symmetrise``, which is ``"grow-diag-final-and"`` there unless it is given, and cannot be ``"posterior"``.
+    ``aligner`` may also be ``"eflomal"`` or ``"thot"`` where those are installed, or ``"neural"`` with a ``model`` (folder,
+    alias or hub id) that knows both languages: they take none of the options but ``symmetrise``, which is
+    ``"grow-diag-final-and"`` there unless it is given (``"intersection"`` for a model), and cannot be ``"posterior"``.
 
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
-    chosen = _check(aligner, symmetrise, threshold, stem_length, effort, romanizer, dictionary)
+    chosen = _check(aligner, model, symmetrise, threshold, stem_length, effort, romanizer, dictionary)
     return _align_numbered(*number_pairs(pairs), chosen)
 
 
@@ -98,7 +100,7 @@ def count_words(
 
     Raises `UsageError` and `VocabTransferError` as `align` does, and for a work folder that cannot be written.
     """
-    chosen = _check(**{"aligner": "vocabtransfer", "symmetrise": None} | options)
+    chosen = _check(**{"aligner": "vocabtransfer"} | options)
     check_engine(engine)
     if chosen.aligner != "vocabtransfer" and (shard_pairs is not None or engine != "local"):
         raise UsageError(f"{chosen.aligner} aligns a corpus in one piece: leave out shards and engines.")
@@ -129,6 +131,7 @@ def count_words(
 
 class _Chosen(NamedTuple):
     aligner: str
+    model: str | Path | None
     options: AlignerOptions
     romanizer: Romanizer | None
     dictionary: tuple[tuple[str, str], ...]
@@ -136,7 +139,8 @@ class _Chosen(NamedTuple):
 
 def _check(
     aligner: str,
-    symmetrise: str | None,
+    model: str | Path | None = None,
+    symmetrise: str | None = None,
     threshold: float = THRESHOLD,
     stem_length: int = STEM_LENGTH,
     effort: str | None = None,
@@ -146,7 +150,9 @@ def _check(
     if aligner not in ALIGNERS:
         raise UsageError(f"there is no aligner {aligner!r}: choose {', '.join(ALIGNERS)}.")
     own = aligner == "vocabtransfer"
-    default = "posterior" if own else "grow-diag-final-and"
+    if (model is not None) is not (aligner == "neural"):
+        raise UsageError("the aligner neural needs a model that knows both languages, and no other aligner takes one.")
+    default = "posterior" if own else "intersection" if aligner == "neural" else "grow-diag-final-and"
     options = AlignerOptions(symmetrise or default, threshold, stem_length, effort)
     entries = tuple(dictionary)
     if not own:
@@ -154,7 +160,7 @@ def _check(
             raise UsageError(f"{aligner} gives links without probabilities: choose another symmetrisation.")
         if (threshold, stem_length, effort) != (THRESHOLD, STEM_LENGTH, None) or romanizer is not None or entries:
             raise UsageError(f"{aligner} takes no threshold, stem length, effort, romanizer or dictionary.")
-    return _Chosen(aligner, options, romanizer, entries)
+    return _Chosen(aligner, model, options, romanizer, entries)
 
 
 def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen) -> WordAlignment:
@@ -162,7 +168,7 @@ def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen)
     if chosen.aligner != "vocabtransfer":
         from vocabtransfer.alignment.other_aligners import align_with
 
-        return align_with(chosen.aligner, source, target, usable, chosen.options.symmetrise)
+        return align_with(chosen.aligner, source, target, usable, chosen.options.symmetrise, chosen.model)
     # numba takes half a second to import, and only aligning needs it.
     from vocabtransfer.alignment.aligner_model import LevelledText, infer_links
     from vocabtransfer.alignment.symmetrise import symmetrise_block

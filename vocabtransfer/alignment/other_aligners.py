@@ -2,12 +2,14 @@
 
 Each explains the words of one side by those of the other, and the reverse; the two sets of links are joined by the
 classical heuristics of `vocabtransfer.alignment.symmetrise`. eflomal (Östling and Tiedemann 2016) draws at random and
-differs a little from run to run; thot (sil-thot's model of the same kind) is run with a fixed seed.
+differs a little from run to run; thot (sil-thot's model of the same kind) is run with a fixed seed. The neural one is in
+`vocabtransfer.alignment.neural_aligner`.
 """
 
 import importlib
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +27,23 @@ Sentences = Sequence[list[str]]
 # Where the links of both directions are, as numbers of cells: source words x target words, pair after pair.
 Ways = tuple[NDArray[np.int64], NDArray[np.int64]]
 
+Runner = Callable[[Sentences, Sentences, NDArray[np.int64]], Ways]
+
 _SPACES = regex.compile(r"[\s\p{Cc}\u2028\u2029]+")
 _THOT_BATCH = 10_000
 
 
 def align_with(
-    name: str, source: NumberedText, target: NumberedText, usable: NDArray[np.int64], symmetrise: str
+    name: str,
+    source: NumberedText,
+    target: NumberedText,
+    usable: NDArray[np.int64],
+    symmetrise: str,
+    model: str | Path | None = None,
 ) -> WordAlignment:
     """Return the links that another aligner finds; sentence pairs that are not ``usable`` stay without.
+
+    ``model`` is what the neural one reads with.
 
     Raises `UsageError` where the aligner is not installed and `VocabTransferError` when it fails.
     """
@@ -41,7 +52,7 @@ def align_with(
     rows, columns = sides[0].lengths, sides[1].lengths
     base = np.concatenate([[0], np.cumsum(rows * columns)]).astype(np.int64)
     with step(f"aligning words with {name}"):
-        found = _RUNNERS[name](sentences[0], sentences[1], base)
+        found = _runner(name, model)(sentences[0], sentences[1], base)
     cells = [np.zeros(base[-1], dtype=np.bool_) for _ in found]
     for way, links in zip(cells, found, strict=True):
         way[links] = True
@@ -112,4 +123,9 @@ def _thot(source: Sentences, target: Sentences, base: NDArray[np.int64]) -> Ways
     return ways[0], ways[1]
 
 
-_RUNNERS: dict[str, Callable[[Sentences, Sentences, NDArray[np.int64]], Ways]] = {"eflomal": _eflomal, "thot": _thot}
+def _runner(name: str, model: str | Path | None) -> Runner:
+    if name == "neural" and model is not None:
+        from vocabtransfer.alignment.neural_aligner import link_by_vectors
+
+        return partial(link_by_vectors, model)
+    return {"eflomal": _eflomal, "thot": _thot}[name]
