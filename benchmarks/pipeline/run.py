@@ -1,19 +1,21 @@
 """The whole chain of a trans-tokenization, beside the published package: seconds and peak memory of every stage.
 
-    python benchmarks/pipeline.py --parallel en-nl.tsv.xz en-ru.tsv.xz --pairs 200000
-    python benchmarks/pipeline.py --parallel ... --peer VENV/bin/python
+    python benchmarks/pipeline/run.py --parallel en-nl.tsv.xz en-ru.tsv.xz --pairs 200000
+    python benchmarks/pipeline/run.py --parallel ... --peer build/peer-venv/bin/python
 
 The corpus is the first N pairs of all files together (English in the column before the last, the target in the last). A
 tokenizer of 32,000 tokens is trained on each side, the source model is a Llama of random weights, one layer and hidden
 size 4,096 with two tables. That is done once, under --folder. Then each side runs in a process of its own, on the same
 files: read the corpus, align it, map the tokens, fill those without translation (smooth), write the checkpoint (remap).
---peer is a Python that has trans-tokenizers; its steps and timings are those of trans_tokenizers_peer.py.
+--peer is a Python that has trans-tokenizers; its steps and timings are those of ../trans_tokenizers_peer.py, and its
+environment is made as that file says. CPU seconds are steadier than seconds where other work shares the cores.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -105,7 +107,7 @@ def _peak_mb() -> int:
 
 def ours(folder: Path) -> dict[str, Any]:
     stages = Stages()
-    wall = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
 
     def load() -> tuple[Any, Any]:
         from vocabtransfer.checkpoint import open_checkpoint
@@ -139,13 +141,14 @@ def ours(folder: Path) -> dict[str, Any]:
     table = stages.run("align", align, stages.run("corpus", read))
     result = stages.run("map and smooth", transfer, table)
     stages.run("remap", result.save, folder / "ours", overwrite=True)
-    seconds = round(time.perf_counter() - wall, 1)
+    seconds, used = round(time.perf_counter() - wall, 1), round(time.process_time() - cpu, 1)
     peak = max(value for row in stages.rows.values() for name, value in row.items() if name.startswith("peak"))
     # A part of "map and smooth", measured once more on its own and not in the sum.
     counts = stages.run("token counts alone", count, table)
     return {
         "tool": "vocabtransfer",
         "seconds": seconds,
+        "cpu_seconds": used,
         "peak_mb": peak,
         "stages": stages.rows,
         "word_pairs": int(table.counts.nnz),
@@ -156,11 +159,11 @@ def ours(folder: Path) -> dict[str, Any]:
 
 
 def peer(python: Path, folder: Path) -> dict[str, Any]:
-    script = HERE / "trans_tokenizers_peer.py"
+    script = HERE.parent / "trans_tokenizers_peer.py"
     words = ["--source", folder / "source", "--tokenizer", folder / "target-tokenizer"]
     words += ["--parallel", folder / "corpus.tsv", "--output", folder / "peer"]
     if (folder / "peer").exists():
-        sys.exit(f"{folder / 'peer'} exists: remove it to run the peer again.")
+        shutil.rmtree(folder / "peer")  # what an earlier run of this script left
     settings = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
@@ -185,7 +188,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200_000)
     parser.add_argument("--tokens", type=int, default=32_000)
     parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "pipeline")
+    parser.add_argument("--folder", type=Path, default=HERE.parents[1] / "build" / "pipeline")
     parser.add_argument("--peer", type=Path, help="a Python that has trans-tokenizers")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "pipeline.json")
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
@@ -212,6 +215,10 @@ def main() -> None:
     }
     if options.peer:
         facts["runs"].append(peer(options.peer.absolute(), folder))
+        mine, theirs = facts["runs"]
+        facts["peer_is_times"] = {
+            name: round(theirs[name] / mine[name], 1) for name in ("seconds", "cpu_seconds", "peak_mb")
+        }
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(facts, indent=1))
