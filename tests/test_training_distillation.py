@@ -13,10 +13,12 @@ from adapt_samples import one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from training_samples import new_tokenizer, old_tokenizer, packed_batch, small_model, text_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
+from vocabtransfer.checkpoint.synthetic import ROLES
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.surgery import transfer
 from vocabtransfer.training import AdaptRequest, Stage, adapt
@@ -234,6 +236,19 @@ def test_a_teacher_of_another_width(pair: Pair, tiny_llama: Path) -> None:
         VocabTransferError, match=r"have 32 numbers and the model's 8: token distillation needs the model"
     ):
         states.loss(student, batch)
+
+
+def test_a_teacher_that_cannot_read_the_text(pair: Pair, tmp_path: Path) -> None:
+    """Its tokenizer knows Latin letters only, and no bytes to fall back on."""
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", "<pad>", "<unk>", "▁", *"abcdehinst"])}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    latin = PreTrainedTokenizerFast(tokenizer_object=backend, **ROLES)
+    _, new, student, _ = pair
+    teacher = Teacher(load(small_model(tmp_path / "latin", latin, seed=4)), latin, new.tokenizer)
+    batch = packed_batch(text_file(tmp_path, ["китапханәдөньякитабы中文"], times=6), new.tokenizer, block=20)
+    with pytest.raises(VocabTransferError, match="or knows none of its characters: give the model that the transfer"):
+        ChunkLikelihoods(teacher).loss(student, batch)
 
 
 @pytest.mark.parametrize("name", ["distill", "alm"])

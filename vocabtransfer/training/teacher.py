@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.checkpoint import load_causal_model
 from vocabtransfer.evaluation.scoring import CausalScorer, text_config
 from vocabtransfer.tokenization.ragged import IntArray, Pieces, row_pointers, runs
@@ -18,6 +19,8 @@ from vocabtransfer.training.objectives import Batch, Surroundings
 from vocabtransfer.vocabulary import Vocabulary
 
 _NO_LIMIT = 1 << 62
+# So many tokens without a common border are no accident.
+_SURELY_SHARED = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class Teacher:
     def read(self, batch: Batch) -> Reading:
         """Tokenise the segments of a batch and find the chunks that both tokenisations share.
 
-        Text that the teacher's positions do not reach belongs to no chunk.
+        Text that the teacher's positions do not reach belongs to no chunk. Raises `VocabTransferError` when a batch of
+        some length has no chunk at all.
         """
         texts = [segment.text for segment in batch.segments]
         starts, stops, of_row = (
@@ -83,8 +87,14 @@ class Teacher:
         teacher_rows = np.searchsorted(segment_starts[begins], places, side="right") - 1
         teacher_columns = places - segment_starts[begins][teacher_rows]
         theirs = replace(theirs, counted=theirs.counted & (teacher_columns < self._longest))
+        chunks = common_chunks(ours, theirs)
+        if not len(chunks) and len(ids) >= _SURELY_SHARED:
+            raise VocabTransferError(
+                "The teacher's tokenizer has no border in common with the model's in a whole batch, or knows none of its "
+                "characters: give the model that the transfer started from as --teacher."
+            )
         return Reading(
-            chunks=common_chunks(ours, theirs),
+            chunks=chunks,
             rows=rows,
             columns=columns,
             sequences=[part[: self._longest] for part in np.split(stream, segment_starts[begins])[1:]],
