@@ -1,7 +1,7 @@
 """What propagating an adapted vocabulary costs: seconds, peak memory beside the tables, and how near to plain products.
 
-    python benchmarks/propagation_memory.py                                       # Llama 3 8B's shapes, 40,000 new tokens
-    python benchmarks/propagation_memory.py --rows 32000 --hidden 1024 --new 8000   # smaller
+    python benchmarks/propagation/memory.py                                       # Llama 3 8B's shapes, 40,000 new tokens
+    python benchmarks/propagation/memory.py --rows 32000 --hidden 1024 --new 8000   # smaller
 
 The three models have random bfloat16 tables of the real size and a body of one small layer. Everything runs in one
 process of its own, whose peak resident memory is compared with the size of the tables of one model (input and output)
