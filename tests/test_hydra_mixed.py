@@ -216,6 +216,18 @@ def test_joined_logits_are_each_positions_own(model: HydraForCausalLM, plain: di
         assert int(torch.isfinite(logits[place]).sum()) == len(wanted)
 
 
+def test_autocast(model: HydraForCausalLM) -> None:
+    """Training in mixed precision: the tables give bfloat16 where the states are float32."""
+    encoding = model.encode([[("english", TEXTS["english"]), ("tatar", TEXTS["tatar"])]], train="tatar")
+    wanted = model(**encoding)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = model(**encoding)
+    seen = torch.isfinite(wanted.logits)
+    assert torch.equal(seen, torch.isfinite(ours.logits))
+    torch.testing.assert_close(ours.logits[seen].float(), wanted.logits[seen], rtol=0.1, atol=0.3)
+    torch.testing.assert_close(ours.loss, wanted.loss, rtol=0.05, atol=0.05)
+
+
 def test_training_on_mixed_rows_moves_the_trained_head(sample: Sample) -> None:
     model = sample.load()
     model.load_head("tatar", is_trainable=True)

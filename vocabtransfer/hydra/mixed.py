@@ -89,11 +89,15 @@ class MixedOutput(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Compute logits; those of vocabularies that a position does not have are zero until `hide_others`."""
-        logits = states.new_zeros((*states.shape[:-1], self.offsets[-1]))
+        logits: torch.Tensor | None = None
         places = self._places_for(states.shape[0], states.device)
         for table, where, begin, end in zip(self.tables, places, self.offsets, self.offsets[1:], strict=False):
             if len(where[0]):
-                logits[..., begin:end].index_put_(where, table(states[where]))
+                scores = table(states[where])
+                if logits is None:  # under autocast, tables give another dtype than that of the states
+                    logits = scores.new_zeros((*states.shape[:-1], self.offsets[-1]))
+                logits[..., begin:end].index_put_(where, scores)
+        assert logits is not None
         return logits
 
     def hide_others(self, logits: torch.Tensor) -> torch.Tensor:

@@ -1,23 +1,25 @@
 """One body with five vocabularies against five models: disk, memory, switching, speed, and batches of several languages.
 
-    python benchmarks/hydra.py                       # builds everything, measures, writes results/hydra.json
-    python benchmarks/hydra.py --work FOLDER         # keeps the Hydra and the standalone models there for the next time
-    python benchmarks/hydra.py --languages dutch --rounds 2 --tokens 8    # a quick look
+    python benchmarks/hydra/run.py --work build/hydra                        # builds what is missing there, then measures
+    python benchmarks/hydra/run.py --work build/hydra --build-only           # so that a quiet hour is spent on measuring
+    python benchmarks/hydra/run.py --languages dutch --rounds 2 --tokens 8   # a quick look, in a folder for the moment
 
 SmolLM2 keeps its English head and gets heads from the alignment tables that ship. Memory is measured in processes of
-their own, speeds in alternating rounds of one process, so that what else the machine does falls on both sides alike;
-the figures are medians over rounds, and ratios are medians of the rounds' ratios.
+their own, speeds in one process by turns (A B, B A, ...), so that what else the machine does falls on both sides alike;
+figures are medians over rounds, ratios are medians of the rounds' ratios, in wall-clock and in CPU time.
 """
 
 import argparse
 import gc
 import json
+import queue
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from transformers.utils import logging
 import vocabtransfer as vt
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, is_hydra, list_heads, open_hydra
 from vocabtransfer.pipeline import default_vocab_size
+from vocabtransfer.serving import Engine, Event, Job, Limits, Sampling
 from vocabtransfer.surgery import target_words
 
 LANGUAGES = ("dutch", "russian", "turkish", "tatar")
@@ -43,30 +46,32 @@ SWITCHES = 300
 
 
 def build(work: Path, languages: list[str]) -> dict[str, Any]:
-    """Build what is not there yet: the Hydra, and a standalone model for each head."""
+    """Build what is not there yet: the Hydra, and a standalone model for each head. Returns CPU seconds and sizes."""
     source = vt.open_checkpoint("smollm2")
-    facts: dict[str, Any] = {}
+    kept = work / "build.json"
+    facts: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
     if not is_hydra(work / "hydra"):
-        started = time.perf_counter()
+        work.mkdir(parents=True, exist_ok=True)
         create_hydra(source, work / "hydra", own_name="english", link="copy")
-        facts["create_seconds"] = time.perf_counter() - started
         create_hydra(source, work / "english", own_name="english", link="copy")
     for name in languages:
-        if name in open_hydra(work / "hydra").names():
+        if name in open_hydra(work / "hydra").names() and (work / name).is_dir():
             continue
-        started = time.perf_counter()
+        started = time.process_time()
         language = vt.find_language(name)
         table = vt.shipped_table(language)
         assert table is not None
         words = {word: round(count) for word, count in target_words(table).items() if round(count)}
         tokenizer = vt.train_tokenizer(words, like=source.tokenizer, vocab_size=default_vocab_size(target_words(table)))
         result = vt.transfer(source, tokenizer, alignment=table)
-        made = time.perf_counter()
-        add_head(work / "hydra", name, result, language=language.tag)
-        added = time.perf_counter()
-        result.save(work / name, link="copy")
-        facts[name] = {"make_seconds": made - started, "add_seconds": added - made}
-        facts[name]["save_standalone_seconds"] = time.perf_counter() - added
+        made = time.process_time()
+        if name not in open_hydra(work / "hydra").names():
+            add_head(work / "hydra", name, result, language=language.tag)
+        added = time.process_time()
+        result.save(work / name, link="copy", overwrite=True)
+        facts[name] = {"make_cpu_seconds": round(made - started, 1), "add_cpu_seconds": round(added - made, 2)}
+        facts[name]["save_standalone_cpu_seconds"] = round(time.process_time() - added, 2)
+        kept.write_text(json.dumps(facts, indent=2))
     for info in list_heads(work / "hydra"):
         facts.setdefault(info.name, {}).update({"vocabulary": info.vocabulary, "head_bytes": info.bytes})
     return facts
@@ -147,15 +152,37 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+@dataclass
+class Times:
+    """What one way took in each round, in seconds."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def add(self, work: Callable[[], Any]) -> None:
+        started = time.process_time()
+        self.wall.append(timed(work))
+        self.cpu.append(time.process_time() - started)
+
+
+def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
     """Time each way once a round, in turns and turning the order round, after a warm-up."""
     for work in ways.values():
         work()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    times = {name: Times() for name in ways}
     for number in range(rounds):
         for name in list(ways) if number % 2 else list(ways)[::-1]:
-            seconds[name].append(timed(ways[name]))
-    return seconds
+            times[name].add(ways[name])
+    return times
+
+
+def compared(times: dict[str, Times], first: str, second: str) -> dict[str, float]:
+    """Return how many times as fast the first way is as the second."""
+
+    def ratio(one: list[float], other: list[float]) -> float:
+        return round(statistics.median(b / a for a, b in zip(one, other, strict=True)), 4)
+
+    return {"wall": ratio(times[first].wall, times[second].wall), "cpu": ratio(times[first].cpu, times[second].cpu)}
 
 
 def speed(model: HydraForCausalLM, work: Path, names: list[str], tokens: int, rounds: int) -> dict[str, Any]:
@@ -170,19 +197,19 @@ def speed(model: HydraForCausalLM, work: Path, names: list[str], tokens: int, ro
             "hydra": lambda ids=ids, name=name: model.generate(ids, head=name, **settings),
             "plain": lambda ids=ids, plain=plain: plain.generate(ids, **settings),
         }
-        seconds = alternate(ways, rounds)
+        times = alternate(ways, rounds)
         result[name] = {
             "same_tokens": same,
-            **{f"{way}_tokens_per_second": tokens / statistics.median(times) for way, times in seconds.items()},
-            "hydra_over_plain": statistics.median(
-                p / h for h, p in zip(seconds["hydra"], seconds["plain"], strict=True)
-            ),
+            **{f"{way}_tokens_per_second": tokens / statistics.median(times[way].wall) for way in ways},
+            "hydra_over_plain": compared(times, "hydra", "plain"),
         }
+        del plain, ways
+        gc.collect()
     return result
 
 
 def mixed(model: HydraForCausalLM, names: list[str], each: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Requests in all languages: all in one batch, one batch a language, and one request after the other."""
+    """Requests in all languages: all in one batch, one batch a language, one after the other, and through the server."""
     rows = [[(name, PROMPTS[name])] for _ in range(each) for name in names]
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
 
@@ -190,27 +217,50 @@ def mixed(model: HydraForCausalLM, names: list[str], each: int, tokens: int, rou
         for batch in batches:
             model.generate(**model.encode(batch), **settings)
 
+    engine = Engine(model, Limits(rows=len(rows)))
+
+    def serve() -> None:
+        """As many clients as requests, at the same time; the engine stops at end tokens as well."""
+        events: queue.Queue[Event] = queue.Queue()
+        for (name, text), *_ in rows:
+            head = model.head(name)
+            prompt = head.encode([text], special=True)[0]
+            engine.submit(Job(head, head, prompt, Sampling(tokens, temperature=0.0), events.put))
+        left = len(rows)
+        while left:
+            left -= events.get(timeout=600).last
+
     ways = {
         "one_mixed_batch": lambda: run([rows]),
         "a_batch_each_head": lambda: run([[row for row in rows if row[0][0] == name] for name in names]),
         "one_by_one": lambda: run([[row] for row in rows]),
     }
-    seconds = alternate(ways, rounds)
+    times = alternate(ways, rounds)
     count = len(rows) * tokens
     result: dict[str, Any] = {"requests": len(rows), "tokens_each": tokens}
-    result |= {f"{way}_tokens_per_second": count / statistics.median(times) for way, times in seconds.items()}
+    result |= {f"{way}_tokens_per_second": count / statistics.median(times[way].wall) for way in ways}
     for way in ("a_batch_each_head", "one_by_one"):
-        pairs = zip(seconds["one_mixed_batch"], seconds[way], strict=True)
-        result[f"mixed_over_{way}"] = statistics.median(other / together for together, other in pairs)
+        result[f"mixed_over_{way}"] = compared(times, "one_mixed_batch", way)
+    serve()
+    made, served = engine.row_steps, Times()
+    for _ in range(rounds):
+        served.add(serve)
+    made = (engine.row_steps - made) // rounds + len(rows)  # first tokens come of reading the prompts
+    engine.close()
+    result["engine_tokens"] = made
+    result["engine_tokens_per_second"] = made / statistics.median(served.wall)
     return result
 
 
 def run(arguments: argparse.Namespace, work: Path) -> None:
     names = ["english", *arguments.languages]
+    built = build(work, arguments.languages)
+    if arguments.build_only:
+        return
     results: dict[str, Any] = {
         "machine": {"threads": torch.get_num_threads(), "load": psutil.getloadavg()[0], "torch": torch.__version__},
         "dtype": "float32",
-        "build": build(work, arguments.languages),
+        "build": built,
         "disk": disk(work, names),
         "memory": memory(work, names),
     }
@@ -218,6 +268,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
     results["switch"] = switching(model, names)
     results["speed"] = speed(model, work, names, arguments.tokens, arguments.rounds)
     results["mixed"] = mixed(model, names, arguments.each, arguments.tokens // 2, max(1, arguments.rounds // 2))
+    results["machine"]["load_after"] = psutil.getloadavg()[0]
     text = json.dumps(results, indent=2)
     print(text)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -227,8 +278,9 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for the Hydra and the models [default: one for the moment]")
+    parser.add_argument("--build-only", action="store_true", help="build the models and stop")
     parser.add_argument("--languages", nargs="+", default=list(LANGUAGES), choices=LANGUAGES)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=64, help="tokens a generation")
     parser.add_argument("--each", type=int, default=2, help="requests in each language of the mixed batch")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "hydra.json")
