@@ -26,6 +26,7 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step, track
 from vocabtransfer.training.objectives import Batch, Objective
 from vocabtransfer.training.processes import (
+    gradient_norm,
     like,
     named_trainable,
     random_states,
@@ -215,21 +216,27 @@ class _StageRun:
             count += counted
         total, everything, asked = summed(accelerator, total, count, float(self.run.stop.asked))
         self._check_finite(total, "loss")
-        # Gradients are sums over this process's tokens, averaged over processes: now each is a mean over all tokens.
+        # Gradients are sums over this process's tokens, averaged over processes: this makes them means over all tokens.
         share = accelerator.num_processes / max(everything, 1)
-        for name, parameter in self.trained.items():
+        norm = share * gradient_norm(accelerator, self._cut_gradients())
+        self._check_finite(norm, "gradient")
+        for parameter in self.trained.values():
             if parameter.grad is not None:
-                parameter.grad.mul_(share)
-                if name in self.masks:
-                    parameter.grad.mul_(self.masks[name])
-        norm = accelerator.clip_grad_norm_(self.trained.values(), LONGEST_GRADIENT)
-        self._check_finite(float(cast(Any, norm)), "gradient")
+                parameter.grad.mul_(share * LONGEST_GRADIENT / max(norm, LONGEST_GRADIENT))
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.rate(progress.update, self.updates)
         self.optimizer.step()
         progress.losses.append(total / max(everything, 1))
         progress.tokens += int(everything)
         return asked > 0
+
+    def _cut_gradients(self) -> list[Tensor]:
+        """Take the rows that stay out of the gradients; return those that there are."""
+        for name, mask in self.masks.items():
+            gradient = self.trained[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
+        return [parameter.grad for parameter in self.trained.values() if parameter.grad is not None]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
         with self.run.accelerator.autocast():

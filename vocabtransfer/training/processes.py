@@ -4,8 +4,9 @@ accelerate finds the device and the processes and wraps the model; what is neede
 (`fully_shard`), whatever version the launcher's settings name: its parameters keep their names and rows.
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -82,6 +83,19 @@ def summed(accelerator: Accelerator, *numbers: float) -> list[float]:
         return list(numbers)
     total = accelerator.reduce(torch.tensor(numbers, dtype=torch.float64, device=accelerator.device), "sum")
     return cast(list[float], cast(Tensor, total).tolist())
+
+
+def gradient_norm(accelerator: Accelerator, gradients: Sequence[Tensor]) -> float:
+    """Return the length of all gradients as one vector, the same in every process."""
+    if not gradients:
+        return 0.0
+    own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    # Small pieces are summed in one order in float64, so that a resumed run cuts gradients to the same bit.
+    norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in own])
+    squares = float(norms.square().sum())
+    if isinstance(gradients[0], DTensor):
+        squares = summed(accelerator, squares)[0]
+    return math.sqrt(squares)
 
 
 def random_states(accelerator: Accelerator) -> dict[str, Tensor]:
