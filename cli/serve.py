@@ -65,12 +65,12 @@ def serve(
     with place:
         hydra = HydraForCausalLM.from_pretrained(model, **settings)
         limits = Limits(
-            max_rows,
-            max_queue,
-            max_prompt_tokens,
-            max_tokens,
-            max_body_bytes,
-            timeout,
+            rows=max_rows,
+            queue=max_queue,
+            prompt_tokens=max_prompt_tokens,
+            new_tokens=max_tokens,
+            body_bytes=max_body_bytes,
+            seconds=timeout,
             rate=wanted_rate,
         )
         engine = Engine(hydra, limits)

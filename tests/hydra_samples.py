@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
@@ -25,6 +25,24 @@ WORDS = {
 }
 LANGUAGES = {"tatar": "tt", "dutch": "nl"}
 TEXTS = {"english": "hello world the fox", "tatar": "сәлам дөнья китап", "dutch": "hallo wereld het boek"}
+
+
+# Other architectures: what their tables are called, biases, positions, scalings, and windows differ.
+COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+WIDE = {**COMMON, "intermediate_size": 48, "initializer_range": 0.3}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.3},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "rotary_dim": 8, "initializer_range": 0.3},
+    "phi": WIDE,
+    "gpt_neox": WIDE,
+    "opt": {**COMMON, "ffn_dim": 48, "word_embed_proj_dim": 16, "init_std": 0.3},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.3},
+    "gemma": {**WIDE, "head_dim": 16, "num_key_value_heads": 1},
+    "gemma3_text": {**WIDE, "head_dim": 16, "num_key_value_heads": 1, "sliding_window": 4},
+    "qwen3": {**WIDE, "head_dim": 16, "num_key_value_heads": 1},
+    "cohere": {**WIDE, "logit_scale": 0.5},
+    "granite": {**WIDE, "embedding_multiplier": 3.0, "logits_scaling": 2.0},
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,6 +120,23 @@ def make_sample(folder: Path, *, tied: bool = True) -> Sample:
         add_head(folder / "hydra", name, result, language=LANGUAGES[name])
         standalone[name] = result.save(folder / name).path
     return Sample(folder / "hydra", standalone)
+
+
+def make_architecture(folder: Path, kind: str) -> Sample:
+    """Build a Hydra of another architecture with an English and a Tatar head, and the standalone checkpoints."""
+    own = tokenizer("english")
+    ids = {key: getattr(own, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=len(own), **ids, **CONFIGS[kind]))
+    if made.get_output_embeddings().bias is not None:
+        torch.nn.init.normal_(made.get_output_embeddings().bias)
+    made.save_pretrained(folder / "english")
+    save_tokenizer(own, folder / "english")
+    source = open_checkpoint(folder / "english")
+    create_hydra(source, folder / "hydra", own_name="english")
+    result = transferred(source, "tatar")
+    add_head(folder / "hydra", "tatar", result)
+    return Sample(folder / "hydra", {"english": source.path, "tatar": result.save(folder / "tatar").path})
 
 
 def ids_for(name: str, rows: int = 2, length: int = 9, seed: int = 0) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra_samples import TEXTS, Sample, make_sample, make_source, one_thread, tokenizer  # noqa: F401
+from hydra_samples import CONFIGS, TEXTS, Sample, make_architecture, make_sample, make_source, one_thread  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +90,22 @@ def test_whatever_comes_together_each_answer_is_that_of_generate(
             assert job.result()[0] == alone(model, reader, writer, text, tokens)
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_other_architectures(tmp_path: Path, kind: str) -> None:
+    """Positions, windows and scalings are those of each row although it joins, and others leave, in the middle."""
+    model = make_architecture(tmp_path, kind).load()
+    engine = Engine(model, Limits(rows=2))
+    asked = [("english", 4, 9), ("tatar", 1, 5), ("tatar", 3, 12), ("english", 1, 7), ("tatar", 2, 3)]
+    jobs = []
+    for name, words, tokens in asked:
+        text = " ".join(TEXTS[name].split()[:words])
+        jobs.append((Asked(model, name, name, text, max_tokens=tokens), name, text, tokens))
+        engine.submit(jobs[-1][0].job)
+    for job, name, text, tokens in jobs:
+        assert job.result()[0] == alone(model, name, name, text, tokens)
+    engine.close()
 
 
 def test_rows_of_different_heads_share_the_passes(engine: Engine, model: HydraForCausalLM) -> None:

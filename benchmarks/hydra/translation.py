@@ -39,7 +39,7 @@ from vocabtransfer.progress import show_progress, track
 HERE = Path(__file__).parent
 WAYS = ("untrained", "head", "own")
 HELD_OUT = {"gnome-help", "debian-handbook"}
-LENGTHS = (20, 160)  # characters of a training sentence
+LENGTHS = (20, 120)  # characters of a sentence
 LEARNING_RATE = {"lora": 5e-4, "tables": 2e-4}
 
 
@@ -162,11 +162,8 @@ def one_vocabulary(rows: list[Any], end: int) -> dict[str, torch.Tensor]:
 
 
 def answers(model: HydraForCausalLM, writer: str, texts: list[str]) -> list[str]:
-    done: list[str] = []
-    for start in track(range(0, len(texts), 16), "translating", len(texts) // 16):
-        part = texts[start : start + 16]
-        done += model.translate(part, source="english", target=writer, template=TEMPLATE, chat=True, batch_size=16)
-    return done
+    settings = {"template": TEMPLATE, "chat": True, "batch_size": 48}
+    return list(model.translate(texts, source="english", target=writer, **settings))
 
 
 def score(stage: str, said: list[str], test: list[tuple[str, str]]) -> dict[str, Any]:
@@ -225,10 +222,10 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the Hydra")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--test", type=int, default=60, help="held-out pairs")
+    parser.add_argument("--test", type=int, default=48, help="held-out pairs")
     parser.add_argument("--text-updates", type=int, default=40)
     parser.add_argument("--pair-updates", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "translation.json")
     options = parser.parse_args()
     logging.set_verbosity_error()

@@ -81,7 +81,11 @@ class _Count:
                 self._metrics.requests.labels(route, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # answered further out, with status 500
+            self._metrics.requests.labels(route, "500").inc()
+            raise
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
