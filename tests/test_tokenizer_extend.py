@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import TEXTS, django_lines, ids_of, t5_like, tiny_backend
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.tokenization.audit import audit
 from vocabtransfer.tokenization.extend import extend_tokenizer
@@ -26,6 +28,8 @@ from vocabtransfer.tokenization.optimise import optimise_tokenizer
 from vocabtransfer.tokenization.reshape import Reshaped
 from vocabtransfer.tokenization.save import backend_document, save_tokenizer
 from vocabtransfer.tokenization.train import train_tokenizer
+from vocabtransfer.tokenization.trim import trim_tokenizer
+from vocabtransfer.vocabulary import byte_alphabet
 
 NEW = 400
 # After which tokenizer, for which language.
@@ -292,3 +296,38 @@ def test_a_fresh_process_writes_the_same_bytes(tmp_path: Path, real_tokenizer_fo
 def test_kept_is_what_a_table_needs(source: Source, extended: Extended) -> None:
     kept = extended("minilm").kept
     assert kept.dtype == np.int64 and len(kept) == old_size(extended("minilm").tokenizer)
+
+
+@pytest.mark.parametrize("shape", ["extended", "trimmed", "optimised"])
+def test_a_transfer_copies_the_rows_that_exist_bit_for_bit(
+    shape: str, tiny_llama: Path, source: Source, extended: Extended, tmp_path: Path
+) -> None:
+    checkpoint = vt.open_checkpoint(tiny_llama)
+    made = {
+        "extended": lambda: extended("smollm2"),
+        "trimmed": lambda: trim_tokenizer(source("smollm2"), corpus("smollm2"), keep=5_000),
+        "optimised": lambda: optimise_tokenizer(source("smollm2"), corpus("smollm2"), size=3_000),
+    }[shape]()
+    vt.transfer(checkpoint, made.tokenizer, method="pieces").save(tmp_path / "out")
+    old, new = (vt.open_checkpoint(folder).input_table() for folder in (tiny_llama, tmp_path / "out"))
+    kept = torch.from_numpy(made.kept)
+    assert len(new) == len(kept) and new.dtype == old.dtype
+    assert torch.equal(new[kept >= 0], old[kept[kept >= 0]])
+    assert (kept >= 0).sum() > 400 and (made.new_tokens > 0) == (shape != "trimmed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tekken", "mistral_v1"])
+def test_mistral_s_own_files_can_be_reshaped(name: str, real_tokenizer: Source) -> None:
+    old, lines = real_tokenizer(name), django_lines("tt")
+    alphabet = set(byte_alphabet().values()) if name == "tekken" else {f"<0x{byte:02X}>" for byte in range(256)}
+    longer = extend_tokenizer(old, lines, new_tokens=NEW)
+    found = audit(longer.tokenizer, ids=np.flatnonzero(longer.kept < 0))
+    assert found.examined == NEW and not len(found.unreachable), found.examples()
+    best = optimise_tokenizer(old, lines, size=4_000)
+    for made in (longer, best, trim_tokenizer(old, lines, keep=4_000)):
+        vocabulary = made.tokenizer.get_vocab()
+        assert alphabet <= set(vocabulary) and made.tokenizer.special_tokens_map == old.special_tokens_map
+        for text in (*TEXTS, *lines[:50]):
+            ours, theirs = (t.decode(ids_of(t, [text])[0]) for t in (made.tokenizer, old))
+            assert ours == theirs
