@@ -1,5 +1,7 @@
 """Several vocabularies in one sequence or one batch: the same tokens and losses as each alone."""
 
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from hydra_samples import TEXTS, Sample, make_sample, one_thread, tokenizer  # n
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from transformers import DynamicCache
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra import HydraForCausalLM
@@ -327,3 +330,45 @@ def test_joined_vocabularies_of_a_model_that_caps_its_logits(tmp_path: Path) -> 
         assert model.decode(tokens, name) == model.decode(alone, name)
     ids = torch.tensor([tokenizer("tatar")(TEXTS["tatar"])["input_ids"]])
     assert torch.equal(model(ids, head="tatar").logits, plain["tatar"](ids).logits)
+
+
+def test_a_cache_goes_on_in_another_vocabulary(model: HydraForCausalLM) -> None:
+    """By hand what mixed sequences do: the body's keys and values know of no vocabulary."""
+    segments = [("english", TEXTS["english"]), ("tatar", TEXTS["tatar"])]
+    whole = model(**model.encode(segments)).logits[0, -1]
+    english = torch.tensor(model.head("english").encode([TEXTS["english"]], special=True))
+    tatar = torch.tensor(model.head("tatar").encode([TEXTS["tatar"]], special=False))
+    cache = DynamicCache()
+    model(english, head="english", cache=cache, use_cache=True)
+    logits = model(tatar, head="tatar", cache=cache, use_cache=True).logits[0, -1]
+    torch.testing.assert_close(logits, whole[torch.isfinite(whole)], rtol=1e-4, atol=1e-4)
+
+
+def test_whoever_looks_while_heads_are_switched_sees_one_head(sample: Sample) -> None:
+    """Tables, sizes, ids and tying always belong together, whatever another thread sets meanwhile."""
+    model = sample.load()
+    done = threading.Event()
+    sizes = {(len(tokenizer(name)), tokenizer(name).eos_token_id) for name in NAMES}
+
+    def switch() -> None:
+        pairs = itertools.cycle(itertools.product(NAMES, NAMES))
+        while not done.is_set():
+            reader, writer = next(pairs)
+            model.set_head(input=reader, output=writer)
+
+    thread = threading.Thread(target=switch)
+    thread.start()
+    seen: list[Any] = []
+    try:
+        while len(seen) < 300 or len(set(seen)) < 4:
+            view = model.view()
+            ids = (view.config.vocab_size, view.generation_config.eos_token_id)
+            assert ids in sizes and ids[1] == view.config.eos_token_id
+            assert view.get_output_embeddings().weight.shape[0] == view.get_output_embeddings().out_features == ids[0]
+            same = view.get_input_embeddings().weight is view.get_output_embeddings().weight
+            assert same == view.config.tie_word_embeddings
+            seen.append(view)
+            assert len(seen) < 1_000_000
+    finally:
+        done.set()
+        thread.join()

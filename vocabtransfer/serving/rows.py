@@ -6,7 +6,8 @@ pass of the body, whichever heads read or write them.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ class RowBatch:
 
 def _run(view: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
     """Return the logits of the last column, (rows, joined vocabulary); keys and values are added to ``cache``."""
-    names = inspect.signature(view.forward).parameters
+    names = _accepted(type(view).forward)
     settings: dict[str, Any] = {"cache" if "cache" in names else "past_key_values": cache, "use_cache": True}
     if "position_ids" in names:
         settings["position_ids"] = positions
@@ -119,6 +120,12 @@ def _run(view: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tens
         settings["logits_to_keep"] = 1
     logits: torch.Tensor = view(input_ids=ids, attention_mask=mask, **settings).logits
     return logits[:, -1]
+
+
+@cache
+def _accepted(forward: Callable[..., Any]) -> frozenset[str]:
+    """Return what a kind of model takes: positions and the last column alone are not for all."""
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _own(logits: torch.Tensor, joined: Joined, plan: Sequence[int]) -> list[torch.Tensor]:
