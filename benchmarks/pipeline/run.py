@@ -213,15 +213,20 @@ def main() -> None:
         "cores": os.cpu_count(),
         "runs": [json.loads(run.stdout.splitlines()[-1])],
     }
+    save(facts, options.output)
     if options.peer:
         facts["runs"].append(peer(options.peer.absolute(), folder))
         mine, theirs = facts["runs"]
         facts["peer_is_times"] = {
             name: round(theirs[name] / mine[name], 1) for name in ("seconds", "cpu_seconds", "peak_mb")
         }
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(facts, indent=1))
+        save(facts, options.output)
+
+
+def save(facts: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(facts, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Characters per second of `vocabtransfer romanize` beside the plain uroman call, on the same text in the same run.
 
-    python benchmarks/romanization.py --data FOLDER                        # en-ru.tsv.xz, en-kk.tsv.xz ... in there
-    python benchmarks/romanization.py --data FOLDER --language hi --characters 100000
+    python benchmarks/romanization/run.py --data FOLDER                        # en-ru.tsv.xz, en-kk.tsv.xz ... in there
+    python benchmarks/romanization/run.py --data FOLDER --language hi --characters 100000
 
 FOLDER holds parallel corpora (part, English, target). Lines are taken evenly from the whole corpus. Times are processor
 time of one thread, loading uroman left out (it is said apart); every transliterator starts with an empty memory, and
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with en-XX.tsv.xz")
     parser.add_argument("--language", action="append", help="two-letter code; repeatable (default: ru kk hi tt)")
     parser.add_argument("--characters", type=int, default=300_000, help="of text for each language")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "speed.json")
     arguments = parser.parse_args()
     plain, seconds = timed(uroman.Uroman)
     print(f"loading uroman: {seconds:.1f} s")
@@ -92,8 +92,8 @@ def main() -> None:
         for code in arguments.language or ("ru", "kk", "hi", "tt")
     ]
     show(facts)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
