@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def peer_focus(folder: Path) -> dict[str, float]:
     table = torch.from_numpy(np.load(folder / "table.npy"))
     options = {"target_training_data_path": str(folder / "target.txt"), "verbosity": "silent"}
     rows, cost = measured(lambda: FOCUS(target, source, table, **options))
-    assert len(rows) == len(target)
+    np.save(folder / "peer-focus-text.npy", rows.numpy())
     return cost
 
 
@@ -252,26 +252,13 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write everything that both sides read."""
     import vocabtransfer as vt
     from vocabtransfer.alignment.text_files import read_text
-    from vocabtransfer.alignment.words import split_words
-    from vocabtransfer.initialization.bilingual_vectors import dictionary
 
     source = vt.load_tokenizer(arguments.source)
     lines = [line for line in read_text([arguments.text]) if line.strip()]
     target = vt.train_tokenizer(lines, like=source, vocab_size=arguments.vocab_size)
-    special = {}
-    for side, tokenizer in (("source", source), ("target", target)):
-        tokenizer.backend_tokenizer.save(str(folder / f"{side}.json"))
-        roles = tokenizer.special_tokens_map.items()
-        special[side] = {role: str(token) for role, token in roles if role.endswith("_token")}
-    (folder / "special.json").write_text(json.dumps(special))
-    (folder / "target.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     table = vt.WordTable.load(arguments.alignment)
     table.save(folder / "alignment.tsv")
-    pairs = [pair for pair in zip(*dictionary(table), strict=True) if " " not in "".join(pair)]
-    (folder / "dictionary.txt").write_text("".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
-    for side, text in (("source", arguments.source_text), ("target", arguments.text)):
-        words = (" ".join(split_words(line)) for line in read_text([text]))
-        train_fasttext(words, folder / f"{side}-words.bin", WORDS)
+    pairs = write_inputs(folder, source, target, table, lines, read_text([arguments.source_text]))
     train_fasttext((" ".join(target.tokenize(line)) for line in lines), folder / "tokens.bin", TOKENS)
     texts, row = np.unique([source.decode([i]).strip() for i in range(len(source))], return_inverse=True)
     shape = (len(texts), arguments.hidden)
@@ -283,10 +270,32 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "target_rows": len(target),
         "text": arguments.text.name,
         "text_mb": round((folder / "target.txt").stat().st_size / 1e6, 1),
-        "dictionary_pairs": len(pairs),
+        "dictionary_pairs": pairs,
         "packages": PACKAGES,
         "cores": os.cpu_count(),
     }
+
+
+def write_inputs(
+    folder: Path, source: Any, target: Any, table: Any, lines: Iterable[str], source_lines: Iterable[str]
+) -> int:
+    """Write tokenizers, text, dictionary and word vectors; return the number of pairs in the dictionary."""
+    from vocabtransfer.alignment.words import split_words
+    from vocabtransfer.initialization.bilingual_vectors import dictionary
+
+    special = {}
+    for side, tokenizer in (("source", source), ("target", target)):
+        tokenizer.backend_tokenizer.save(str(folder / f"{side}.json"))
+        roles = tokenizer.special_tokens_map.items()
+        special[side] = {role: str(token) for role, token in roles if role.endswith("_token")}
+    (folder / "special.json").write_text(json.dumps(special))
+    lines = list(lines)
+    (folder / "target.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pairs = [pair for pair in zip(*dictionary(table), strict=True) if " " not in "".join(pair)]
+    (folder / "dictionary.txt").write_text("".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
+    for side, text in (("source", source_lines), ("target", lines)):
+        train_fasttext((" ".join(split_words(line)) for line in text), folder / f"{side}-words.bin", WORDS)
+    return len(pairs)
 
 
 def train_fasttext(lines: Any, model: Path, settings: dict[str, Any]) -> None:

@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.table import WordTable
@@ -294,14 +297,19 @@ def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, floa
 
 def _accuracies(contest: Contest, model: PreTrainedModel) -> dict[str, float]:
     target = sentence_vectors(model, contest.tokenizer, [target for _, target in contest.test_pairs])
-    with with_tables(model, contest.source.input_table().float()):
-        source = sentence_vectors(model, contest.source.tokenizer, [source for source, _ in contest.test_pairs])
-    found = retrieval(source, target)
+    found = retrieval(_source_vectors(contest, model), target)
     return {
         "accuracy": round(found.accuracy, 4),
         "to source": round(found.to_source, 4),
         "to target": round(found.to_target, 4),
     }
+
+
+@lru_cache(maxsize=1)
+def _source_vectors(contest: Contest, model: PreTrainedModel) -> NDArray[np.float32]:
+    """Return what the untouched model makes of the source sentences; the same for all methods."""
+    with with_tables(model, contest.source.input_table().float()):
+        return sentence_vectors(model, contest.source.tokenizer, [source for source, _ in contest.test_pairs])
 
 
 @contextmanager

@@ -7,34 +7,23 @@ FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.c
 alignment, vectors and frequencies come from the training parts alone, the scores from the held-out parts. Finished rows
 are kept in ``results/``, so an interrupted run goes on where it stopped.
 
-``--peer PYTHON`` adds trans-tokenizers 0.1.4 from an environment that has it (see ../trans_tokenizers_peer.py).
+``--peer PYTHON`` adds trans-tokenizers 0.1.4 from an environment that has it (see ../trans_tokenizers_peer.py), and
+``--vector-peers PYTHON`` deepfocus 1.0.1 and wechsel 0.0.4 (see ../vector_peers.py).
 """
 
 import argparse
 import json
 import lzma
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import torch
+from peers import add_trans_tokenizers, add_vector_peers
 
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import METHODS, Need
-from vocabtransfer.leaderboard import (
-    Contest,
-    Entry,
-    Row,
-    load_model,
-    load_rows,
-    run_contest,
-    save_rows,
-    score_tables,
-    summary,
-)  # fmt: skip
+from vocabtransfer.leaderboard import Contest, Entry, load_rows, run_contest, summary
 from vocabtransfer.progress import show_progress
 from vocabtransfer.tokenization.train import train_tokenizer
 
@@ -52,7 +41,6 @@ HELD_OUT = {
 SIZES = {"tt": 4_000, "sw": 4_000, "hi": 8_000, "kk": 8_000}
 DOCUMENT = 1_500  # characters: consecutive lines of a part are one document
 HERE = Path(__file__).parent
-PEER = "trans-tokenizers 0.1.4"
 
 
 def read_parts(path: Path, held_out: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
@@ -95,27 +83,6 @@ def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
     )
 
 
-def add_peer(contest: Contest, results: Path, python: Path) -> None:
-    """Let the published package make its tables from the same pairs and tokenizers, and score them as ours."""
-    rows = load_rows(results, contest)
-    if any(row.label == PEER for row in rows):
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        lines = (f"{english}\t{target}\n".replace("\r", " ") for english, target in contest.pairs)
-        (folder / "pairs.tsv").write_text("".join(lines), encoding="utf-8")
-        contest.tokenizer.save_pretrained(folder / "tokenizer")
-        started = time.perf_counter()
-        command = [python, HERE.parent / "trans_tokenizers_peer.py", "--source", contest.source.path]
-        command += ["--tokenizer", folder / "tokenizer", "--parallel", folder / "pairs.tsv", "--output", folder / "out"]
-        subprocess.run([str(word) for word in command], check=True)
-        seconds = time.perf_counter() - started
-        made = open_checkpoint(folder / "out")
-        table = made.input_table()[: len(contest.tokenizer)].float().clone()
-        scores = score_tables(contest, load_model(contest.source, contest.precision), table)
-    save_rows(results, contest, [*rows, Row(PEER, 0, scores, round(seconds, 1), 0.0)])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True)
@@ -129,6 +96,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes to score")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peer", type=Path, help="a Python that has trans-tokenizers 0.1.4")
+    parser.add_argument("--vector-peers", type=Path, help="a Python that has deepfocus 1.0.1 and wechsel 0.0.4")
     parser.add_argument("--name", default="causal", help="of the results: NAME-XX.json")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -141,8 +109,10 @@ def main() -> None:
             results = HERE / "results" / f"{arguments.name}-{language}.json"
             rows = run_contest(contest, [Entry.parse(n) for n in names], seeds=range(arguments.seeds), results=results)
             if arguments.peer:
-                add_peer(contest, results, arguments.peer)
-                rows = load_rows(results, contest)
+                add_trans_tokenizers(contest, results, arguments.peer)
+            if arguments.vector_peers:
+                add_vector_peers(contest, results, arguments.vector_peers)
+            rows = load_rows(results, contest)
             print(language, json.dumps(summary(rows), indent=1))
 
 

@@ -1,19 +1,18 @@
 """The default: every kind of evidence there is, each weighted by how far it can be trusted.
 
 What was seen on held-out text in four languages (benchmarks/leaderboard) made three corrections to plain averages of
-aligned rows. A word's counts are spread thin over everything that stood near its translation, so they are sharpened.
-Rows that point in different directions average to a row that means nothing, so an average counts by how far its parts
-agree. And rows on few observations are confidently wrong, so they lean on the token's pieces.
+aligned rows. A word's counts are spread thin over everything that stood near its translation, so they are sharpened, the
+more the fewer there are. Rows that point in different directions average to a row that means nothing, so an average
+counts by how far its parts agree. And rows on few observations are confidently wrong, so they lean on the token's pieces.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from vocabtransfer.initialization.fallback import fallback, overall_mean, script_means
+from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import equal_tokens, identity
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
-from vocabtransfer.initialization.presets import by_characters, weighted_pieces
 from vocabtransfer.initialization.registry import method
 from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map, forced_copies
 from vocabtransfer.token_map import RowReader, TokenMap
@@ -21,8 +20,11 @@ from vocabtransfer.token_map import RowReader, TokenMap
 ALIGNED_AND_PIECES = "aligned and pieces"
 #: Observations at which aligned evidence and the pieces weigh the same.
 HALF_EVIDENCE = 2.0
-#: Power that counts are raised to: the likeliest translations take nearly all of the weight.
-SHARPNESS = 8.0
+#: Power that counts are raised to, with hardly any observations and with many: of a few, the likeliest translation takes
+#: nearly all of the weight; many also tell a second meaning from noise.
+SHARPEST, BLUNTEST = 8.0, 2.0
+#: Observations at which the power is half-way.
+MANY = 30.0
 #: Power of the agreement of an average's parts in its weight.
 AGREEMENT = 4.0
 _BLOCK = 8192
@@ -34,21 +36,21 @@ _BLOCK = 8192
 def auto(inputs: TransferInputs) -> Initialization:
     """Blend the source tokens a target token was aligned with and its pieces, by evidence and agreement.
 
-    ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^8`` and
-    ``w = n/(n+k) a^4``: ``n`` is the aligned count of ``t``, ``a`` the agreement of the rows that are averaged (see
-    `agreement`). Special and equal tokens are copied first; pieces are weighted by their characters. Without an
-    alignment the pieces are all there is. A head of its own is blended by the agreement of its own rows. Encoders only
+    ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^p``,
+    ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^4``: ``n`` is the aligned count of ``t``, ``a`` the agreement of the rows that
+    are averaged (see `agreement`). Special and equal tokens are copied first. Without an alignment the pieces are all
+    there is. A head of its own is blended by the agreement of its own rows. Encoders only
     read, and an unsure average costs them nothing, so they get plain averages over all that was ever aligned.
     """
     kept = identity(inputs)
-    pieces = weighted_pieces(inputs, by_characters).or_else(script_means(inputs)).or_else(overall_mean(inputs))
+    pieces = fallback(inputs)
     if inputs.counts is None:
         return Initialization(kept.or_else(pieces))
     if not inputs.predicts:
         equal = equal_tokens(inputs)
         averages = aligned_map(inputs, equal)
-        return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(fallback(inputs)))
-    aligned = sharpened(aligned_map(inputs), SHARPNESS)
+        return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(pieces))
+    aligned = sharpened(aligned_map(inputs))
 
     def blended(part: Part) -> TokenMap:
         share = aligned.evidence / (aligned.evidence + HALF_EVIDENCE)
@@ -62,10 +64,14 @@ def auto(inputs: TransferInputs) -> Initialization:
     return Initialization(blended("input"), output_map=blended("output") if separate else None)
 
 
-def sharpened(token_map: TokenMap, power: float) -> TokenMap:
-    """Return a map of averages with its weights raised to a power and brought back to a sum of 1 a row."""
+def sharpened(token_map: TokenMap) -> TokenMap:
+    """Return a map of averages with the weights of a row raised to a power, the larger the less evidence it has."""
     weights = token_map.weights.copy()
-    weights.data = weights.data**power
+    power = BLUNTEST + (SHARPEST - BLUNTEST) * MANY / (token_map.evidence + MANY)
+    # Divided by the row's largest first, so that no power of a small weight vanishes.
+    largest = weights.max(axis=1).toarray().ravel()
+    entries = np.diff(weights.indptr)
+    weights.data = (weights.data / np.repeat(largest, entries)) ** np.repeat(power, entries)
     totals = np.asarray(weights.sum(axis=1)).ravel()
     inverse = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0)
     return TokenMap.from_weights(sparse.diags_array(inverse) @ weights, ALIGNED, token_map.evidence)

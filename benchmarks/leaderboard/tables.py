@@ -1,0 +1,189 @@
+"""Write the tables of README.md, and the plot, from the results beside it, so that neither can drift from the other.
+
+python benchmarks/leaderboard/tables.py            # rewrites what stands between the marks in README.md
+python benchmarks/leaderboard/tables.py --check    # fails where README.md does not say what the results say
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vocabtransfer.leaderboard import Row, summary
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+NAMES = {
+    "nl": "Dutch", "ru": "Russian", "tr": "Turkish", "tt": "Tatar",
+    "de": "German", "hi": "Hindi", "sw": "Swahili", "kk": "Kazakh",
+}  # fmt: skip
+MAIN, UNSEEN, ENCODERS = ["nl", "ru", "tr", "tt"], ["de", "hi", "sw", "kk"], ["nl", "ru", "tr"]
+PLAIN = "trans_tokenization"
+#: Scores this near to the best are ties.
+TIE = 1.005
+
+Table = dict[str, dict[str, Any]]
+
+
+def load(name: str, language: str) -> Table:
+    """Return the summary lines of a results file by method; none when it was not run."""
+    path = RESULTS / f"{name}-{language}.json"
+    if not path.exists():
+        return {}
+    rows = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    return {line["method"]: line for line in summary(rows)}
+
+
+def merged(language: str) -> Table:
+    """Return the lines of the trained contest, and of the untrained one for the methods that were not trained."""
+    return {**load("step0", language), **load("causal", language)}
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    marks = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines])
+
+
+def cell(line: Mapping[str, Any] | None, key: str, best: float | None) -> str:
+    """Return a score to three places, bold where it ties with the best, with half the spread where seeds differ."""
+    if line is None or key not in line["scores"]:
+        return ""
+    score, spread = line["scores"][key], line["spread"][key]
+    text = f"{score:.3f}"
+    if best is not None and score <= best * TIE:
+        text = f"**{text}**"
+    return text + (f" ±{spread / 2:.3f}" if line["seeds"] > 1 and spread else "")
+
+
+def bits(languages: Sequence[str], tables: Mapping[str, Table], key: str) -> str:
+    """Return a table of methods by languages after ``key`` updates, best first by the mean over languages."""
+    languages = [code for code in languages if any(key in line["scores"] for line in tables[code].values())]
+    best = {c: min(line["scores"][key] for line in tables[c].values() if key in line["scores"]) for c in languages}
+    found = {}
+    for method in dict.fromkeys(name for code in languages for name in tables[code]):
+        ratios = [
+            tables[code][method]["scores"][key] / best[code]
+            for code in languages
+            if key in tables[code].get(method, {"scores": {}})["scores"]
+        ]
+        if ratios:
+            found[method] = sum(ratios) / len(ratios)
+    lines = []
+    for method in sorted(found, key=lambda name: found[name]):
+        cells = [cell(tables[code].get(method), key, best[code]) for code in languages]
+        lines.append([f"`{method}`" if " " not in method else method, *cells, f"+{found[method] - 1:.1%}"])
+    return markdown(["method", *(NAMES[code] for code in languages), "above the best"], lines)
+
+
+def reached(tables: Mapping[str, Table]) -> str:
+    """Return a table: after how many updates `auto` is where trans-tokenization is after the most."""
+    lines = []
+    for code, table in tables.items():
+        ours, theirs = table.get("auto"), table.get(PLAIN)
+        if not ours or not theirs or len(theirs["scores"]) < 2 or len(ours["scores"]) < 2:
+            continue
+        last = max(theirs["scores"], key=int)
+        goal = theirs["scores"][last]
+        first = min((int(key) for key, score in ours["scores"].items() if score <= goal), default=None)
+        said = "not reached" if first is None else str(first) if first in (0, int(last)) else f"at most {first}"
+        lines.append([NAMES[code], f"{goal:.3f} after {last}", f"{ours['scores']['0']:.3f} after 0", said])
+    return markdown(["", "plain trans_tokenization", "`auto`", "updates `auto` needs"], lines)
+
+
+def costs(tables: Mapping[str, Table]) -> str:
+    """Return a table of what making the tables took, language by language."""
+    lines = []
+    for method in sorted({name for table in tables.values() for name in table}):
+        cells = []
+        for table in tables.values():
+            line = table.get(method)
+            cells.append(f"{line['seconds']:.1f} s, {line['megabytes']:,} MB" if line else "")
+        lines.append([f"`{method}`" if " " not in method else method, *cells])
+    return markdown(["method", *(NAMES[code] for code in tables)], lines)
+
+
+def encoders() -> str:
+    tables = {code: load("retrieval", code) for code in ENCODERS}
+    tables = {code: table for code, table in tables.items() if table}
+    best = {code: max(line["scores"]["accuracy"] for line in table.values()) for code, table in tables.items()}
+    lines, order = [], {}
+    for method in dict.fromkeys(name for table in tables.values() for name in table):
+        scores = [table[method]["scores"]["accuracy"] for table in tables.values() if method in table]
+        order[method] = -sum(scores) / len(scores)
+    for method in sorted(order, key=lambda name: order[name]):
+        cells = []
+        for code, table in tables.items():
+            if method not in table:
+                cells.append("")
+                continue
+            scores = table[method]["scores"]
+            mark = "**" if scores["accuracy"] >= best[code] / TIE else ""
+            both = f"{scores['to source']:.1%} / {scores['to target']:.1%}"
+            cells.append(f"{mark}{scores['accuracy']:.1%}{mark} ({both})")
+        lines.append([f"`{method}`", *cells])
+    return markdown(["method", *(NAMES[code] for code in tables)], lines)
+
+
+def sections() -> dict[str, str]:
+    """Return what stands between the marks of README.md by the name of the mark."""
+    tables = {code: merged(code) for code in MAIN}
+    unseen = {code: load("unseen", code) for code in UNSEEN}
+    return {
+        "at once": bits(MAIN, tables, "0"),
+        "after 50": bits(MAIN, tables, "50"),
+        "after 200": bits(MAIN, tables, "200"),
+        "reached": reached({code: load("causal", code) for code in MAIN}),
+        "unseen": bits(UNSEEN, unseen, "0"),
+        "unseen after 50": bits(UNSEEN, unseen, "50"),
+        "retrieval": encoders(),
+        "costs": costs(tables),
+    }
+
+
+def written(text: str, found: Mapping[str, str]) -> str:
+    """Return README.md with the tables put between their marks."""
+    for name, table in found.items():
+        pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)  # noqa: B023
+    return text
+
+
+def plot(path: Path, methods: Sequence[str]) -> None:
+    """Draw the curves of some methods, one panel a language."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "leaderboard"  # the same results, the same bytes
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    for axes, code in zip(figure.subplots(2, 2).ravel(), MAIN, strict=True):
+        table = load("causal", code)
+        for number, method in enumerate(methods):
+            if method in table:
+                scores = table[method]["scores"]
+                axes.plot([int(k) for k in scores], list(scores.values()), f"C{number}o-", label=method)
+        axes.set_title(NAMES[code])
+        axes.set_xlabel("updates of the vocabulary tables")
+        axes.set_ylabel("bits per byte, held-out text")
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    readme = HERE / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = written(before, sections())
+    if arguments.check:
+        sys.exit("README.md does not say what the results say: run tables.py." if after != before else 0)
+    readme.write_text(after, encoding="utf-8")
+    shown = dict.fromkeys(name for code in MAIN for name in load("causal", code))
+    plot(HERE / "curves.svg", list(shown))
+
+
+if __name__ == "__main__":
+    main()
