@@ -116,7 +116,9 @@ def _fail(message: str, code: int, words: list[str]) -> NoReturn:
     if "--json" in words:
         typer.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
     else:
-        Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True, emoji=False).print(
+            f"Error: {message}", style="red", markup=False, highlight=False
+        )
     sys.exit(code)
 
 

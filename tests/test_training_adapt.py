@@ -272,3 +272,7 @@ def test_the_command_says_what_it_did(
         run([str(word) for word in words])
     assert stop.value.code == 1
     assert "exists already" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        run(["adapt", str(tied), "--text", str(text), "--stage", "new:100:1e", "--output", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    assert "new:100:1e" in capsys.readouterr().err  # and not a picture, which rich makes of what stands between colons

@@ -123,9 +123,10 @@ class State:
             if not same:
                 shown = isinstance(value, list | dict)
                 what = f"another {options[name]}" if shown else f"{options[name]} {found.get(name)}, not {value}"
+                again = "begin the stage in progress again with --restart-stage, " if name == "stages" else ""
                 raise UsageError(
-                    f"{self.folder} was begun with {what}: resume with the same settings and files, or begin anew with "
-                    "--overwrite and without --resume."
+                    f"{self.folder} was begun with {what}: resume with the same settings and files, {again}or begin anew "
+                    "with --overwrite and without --resume."
                 )
         kept = [] if restart_stage else self._current()
         for checkpoint in self._checkpoints():  # also those of a finished stage, left by a process that died
