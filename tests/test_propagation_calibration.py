@@ -65,6 +65,12 @@ def test_passages_have_the_wanted_lengths(lines: list[str], count: int, shortest
         assert request in COPY_REQUESTS and text == task.answer and task.kind == "copy"
 
 
+def test_nothing_is_joined_to_a_line_that_was_cut() -> None:
+    lines = ["аааааа ба", "а", "вввв"]
+    answers = [{task.answer for task in copy_tasks(lines, 9, seed=i, shortest=1, longest=8)} for i in range(20)]
+    assert all("аааааа" in found and "аааааа а" not in found for found in answers)
+
+
 def test_copy_tasks_are_drawn_from_the_whole_text() -> None:
     tasks = copy_tasks(LINES, 40, seed=1, shortest=50, longest=200)
     assert tasks == copy_tasks(iter(LINES), 40, seed=1, shortest=50, longest=200)

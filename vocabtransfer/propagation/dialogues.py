@@ -217,8 +217,10 @@ def _passages(texts: Iterable[str], generator: random.Random, shortest: int, lon
         if len(passage) > longest:
             cut = passage.rfind(" ", 0, longest + 1)
             passage = passage[: cut if cut > 0 else longest].rstrip()
+            wanted = min(wanted, len(passage))  # what follows does not go on from where the line was cut
         if len(passage) >= wanted:
-            yield passage
+            if len(passage) >= shortest:
+                yield passage
             passage, wanted = "", generator.randint(shortest, longest)
     if len(passage) >= shortest:
         yield passage
