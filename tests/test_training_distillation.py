@@ -178,6 +178,19 @@ def test_next_token_loss_counts_as_much_as_distillation(pair: Pair) -> None:
     assert with_both[1] == alone[1] and with_both[0].item() == pytest.approx(1.5 * alone[0].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_of_its_own_learns_from_the_next_token(tied: bool, pair: Pair, tmp_path: Path) -> None:
+    old, new, _, batch = pair
+    student = load(small_model(tmp_path / "student", new.tokenizer, seed=5, tied=tied))
+    teacher = Teacher.open(surroundings(new, old))
+    loss, _ = TokenDistillation(teacher, None).loss(student, batch)
+    loss.backward()
+    alone, _ = TokenDistillation(teacher, None, next_token=0).loss(student, batch)
+    assert loss.item() == pytest.approx((1 if tied else 2) * alone.item(), rel=1e-5)
+    gradient = student.get_output_embeddings().weight.grad
+    assert gradient is not None and float(gradient.abs().max()) > 0
+
+
 def test_rows_do_not_depend_on_their_batch(pair: Pair) -> None:
     old, new, student, batch = pair
     objective = find_objective("alm", surroundings(new, old))

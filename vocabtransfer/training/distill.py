@@ -4,11 +4,13 @@ The teacher reads a text as the old tokenizer cuts it, the student as the new on
 bytes, their last hidden states should be the same; the mean squared difference is what is minimised, over all places
 from the first new token of a row on, because nothing differs before it.
 
-Hidden states say nothing about a head of its own, and of a tied table only what goes in, so next-token cross entropy is
-added, as large as the distillation loss itself ("token distillation + alpha NTP" in the paper).
+Hidden states say nothing about a head of its own, so there next-token cross entropy is added, as large as the
+distillation loss itself ("token distillation + alpha NTP" in the paper). A tied table gets none: with it, 20 updates of
+SmolLM2's table took 0.06 bits per byte away instead of 0.08 (Dutch, mean of pieces).
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +38,13 @@ class TokenDistillation:
         self,
         teacher: Teacher,
         new_rows: NDArray[np.bool_] | None,
-        next_token: float = 1.0,
+        next_token: float | None = None,
         chooser: SnippetChooser | None = None,
     ) -> None:
-        """Take a teacher, the rows that a transfer made (None: all), and the share of next-token cross entropy.
+        """Take a teacher, the rows that a transfer made (None: all), and the weight of next-token cross entropy.
 
-        A ``chooser`` picks the snippets to train on; without one the text is taken as it is.
+        Not given, the weight is 1 where the head is a table of its own, and 0 where it is tied to the input table. A
+        ``chooser`` picks the snippets to train on; without one the text is taken as it is.
         """
         self._teacher = teacher
         self._chooser = chooser
@@ -67,12 +70,13 @@ class TokenDistillation:
             )
         distances = hidden_state_distance(states[rows, columns][counted], theirs[counted])
         summed = distances.sum()
-        if self._next_token:
+        weight = self._next_token if self._next_token is not None else float(not _is_tied(model))
+        if weight:
             labels = batch.labels[:, 1:]
             losses = torch.nn.functional.cross_entropy(
                 output.logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
             )
-            summed = summed + self._next_token * losses * (summed.detach() / losses.detach())
+            summed = summed + weight * losses * (summed.detach() / losses.detach())
         return summed, count
 
     def choose(self, documents: Iterable[str]) -> Iterator[str]:
@@ -84,6 +88,11 @@ class TokenDistillation:
         if self._new_rows is None:
             return torch.ones_like(ids, dtype=torch.bool)
         return self._new_rows.to(ids.device)[ids].cumsum(dim=1) > 0
+
+
+def _is_tied(model: torch.nn.Module) -> bool:
+    plain: Any = getattr(model, "module", model)  # DDP puts the model into another one
+    return bool(plain.config.get_text_config(decoder=True).tie_word_embeddings)
 
 
 def make_objective(surroundings: Surroundings) -> TokenDistillation:
