@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vocabtransfer.initialization.inputs import Shift, Text
 
 WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
-STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
+STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.75
 #: A sample of running text: lines looked at, lines counted, characters of a line.
 LINES_READ, LINES_COUNTED, LONGEST_LINE = 200_000, 50_000, 1_000
 #: Largest change of a logit, in nats: what a finite sample says about rare tokens is not to be taken to the letter.
@@ -85,7 +85,7 @@ def unigram_shift(
     softcap: float | None = None,
     logit_scale: float = 1.0,
 ) -> Shift:
-    """Find the shift that brings the mean predicted distribution half-way to the language's token frequencies.
+    """Find the shift that brings the mean predicted distribution most of the way to the language's token frequencies.
 
     Args:
         states: float32 ``(positions, hidden)``: hidden states before the head.
