@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 WAYS = ("untrained", "head", "own")
 HELD_OUT = {"gnome-help", "debian-handbook"}
 LENGTHS = (20, 120)  # characters of a sentence
-LEARNING_RATE = {"lora": 5e-4, "tables": 2e-4}
+LEARNING_RATE = {"lora": 1e-4, "tables": 2e-4}
 
 
 def read_corpus(corpora: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -198,6 +198,8 @@ def trained(writer: str, options: Any, pairs: list[tuple[str, str]], test: list[
         facts = {
             "cpu_seconds": round(time.process_time() - started, 1),
             "updates": len(losses),
+            "rows_an_update": options.batch,
+            "learning_rate": LEARNING_RATE,
             "learnt_tokens": learner.tokens - tokens,
             "loss_first_10": round(sum(losses[:10]) / 10, 3),
             "loss_last_10": round(sum(losses[-10:]) / 10, 3),
@@ -223,16 +225,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the Hydra")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--test", type=int, default=48, help="held-out pairs")
-    parser.add_argument("--text-updates", type=int, default=40)
+    parser.add_argument("--text-updates", type=int, default=80)
     parser.add_argument("--pair-updates", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "translation.json")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     pairs, held_out = read_corpus(options.corpora)
     test = fair(held_out, options.test)
-    setting = {key: getattr(options, key) for key in ("test", "text_updates", "pair_updates", "batch")}
+    setting = {"test": options.test}
     results: dict[str, Any] = {"setting": setting, "stages": []}
     if options.output.is_file():
         kept = json.loads(options.output.read_text())
