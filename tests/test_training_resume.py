@@ -17,7 +17,7 @@ import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.training.objectives import LanguageModelling
 
-STAGES = ("new:7:1e-2", "tables:9:1e-2", "lora:8:1e-2", "all:5:1e-3")
+STAGES = ("new:5:1e-2", "tables:7:1e-2", "lora:6:1e-2", "all:3:1e-3")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +58,7 @@ def test_a_run_that_dies_many_times_gives_the_same_bytes(
 ) -> None:
     wanted = request(model, text, tmp_path / "out", *STAGES, held_out=(text,), held_out_bytes=600, resume=True)
     # Every life makes a few updates more than lie between two checkpoints, and ends in another place of a stage.
-    for life in (3, 6, 4, 1, 5):
+    for life in (3, 5, 4, 1, 4):
         with dying_after(life):
             vt.adapt(wanted)
         assert not wanted.output.exists()
@@ -91,7 +91,7 @@ def command(model: Path, text: Path, output: Path) -> list[str]:
 def start_and_wait(words: list[str], state: Path, updates: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if (state / "stage-0.json").exists() and any(int(p.name[7:]) >= updates for p in state.glob("update-*")):
             return process
@@ -105,18 +105,18 @@ def test_kill_9_and_ctrl_c_lose_nothing(model: Path, text: Path, tmp_path: Path)
     process = start_and_wait(command(model, text, output), state, 10)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    process = start_and_wait(command(model, text, output), state, 40)
+    process = start_and_wait(command(model, text, output), state, 20)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "Interrupted after update" in said and "--resume" in said
     assert not output.exists()
     reached = max(int(path.name[7:]) for path in state.glob("update-*"))
     assert str(reached) in said  # Ctrl-C saves where it stops, not where the last checkpoint was
     # What the killed runs left behind continues exactly as a run that was never killed.
-    stages = ("new:7:1e-2", "tables:4000:1e-2")
+    stages = ("new:5:1e-2", "tables:4000:1e-2")
     for folder in (output, tmp_path / "clean"):
-        with dying_after(reached + 15 if folder.name == "clean" else 8):
+        with dying_after(5 + reached + 8 if folder.name == "clean" else 8):
             vt.adapt(request(model, text, folder, *stages, evaluate_every=100, resume=True))
     pair = [latest(tmp_path / f"{name}.adapting", reached + 8) for name in ("out", "clean")]
     assert pair[0] == pair[1]
@@ -128,7 +128,7 @@ def latest(state: Path, update: int) -> dict[str, bytes]:
 
 def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with dying_after(10):
+    with dying_after(8):
         vt.adapt(request(model, text, output, *STAGES))
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     other = write_text(tmp_path.parent / f"{tmp_path.name}-other.txt", seed=2)
@@ -139,8 +139,8 @@ def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: P
         ("--batch-tokens", {"batch_tokens": 128}),
         ("another --text", {"text": other}),
         ("another MODEL", {"model": larger}),
-        ("another --stage", {"stages": ("new:7:1e-2", "tables:9:2e-2")}),
-        ("another --stage", {"stages": ("new:7:1e-2",)}),
+        ("another --stage", {"stages": ("new:5:1e-2", "tables:7:2e-2")}),
+        ("another --stage", {"stages": ("new:5:1e-2",)}),
     ]
     for message, change in refused:
         stages = change.pop("stages", STAGES)
@@ -154,9 +154,9 @@ def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: P
     later = (*STAGES[:2], "outer:3:1e-3")
     with dying_after(0):
         vt.adapt(request(model, text, output, *later, resume=True))
-    result_stages = ("new:7:1e-2", "tables:3:2e-2")
+    result_stages = ("new:5:1e-2", "tables:3:2e-2")
     result = vt.adapt(request(model, text, output, *result_stages, resume=True, restart_stage=True))
-    assert [len(losses) for losses in result.losses] == [7, 3]
+    assert [len(losses) for losses in result.losses] == [5, 3]
     direct = vt.adapt(request(model, text, tmp_path / "direct", *result_stages))
     assert files(result.output) == files(direct.output)
 

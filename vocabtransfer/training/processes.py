@@ -24,7 +24,7 @@ Precision = Literal["fp32", "bf16"]
 def open_accelerator(dtype: Precision, *, cpu: bool = False, unused_parameters: bool = False) -> Accelerator:
     """Return accelerate's handle on device and processes; parameters stay float32, ``bf16`` computes in bfloat16.
 
-    Raises `UsageError` for precisions that the launcher and the command name differently.
+    Raises `UsageError` when the launcher asks for anything but one process, DDP or FSDP.
     """
     # A process may adapt several models, one after the other, in different precisions.
     AcceleratorState._reset_state()

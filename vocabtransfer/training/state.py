@@ -180,6 +180,8 @@ class State:
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor], keep: int | None) -> None:
         """Write a checkpoint; earlier ones but that after ``keep`` updates are removed afterwards."""
+        if not self.exists():
+            raise VocabTransferError(f"{self.folder} was removed while the run went on, and with it what it had made.")
         place = self.folder / _checkpoint_name(progress.update)
         if not place.exists():
             with staged_folder(place) as staging:
