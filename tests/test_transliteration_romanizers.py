@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import find_language
 from vocabtransfer.transliteration import TRANSLITERATORS, Transliterator, find_transliterator
+from vocabtransfer.transliteration.base import check_digits
 from vocabtransfer.transliteration.cached import CachedTransliterator
 from vocabtransfer.transliteration.tables import TableTransliterator
 from vocabtransfer.transliteration.uroman import UromanTransliterator
@@ -172,6 +173,14 @@ def test_tables() -> None:
     ]
     assert next(kazakh.romanize(["Қазақ тілі ғылым ән"])) == "Qazaq tili ghylym an"
     assert next(amharic.romanize(["ሰላም፡ለዓለም። ኢትዮጵያ ቤት ቋንቋ"])) == "selam lealem. ityopya bet qwanqwa"
+
+
+def test_a_table_leaves_other_scripts_whole() -> None:
+    others = "मैं हूँ שָׁלוֹם مُحَمَّد น้ำ กำลัง ❤️"
+    for digits in ("fold", "keep"):
+        tatar = find_transliterator("tatar", digits=check_digits(digits))
+        assert next(tatar.romanize([f"Мин {others} ти\u0301з\u200d"])) == f"Min {others} tiz"
+    assert next(find_transliterator("amharic").romanize(["ቤ\u135dት мұ"])) == "bet мұ"
 
 
 def test_the_romanizer_follows_language_script_and_name() -> None:

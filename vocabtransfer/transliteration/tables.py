@@ -17,7 +17,7 @@ from vocabtransfer.transliteration.engine import Rule, Rules, keep_unless_zero_w
 from vocabtransfer.transliteration.units import Units
 
 # Raised when a table changes: it is stored with every checkpoint that was made with one.
-VERSION = "1"
+VERSION = "2"
 
 _CYRILLIC = (
     "а a б b в v г g д d е e ё yo ж zh з z и i й y к k л l м m н n о o п p р r с s т t у u ф f х kh ц ts ч ch ш sh "
@@ -57,7 +57,7 @@ class TableTransliterator(CachedTransliterator):
     name: ClassVar[str] = "table"
 
     def __init__(self, language: str, digits: Digits = "fold"):
-        fallback = _digit_folded if digits == "fold" else keep_unless_zero_width
+        fallback = _digit_folded if digits == "fold" else _kept
         self._rules = Rules(_TABLES[language](), fallback=fallback, lone_capitals=True)
         spaced = [sign for sign, text in _ETHIOPIC_SIGNS.items() if text == " "]
         super().__init__(language, digits, Units(self._rules.context_free, spaced=spaced))
@@ -74,9 +74,19 @@ class TableTransliterator(CachedTransliterator):
         return self._rules.pieces(unit)
 
 
+def _kept(character: str) -> str:
+    """Return a character without a rule; joiners and accents that go with any letter leave no trace.
+
+    Marks of another script, such as the vowel signs of Devanagari, stay with the letters that stay.
+    """
+    if unicodedata.category(character) == "Mn" and "COMBINING" not in unicodedata.name(character, ""):
+        return character
+    return keep_unless_zero_width(character)
+
+
 def _digit_folded(character: str) -> str:
     value = unicodedata.decimal(character, None)
-    return keep_unless_zero_width(character) if value is None else str(value)
+    return _kept(character) if value is None else str(value)
 
 
 @cache
