@@ -36,7 +36,7 @@ def adapt(
         [],
         help="NAME:BUDGET:LEARNING-RATE, one after the other. NAME: new (rows the transfer made), tables, outer (tables, "
         "first and last two layers), lora, all. BUDGET: updates, or tokens as in 5Mtokens. "
-        "[default: 100 updates of new at 1e-3, then 500 of tables at 3e-4, then 500 of outer at 1e-4].",
+        "[default: 100 updates of new at 3e-4, then 500 of tables at 2e-4, then 500 of outer at 1e-4].",
         rich_help_panel=TRAINING,
     ),
     objective: str = typer.Option(

@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--source", default="smollm2")
     parser.add_argument("--methods", nargs="+", default=["auto", "mean", "random"])
     parser.add_argument("--vocab-size", type=int, default=16_000)
-    parser.add_argument("--stage", nargs="+", default=["tables:200:5e-4"])
+    parser.add_argument("--stage", nargs="+", default=["tables:200:3e-4"])
     parser.add_argument("--block", type=int, default=128)
     parser.add_argument("--batch-tokens", type=int, default=256)
     parser.add_argument("--eval-every", type=int, default=25)
