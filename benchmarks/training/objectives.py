@@ -3,8 +3,8 @@
     python benchmarks/training/objectives.py --corpus en-nl.tsv.xz --language nl --work /tmp/objectives
 
 The model starts with the tables of one initialisation (mean of pieces, unless asked for another); the teacher is the
-model before the transfer. Text, split and seed are those of ``curves.py``, and next-token loss (``clm``) is the baseline that
-the others are compared with. An interrupted run goes on where it stopped.
+model before the transfer. Text, split and seed are those of ``curves.py``, and next-token loss (``clm``) is the baseline
+that the others are compared with. An interrupted run goes on where it stopped.
 """
 
 import argparse
