@@ -243,7 +243,7 @@ def test_an_adapter_is_what_peft_and_propagate_read(tied: Path, text: Path, tmp_
     assert files(again.output) == files(result.output)
 
 
-@pytest.mark.parametrize("objective", ["distill", "alm"])
+@pytest.mark.parametrize("objective", ["distill", pytest.param("alm", marks=pytest.mark.slow)])
 def test_objectives_with_a_teacher_train_and_resume(tied: Path, text: Path, tmp_path: Path, objective: str) -> None:
     teacher = make_model(tmp_path / "teacher", seed=5)
     options: dict[str, Any] = {"objective": objective, "teacher": str(teacher), "batch_tokens": 128}

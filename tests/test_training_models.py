@@ -42,7 +42,7 @@ def make(folder: Path, model_type: str, settings: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "model_type", [name if name in ("gpt2", "phi") else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "model_type", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
 def test_all_stages_on_other_architectures(tmp_path: Path, model_type: str) -> None:
     model = make(tmp_path / "model", model_type, CASES[model_type])

@@ -88,8 +88,8 @@ class Stage:
 def default_stages(has_map: bool) -> tuple[Stage, ...]:
     """Return the stages of a run for which none were named: rows, tables, outer layers; see `Stage`.
 
-    The rates are those of arXiv 2412.21140, which calls tables very sensitive: at 1e-3 rows that a transfer made well
-    are first unlearned.
+    The rates are near those of arXiv 2412.21140, which calls tables very sensitive: on small batches, rows that a
+    transfer made well are unlearned at 1e-3 before they improve.
     """
     first = (Stage(NEW, 100, False, 3e-4),) if has_map else ()
     return (*first, Stage(TABLES, 500, False, 2e-4), Stage(OUTER, 500, False, 1e-4))
