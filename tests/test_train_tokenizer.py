@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizer_samples import django_lines
+from tokenizer_samples import django_lines, largest_slow
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.tokenization.save import backend_document
@@ -47,7 +47,7 @@ def trained(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> Trained
     return cache(train)
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=largest_slow(CASES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -125,7 +125,7 @@ def test_the_post_processor_adds_the_same_tokens(source: PreTrainedTokenizerFast
     assert new.convert_ids_to_tokens(now) == source.convert_ids_to_tokens(old)
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen3", "gemma3", "deepseek_v3", "smollm2"], indirect=False)
+@pytest.mark.parametrize("name", largest_slow(["llama3", "qwen3", "gemma3", "deepseek_v3", "smollm2"]))
 def test_chat_markers_stay_whole(name: str, trained: Trained, real_tokenizer: Callable[[str], Any]) -> None:
     chat = [
         {"role": "user", "content": "Привет"},
@@ -156,7 +156,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("name", largest_slow(LOSSLESS))
 @pytest.mark.parametrize("text", SAMPLES)
 def test_text_survives(name: str, text: str, trained: Trained) -> None:
     new = trained(name)
@@ -164,7 +164,7 @@ def test_text_survives(name: str, text: str, trained: Trained) -> None:
     assert new.decode(new(text, add_special_tokens=False).input_ids) == expected
 
 
-@pytest.mark.parametrize("name", ["llama3", "llama2", "gemma3"])
+@pytest.mark.parametrize("name", largest_slow(["llama3", "llama2", "gemma3"]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40))
 @example(text="\x00\x1f\ufdd0\U0010ffff")
@@ -190,7 +190,7 @@ def test_whole_corpora_survive_and_get_shorter(
         assert new.batch_decode(new(lines, add_special_tokens=False).input_ids) == lines
 
 
-@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("name", largest_slow(LOSSLESS))
 def test_digits_are_grouped_as_in_the_source(name: str, trained: Trained, real_tokenizer: Callable[[str], Any]) -> None:
     source, new = real_tokenizer(name), trained(name)
     longest = 3 if name in ("llama3", "gpt4o", "deepseek_v3") else 1
@@ -210,18 +210,22 @@ def test_large_vocabularies_take_over_groups_of_three(real_tokenizer: Callable[[
     new = train_tokenizer(lines, like=real_tokenizer("llama3"), vocab_size=16_100)
     numbers = [f"{n:0{width}d}" for width in (1, 2, 3) for n in range(10**width)]
     assert [len(ids) for ids in new(numbers, add_special_tokens=False).input_ids] == [1] * len(numbers)
-    without = train_tokenizer(lines, like=real_tokenizer("deepseek_v3"), vocab_size=4_000)
+
+
+@pytest.mark.slow
+def test_groups_of_three_are_not_taken_over_where_the_source_has_few(real_tokenizer: Callable[[str], Any]) -> None:
+    without = train_tokenizer(django_lines("ru"), like=real_tokenizer("deepseek_v3"), vocab_size=4_000)
     assert sum(t.isdigit() and t.isascii() for t in without.get_vocab()) < 100
 
 
-@pytest.mark.parametrize("name", BYTE_LEVEL)
+@pytest.mark.parametrize("name", largest_slow(BYTE_LEVEL))
 def test_all_bytes_are_there(name: str, trained: Trained) -> None:
     from vocabtransfer.vocabulary import byte_alphabet
 
     assert set(byte_alphabet().values()) <= set(trained(name).get_vocab())
 
 
-@pytest.mark.parametrize("name", ["llama2", "mistral_v3", "gemma3"])
+@pytest.mark.parametrize("name", largest_slow(["llama2", "mistral_v3", "gemma3"]))
 def test_all_byte_tokens_and_unk_are_there(name: str, trained: Trained) -> None:
     vocabulary = trained(name).get_vocab()
     assert {f"<0x{byte:02X}>" for byte in range(256)} | {"<unk>"} <= set(vocabulary)
@@ -229,7 +233,7 @@ def test_all_byte_tokens_and_unk_are_there(name: str, trained: Trained) -> None:
     assert bytes_ == list(range(bytes_[0], bytes_[0] + 256))
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen3", "tekken", "smollm2", "deepseek_v3"])
+@pytest.mark.parametrize("name", largest_slow(["llama3", "qwen3", "tekken", "smollm2", "deepseek_v3"]))
 def test_whitespace_runs_of_the_source_are_reached(
     name: str, trained: Trained, real_tokenizer: Callable[[str], Any]
 ) -> None:
@@ -239,13 +243,14 @@ def test_whitespace_runs_of_the_source_are_reached(
     assert [len(new.tokenize(text)) for text in runs] == [1] * len(runs)
 
 
+@pytest.mark.slow
 def test_gemma_keeps_its_runs_of_spaces_as_text(trained: Trained, real_tokenizer: Callable[[str], Any]) -> None:
     text = "a    b\n\n\n\tc" + " " * 20 + "d"
     wanted = [t for t in real_tokenizer("gemma3").tokenize(text) if not t.strip("▁\n\t")]
     assert [t for t in trained("gemma3").tokenize(text) if not t.strip("▁\n\t")] == wanted
 
 
-@pytest.mark.parametrize("name", BYTE_LEVEL)
+@pytest.mark.parametrize("name", largest_slow(BYTE_LEVEL))
 def test_learnt_tokens_can_be_reached(name: str, trained: Trained) -> None:
     new = trained(name)
     model = new.backend_tokenizer.model
@@ -258,7 +263,7 @@ def test_reserved_tokens_are_dropped_and_said(trained: Trained, real_tokenizer: 
     assert training_notes(trained("llama3"))[0].startswith("251 reserved tokens")
     assert len(trained("llama3").added_tokens_decoder) == 5
     source = real_tokenizer("llama3")
-    kept = train_tokenizer(django_lines("nl"), like=source, vocab_size=1500, keep_reserved=True)
+    kept = train_tokenizer(django_lines("nl")[:500], like=source, vocab_size=1500, keep_reserved=True)
     assert len(kept) == 1500 and len(kept.added_tokens_decoder) == 256
     assert not any("reserved" in note for note in training_notes(kept))
 
@@ -271,7 +276,7 @@ def test_reserved_tokens_that_something_names_are_kept(real_tokenizer: Callable[
         chat_template="{{ '<|reserved_special_token_9|>' + messages[0]['content'] }}",
         model_specific_special_tokens={"image_token": "<|reserved_special_token_11|>"},
     )
-    new = train_tokenizer(django_lines("tt"), like=source, vocab_size=700)
+    new = train_tokenizer(django_lines("tt")[:300], like=source, vocab_size=700)
     reserved = [t.content for t in new.added_tokens_decoder.values() if "reserved" in t.content]
     assert reserved == [f"<|reserved_special_token_{n}|>" for n in (7, 9, 11)]
     assert new.pad_token_id == new.convert_tokens_to_ids("<|reserved_special_token_7|>") < len(new) == 700
@@ -300,15 +305,15 @@ def test_gpt2s_own_pattern_is_repaired_too(real_tokenizer: Callable[[str], Any])
 
 
 def test_russian_leaves_the_pattern_alone(real_tokenizer: Callable[[str], Any]) -> None:
-    new = train_tokenizer(django_lines("ru"), like=real_tokenizer("llama3"), vocab_size=1500)
+    new = train_tokenizer(django_lines("ru")[:300], like=real_tokenizer("llama3"), vocab_size=900)
     assert backend_document(new)["pre_tokenizer"] == backend_document(real_tokenizer("llama3"))["pre_tokenizer"]
 
 
 def test_word_counts_train_like_text(trained: Trained, real_tokenizer: Callable[[str], Any]) -> None:
     words = Counter(word for line in django_lines("nl") for word in re.findall(r"\w+|[^\w\s]", line))
-    for name in ("qwen3", "llama2"):
+    for name in ("smollm2", "llama2"):
         new = train_tokenizer(words, like=real_tokenizer(name), vocab_size=1200)
-        mark = "Ġ" if name == "qwen3" else "▁"
+        mark = "Ġ" if name == "smollm2" else "▁"
         initial = {token for token in ordinary(new) if token.startswith(mark)}
         assert {mark + word for word in ("veld", "niet", "een")} <= initial
         assert len(initial) > 0.3 * len(new)
@@ -319,18 +324,18 @@ def test_word_counts_train_like_text(trained: Trained, real_tokenizer: Callable[
 
 
 def test_order_and_size_of_word_counts_do_not_matter(real_tokenizer: Callable[[str], Any]) -> None:
-    words = Counter(word for line in django_lines("tt") for word in line.split())
+    words = Counter(word for line in django_lines("tt")[:300] for word in line.split())
     like = real_tokenizer("llama2")
 
     def trained_on(counts: dict[str, int]) -> str:
-        return json.dumps(backend_document(train_tokenizer(counts, like=like, vocab_size=800)))
+        return json.dumps(backend_document(train_tokenizer(counts, like=like, vocab_size=600)))
 
     expected = trained_on(dict(words))
     assert trained_on(dict(reversed(words.items()))) == expected
     # 10 ** 13 repetitions cannot be fed one by one.
     huge = trained_on({word: count * 10**10 for word, count in words.items()})
     exact, scaled = (set(json.loads(document)["model"]["vocab"]) for document in (expected, huge))
-    assert len(scaled) == 800 and len(exact & scaled) > 0.95 * 800
+    assert len(scaled) == 600 and len(exact & scaled) > 0.95 * 600
 
 
 def test_a_corpus_is_read_once_and_as_a_stream(real_tokenizer: Callable[[str], Any]) -> None:
@@ -338,11 +343,11 @@ def test_a_corpus_is_read_once_and_as_a_stream(real_tokenizer: Callable[[str], A
 
     def lines() -> Iterator[str]:
         nonlocal seen
-        for line in django_lines("tt") * 20:
+        for line in django_lines("tt") * 3:
             seen += 1
             yield line + "\r\n"
 
-    new = train_tokenizer(lines(), like=real_tokenizer("gemma3"), vocab_size=1000)
-    assert seen == 20 * len(django_lines("tt"))
-    lent = real_tokenizer("gemma3").get_vocab()
+    new = train_tokenizer(lines(), like=real_tokenizer("mistral_v3"), vocab_size=1000)
+    assert seen == 3 * len(django_lines("tt"))
+    lent = real_tokenizer("mistral_v3").get_vocab()
     assert not any("\r" in token for token in ordinary(new) if token not in lent)

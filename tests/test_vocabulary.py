@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_samples import largest_slow
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -71,7 +72,7 @@ def test_bytes_of_an_encoding_give_back_the_text(
         assert contributed(each_real_tokenizer, vocabulary, line) == text_as_contributed(each_real_tokenizer, line)
 
 
-@pytest.mark.parametrize("name", ["llama3", "llama2", "gemma3", "qwen3", "mistral_v3", "tekken"])
+@pytest.mark.parametrize("name", largest_slow(["llama3", "llama2", "gemma3", "qwen3", "mistral_v3", "tekken"]))
 @settings(deadline=None, max_examples=60)
 @given(text=st.text(max_size=40))
 def test_bytes_of_any_text(
@@ -167,6 +168,7 @@ def test_keys_tell_all_text_tokens_apart(real_tokenizer_name: str, vocabulary_of
         assert vocabulary.context_bytes(i) == (b" " + content if initial else content)
 
 
+@pytest.mark.slow
 def test_added_tokens_that_are_markers_and_those_that_are_text(vocabulary_of: Callable[[str], Vocabulary]) -> None:
     gemma, qwen = vocabulary_of("gemma3"), vocabulary_of("qwen3")
     kinds = {string: Kind(kind) for string, kind in zip(gemma.strings, gemma.kinds.tolist(), strict=True)}
@@ -181,6 +183,7 @@ def test_added_tokens_that_are_markers_and_those_that_are_text(vocabulary_of: Ca
         assert qwen.kinds[qwen.strings.index(string)] == Kind.SPECIAL
 
 
+@pytest.mark.slow
 def test_added_text_is_literal_in_byte_level_vocabularies(
     real_tokenizer: Callable[[str], PreTrainedTokenizerFast],
 ) -> None:

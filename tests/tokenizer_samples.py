@@ -3,17 +3,27 @@
 import gettext
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.corpora.packages import unpack_wheel
+
+# Loading these alone takes seconds each; smaller ones of the same kinds are tested every time.
+LARGEST = frozenset({"gemma3", "gpt4o", "qwen3", "deepseek_v3", "tekken"})
+
+
+def largest_slow(names: Iterable[str]) -> list[Any]:
+    """Return names of real tokenizers as parameters of a test, the largest only in the slow suite."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGEST else name for name in names]
+
 
 TEXTS = [
     "The quick brown fox — naïve café, Łódź; it's 3.14159 and 1,234,567!",
