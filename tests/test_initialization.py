@@ -12,14 +12,7 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, Initialization, Need, Tables, TransferInputs, find_method
 from vocabtransfer.initialization.auto import HALF_EVIDENCE
-from vocabtransfer.initialization.calibration import (
-    CHUNKS,
-    WORDS_A_CHUNK,
-    chunks_of_words,
-    draw_words,
-    sample_lines,
-    unigram_shift,
-)
+from vocabtransfer.initialization.calibration import draw_words, unigram_shift
 from vocabtransfer.initialization.identity import equal_tokens, special_tokens
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.train import train_tokenizer
@@ -201,40 +194,6 @@ def test_drawn_words_depend_on_the_seed_alone_and_come_from_the_language() -> No
     words = {"а": 1.0, "бу": 5.0}
     assert draw_words(words, 3) == draw_words(words, 3) != draw_words(words, 4)
     assert {word for text in draw_words(words, 3) for word in text.split()} == set(words)
-
-
-def test_a_sample_of_text_depends_on_the_seed_alone_and_is_cut_into_chunks() -> None:
-    lines = [f"сүз{i} бу" for i in range(3000)] + ["", "  "]
-    first, other = sample_lines(lambda: lines, 3), sample_lines(lambda: lines, 4)
-    assert first == sample_lines(lambda: lines, 3) != other and sorted(first) == sorted(other) == sorted(lines[:-2])
-    chunks = chunks_of_words(first)
-    assert len(chunks) == CHUNKS and all(len(chunk.split()) == WORDS_A_CHUNK for chunk in chunks)
-    assert " ".join(chunks) == " ".join(first[: CHUNKS * WORDS_A_CHUNK // 2])
-    assert chunks_of_words(["бер", "ике өч"]) == ["бер ике өч"] and chunks_of_words([]) == []
-
-
-def test_calibration_follows_running_text_where_there_is_enough_and_words_otherwise(tiny_llama: Path) -> None:
-    from vocabtransfer.checkpoint import open_checkpoint
-    from vocabtransfer.surgery import transfer
-
-    source = open_checkpoint(str(tiny_llama))
-    tokenizer = train_tokenizer(WORDS, like=source.tokenizer, vocab_size=400)
-    words = {"китап": 9.0, "өстәл": 1.0}
-    table, book = [" өстәл " * 40] * 100, [" китап " * 40] * 100
-
-    def amount(text: list[str] | None, word: str, words: dict[str, float]) -> float:
-        given = None if text is None else lambda: text
-        shift = transfer(
-            source, tokenizer, method="pieces", words=words, text=given, calibrate=True
-        ).initialization.shift
-        assert shift is not None
-        return float(shift.amounts[tokenizer.encode(f" {word}", add_special_tokens=False)[0]])
-
-    assert amount(table, "өстәл", words) > amount(book, "өстәл", words)
-    assert amount(book, "китап", {}) > amount(table, "китап", {}), "no words are needed beside the text"
-    assert amount(["өстәл"], "китап", words) == amount(None, "китап", words), "one word is no running text"
-    bare = transfer(source, tokenizer, method="pieces", words={}, text=lambda: ["өстәл"], calibrate=True)
-    assert bare.initialization.shift is None
 
 
 def test_no_overlap_full_overlap_and_tiny_vocabularies(tiny_llama: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -21,15 +20,7 @@ from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.initialization import Donor, Initialization, Method, TransferInputs, VectorFiles, find_method
-from vocabtransfer.initialization.calibration import (
-    CHUNKS,
-    chunks_of_words,
-    draw_words,
-    fits_in_memory,
-    hidden_states,
-    sample_lines,
-    unigram_shift,
-)
+from vocabtransfer.initialization.calibration import draw_words, fits_in_memory, hidden_states, unigram_shift
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.new_tables import NewTables, checkpoint_tables
@@ -214,7 +205,7 @@ def target_words(table: WordTable) -> dict[str, float]:
 def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     """Add the unigram calibration where it applies; say in a note where it does not."""
     source, inputs = result.source, result.inputs
-    if not (inputs.words or inputs.text) or not source.is_causal:
+    if not inputs.words or not source.is_causal:
         return result
     if not fits_in_memory(source.parameters):
         note = f"Frequencies were not calibrated: running {source.name} in float32 needs more memory than is free."
@@ -222,7 +213,8 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     with step("calibrating token frequencies"):
         movable = np.array([_has_letter(result.vocabulary, i) for i in range(inputs.shape[0])])
         movable &= result.vocabulary.kinds == Kind.TEXT
-        chunks, frequencies = _language_sample(result, seed)
+        texts = draw_words(inputs.words, seed)
+        chunks = [ids for ids in result.tokenizer(texts, add_special_tokens=False)["input_ids"] if len(ids) > 1]
         if not chunks or not movable.any():
             return result
         used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
@@ -239,32 +231,13 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         shift = unigram_shift(
             states,
             head.numpy(),
-            frequencies,
+            token_frequencies(inputs.words, inputs.target),
             movable,
             bias.numpy() if bias is not None else None,
             softcap=config.get("final_logit_softcapping"),
             logit_scale=float(config.get("logit_scale") or 1 / float(config.get("logits_scaling") or 1)),
         )
     return replace(result, initialization=replace(result.initialization, shift=shift))
-
-
-def _language_sample(result: TransferResult, seed: int) -> tuple[list[list[int]], NDArray[np.float64]]:
-    """Return a little of the language in the new tokens, chunk by chunk, and how often each token occurs.
-
-    Running text says both better than counts of words: tokens stand in their places, and punctuation counts as well.
-    """
-    inputs, encode = result.inputs, result.tokenizer
-    lines = sample_lines(inputs.text, seed) if inputs.text is not None else []
-    texts = chunks_of_words(lines)
-    if len(texts) == CHUNKS:
-        encoded = encode(lines, add_special_tokens=False)["input_ids"]
-        ids = np.concatenate([np.array(line, np.int64) for line in encoded])
-        frequencies = np.bincount(ids, minlength=inputs.shape[0]).astype(np.float64)
-    elif inputs.words:
-        texts, frequencies = draw_words(inputs.words, seed), token_frequencies(inputs.words, inputs.target)
-    else:
-        return [], np.zeros(inputs.shape[0])
-    return [ids for ids in encode(texts, add_special_tokens=False)["input_ids"] if len(ids) > 1], frequencies
 
 
 def _has_letter(vocabulary: Vocabulary, token: int) -> bool:

@@ -1,15 +1,13 @@
 """Unigram calibration: make the new head expect each token about as often as the language uses it.
 
 Averaged rows carry the frequencies of the tokens they were averaged from: thirty forms of one noun would each be
-expected as often as the noun. The body is run once over a little of the target language (running text, or words drawn by
-their counts where there is none); the correction each token needs is then put along the mean hidden state, where it acts
-as a bias on the logit and hardly moves the row otherwise.
+expected as often as the noun. The body is run once over words drawn from the target language; the correction each token
+needs is then put along the mean hidden state, where it acts as a bias on the logit and hardly moves the row otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,10 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from vocabtransfer.initialization.inputs import Shift, Text
+from vocabtransfer.initialization.inputs import Shift
 
 WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
-STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.75
-#: A sample of running text: lines looked at, lines counted, characters of a line.
-LINES_READ, LINES_COUNTED, LONGEST_LINE = 200_000, 50_000, 1_000
+STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
 #: Largest change of a logit, in nats: what a finite sample says about rare tokens is not to be taken to the letter.
 LARGEST = 4.0
 
@@ -34,19 +30,6 @@ def draw_words(words: Mapping[str, float], seed: int) -> list[str]:
     drawn = np.random.default_rng(seed).choice(len(texts), WORDS_A_CHUNK * CHUNKS, p=weights / weights.sum())
     chosen = [texts[i] for i in drawn.tolist()]
     return [" ".join(chosen[i : i + WORDS_A_CHUNK]) for i in range(0, len(chosen), WORDS_A_CHUNK)]
-
-
-def sample_lines(text: Text, seed: int) -> list[str]:
-    """Return random lines of the beginning of a text, in random order."""
-    lines = [line[:LONGEST_LINE] for line in islice((line for line in text() if line.strip()), LINES_READ)]
-    order = np.random.default_rng(seed).permutation(len(lines))[:LINES_COUNTED]
-    return [lines[i] for i in order.tolist()]
-
-
-def chunks_of_words(lines: Iterable[str]) -> list[str]:
-    """Return texts as long as those of `draw_words`, and as many, made of lines put behind each other."""
-    words = list(islice((word for line in lines for word in line.split()), WORDS_A_CHUNK * CHUNKS))
-    return [" ".join(words[i : i + WORDS_A_CHUNK]) for i in range(0, len(words), WORDS_A_CHUNK)]
 
 
 def hidden_states(
@@ -85,7 +68,7 @@ def unigram_shift(
     softcap: float | None = None,
     logit_scale: float = 1.0,
 ) -> Shift:
-    """Find the shift that brings the mean predicted distribution most of the way to the language's token frequencies.
+    """Find the shift that brings the mean predicted distribution half-way to the language's token frequencies.
 
     Args:
         states: float32 ``(positions, hidden)``: hidden states before the head.
