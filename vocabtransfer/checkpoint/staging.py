@@ -44,7 +44,9 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise VocabTransferError(f"{target} is a file: choose another place for the folder.")
     if any(target.iterdir()):
         if not overwrite:
-            raise VocabTransferError(f"{target} exists already: choose another place, or allow overwriting (--overwrite).")
+            raise VocabTransferError(
+                f"{target} exists already: choose another place, or allow overwriting (--overwrite)."
+            )
         refuse_foreign_files(target)
 
 
