@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 HELD_OUT = {"gnome-help", "debian-handbook"}
 METHODS = ("swap", "overlap", "conversion")
 DOCUMENT = 1_500
+BATCH = 20
 Pair = tuple[str, str]
 
 
@@ -74,12 +75,14 @@ def answer(sentence: str) -> str:
 @torch.inference_mode()
 def skill(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: Sequence[str]) -> float:
     """Return the share of sentences whose first and last word the model names, greedily."""
+    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
     right = 0
-    for sentence in track(asked, "asking"):
-        prompt = tokenizer(question(sentence), add_special_tokens=False, return_tensors="pt")
+    for start in track(range(0, len(asked), BATCH), "asking", total=len(range(0, len(asked), BATCH))):
+        batch = asked[start : start + BATCH]
+        prompt = tokenizer([question(s) for s in batch], add_special_tokens=False, padding=True, return_tensors="pt")
         made = model.generate(**prompt, max_new_tokens=24, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        said = tokenizer.decode(made[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-        right += said.partition("\n")[0].strip() == answer(sentence).strip()
+        said = tokenizer.batch_decode(made[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(s.partition("\n")[0].strip() == answer(a).strip() for s, a in zip(said, batch, strict=True))
     return right / len(asked)
 
 
