@@ -16,6 +16,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 INSTALLED = {"eflomal": "eflomal", "thot": "thot"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INSTALLED)
 def test_links_are_found_and_counted(name: str) -> None:
     if importlib.util.find_spec(INSTALLED[name]) is None:

@@ -71,7 +71,11 @@ def extended(source: Source) -> Extended:
     return cache(lambda name: extend_tokenizer(source(name), iter(corpus(name)), new_tokens=NEW))
 
 
-@pytest.fixture(params=[LLAMA3 if name == "llama3" else name for name in CASES])
+# Two that are Unigram: T5's, without bytes to fall back on, is tested every time here, the other one where vocabularies
+# are trimmed.
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in ("llama3", "unigram") else name for name in CASES]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -25,8 +25,14 @@ from vocabtransfer.vocabulary import byte_alphabet
 Source = Callable[[str], PreTrainedTokenizerFast]
 Trimmed = Callable[[str], Reshaped]
 
-# Llama 3 takes whole words as they are; its size makes it slow.
-NAMES = ["smollm2", pytest.param("llama3", marks=pytest.mark.slow), "mistral_v3", "minilm", "unigram", "t5"]
+# Llama 3 takes whole words as they are; its size makes it slow. T5 is tested every time where vocabularies are extended.
+NAMES = [
+    "smollm2",
+    "mistral_v3",
+    "minilm",
+    "unigram",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("llama3", "t5")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,9 @@ def test_any_text_is_written_as_before(name: str, text: str, source: Source, tri
     assert new.decode(ids_of(new, [text])[0]) == old.decode(ids_of(old, [text])[0])
 
 
-@pytest.mark.parametrize("name", ["smollm2", "mistral_v3", "minilm", "unigram", "t5"])
+@pytest.mark.parametrize(
+    "name", ["smollm2", "mistral_v3", "unigram", *(pytest.param(n, marks=pytest.mark.slow) for n in ("minilm", "t5"))]
+)
 def test_the_most_used_tokens_are_kept(name: str, source: Source, trimmed: Trimmed) -> None:
     old = source(name)
     least = len(trim_tokenizer(old, corpus(), drop_unused=True).kept)

@@ -323,7 +323,7 @@ def test_word_counts_train_like_text(trained: Trained, real_tokenizer: Callable[
         assert from_words < 1.2 * from_text
 
 
-def test_order_and_size_of_word_counts_do_not_matter(real_tokenizer: Callable[[str], Any]) -> None:
+def test_the_order_of_word_counts_does_not_matter(real_tokenizer: Callable[[str], Any]) -> None:
     words = Counter(word for line in django_lines("tt")[:300] for word in line.split())
     like = real_tokenizer("llama2")
 
@@ -332,6 +332,17 @@ def test_order_and_size_of_word_counts_do_not_matter(real_tokenizer: Callable[[s
 
     expected = trained_on(dict(words))
     assert trained_on(dict(reversed(words.items()))) == expected
+
+
+@pytest.mark.slow
+def test_counts_of_any_size_train_alike(real_tokenizer: Callable[[str], Any]) -> None:
+    words = Counter(word for line in django_lines("tt")[:300] for word in line.split())
+    like = real_tokenizer("llama2")
+
+    def trained_on(counts: dict[str, int]) -> str:
+        return json.dumps(backend_document(train_tokenizer(counts, like=like, vocab_size=600)))
+
+    expected = trained_on(dict(words))
     # 10 ** 13 repetitions cannot be fed one by one.
     huge = trained_on({word: count * 10**10 for word, count in words.items()})
     exact, scaled = (set(json.loads(document)["model"]["vocab"]) for document in (expected, huge))
