@@ -127,6 +127,19 @@ def encoders() -> str:
     return markdown(["method", *(NAMES[code] for code in tables)], lines)
 
 
+def peers() -> str:
+    """Return a table of the authors' packages and our versions of their methods, at once and after 50 updates."""
+    tables = {code: table for code in MAIN if (table := load("peers", code))}
+    lines = []
+    for method in dict.fromkeys(name for table in tables.values() for name in table):
+        cells = []
+        for table in tables.values():
+            scores = table[method]["scores"] if method in table else {}
+            cells.append(" → ".join(f"{score:.3f}" for score in scores.values()))
+        lines.append([f"`{method}`" if " " not in method else method, *cells])
+    return markdown(["", *(NAMES[code] for code in tables)], sorted(lines))
+
+
 def sections() -> dict[str, str]:
     """Return what stands between the marks of README.md by the name of the mark."""
     tables = {code: merged(code) for code in MAIN}
@@ -137,7 +150,7 @@ def sections() -> dict[str, str]:
         "after 200": bits(MAIN, tables, "200"),
         "reached": reached({code: load("causal", code) for code in MAIN}),
         "unseen": bits(UNSEEN, unseen, "0"),
-        "unseen after 50": bits(UNSEEN, unseen, "50"),
+        "peers": peers(),
         "retrieval": encoders(),
         "costs": costs(tables),
     }

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from vocabtransfer.initialization.fallback import fallback
+from vocabtransfer.initialization.fallback import fallback, overall_mean, script_means
 from vocabtransfer.initialization.identity import equal_tokens, identity
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
+from vocabtransfer.initialization.presets import by_characters, weighted_pieces
 from vocabtransfer.initialization.registry import method
 from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map, forced_copies
 from vocabtransfer.token_map import RowReader, TokenMap
@@ -38,18 +39,18 @@ def auto(inputs: TransferInputs) -> Initialization:
 
     ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^p``,
     ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^4``: ``n`` is the aligned count of ``t``, ``a`` the agreement of the rows that
-    are averaged (see `agreement`). Special and equal tokens are copied first. Without an alignment the pieces are all
-    there is. A head of its own is blended by the agreement of its own rows. Encoders only
+    are averaged (see `agreement`). Special and equal tokens are copied first; pieces are weighted by their
+    characters. Without an alignment the pieces are all there is. A head of its own is blended by the agreement of its own rows. Encoders only
     read, and an unsure average costs them nothing, so they get plain averages over all that was ever aligned.
     """
     kept = identity(inputs)
-    pieces = fallback(inputs)
+    pieces = weighted_pieces(inputs, by_characters).or_else(script_means(inputs)).or_else(overall_mean(inputs))
     if inputs.counts is None:
         return Initialization(kept.or_else(pieces))
     if not inputs.predicts:
         equal = equal_tokens(inputs)
         averages = aligned_map(inputs, equal)
-        return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(pieces))
+        return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(fallback(inputs)))
     aligned = sharpened(aligned_map(inputs))
 
     def blended(part: Part) -> TokenMap:
