@@ -39,9 +39,10 @@ def auto(inputs: TransferInputs) -> Initialization:
 
     ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^p``,
     ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^4``: ``n`` is the aligned count of ``t``, ``a`` the agreement of the rows that
-    are averaged (see `agreement`). Special and equal tokens are copied first; pieces are weighted by their
-    characters. Without an alignment the pieces are all there is. A head of its own is blended by the agreement of its own rows. Encoders only
-    read, and an unsure average costs them nothing, so they get plain averages over all that was ever aligned.
+    are averaged (see `agreement`). Special and equal tokens are copied first; pieces are weighted by their characters.
+    Without an alignment the pieces are all there is. A head of its own is blended by the agreement of its own rows.
+    Encoders only read, and an unsure average costs them nothing, so they get plain averages over all that was ever
+    aligned.
     """
     kept = identity(inputs)
     pieces = weighted_pieces(inputs, by_characters).or_else(script_means(inputs)).or_else(overall_mean(inputs))
