@@ -21,7 +21,6 @@ from test_alignment_aligner import CORPUS, GOLD, Links, error_rate, links_of
 
 from vocabtransfer.alignment import align, count_words, options, shard_steps, shards
 from vocabtransfer.alignment.aligner_text import number_pairs
-from vocabtransfer.alignment.engines import open_engine
 from vocabtransfer.alignment.options import AlignerOptions
 from vocabtransfer.alignment.shard_files import MARKER, is_written, pack_words, text_fingerprint, unpack_words
 from vocabtransfer.alignment.shard_kernels import look_up, merge_rows
@@ -281,25 +280,6 @@ def test_options_out_of_range_are_refused() -> None:
             count_words(CORPUS[:5], **wrong)
     with pytest.raises(TypeError):
         count_words(CORPUS[:5], no_such_option=1)
-
-
-def test_a_dead_worker_is_one_sentence() -> None:
-    with open_engine("local", 2) as engine, pytest.raises(VocabTransferError, match="a worker process died"):
-        list(engine.map(os._exit, [(3,)]))
-
-
-def test_results_come_in_order_and_few_tasks_are_ahead() -> None:
-    taken: list[int] = []
-
-    def tasks() -> Iterator[tuple[int, int]]:
-        for number in range(20):
-            taken.append(number)
-            yield number, 2
-
-    with open_engine("local", 2) as engine:
-        results = engine.map(divmod, tasks())
-        assert next(results) == (0, 0) and len(taken) <= 5
-        assert list(results) == [divmod(number, 2) for number in range(1, 20)]
 
 
 @settings(max_examples=50, deadline=None)
