@@ -264,17 +264,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert (tmp_path / "exists" / "mine.txt").read_text() == "keep me"
 
 
-def test_ctrl_c_leaves_nothing(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vocabtransfer_cli.main", "build", "--source", str(tiny_llama), "--target", "tt"]
     command += ["--parallel", str(corpus), "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    # Interrupted while the result is being written, however fast the machine is.
+    while process.poll() is None and not list(tmp_path.glob(".out.partial-*")):
+        time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode in (0, 1, -signal.SIGINT), err
-    if process.returncode:
-        assert "Traceback" not in err
-        assert list(tmp_path.iterdir()) == []
+    assert process.returncode == 1 and "Interrupted" in err and "Traceback" not in err, err
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left in ([], ["out"])
+    if left:  # the signal came after the last rename: the checkpoint is whole
+        vt.open_checkpoint(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -371,7 +374,6 @@ class _Rows:
 
 def test_the_embedded_default_builds_and_speaks(tmp_path: Path, smollm2_folder: Path) -> None:
     """`make demo`, without the set-up: the real model, the shipped table, no hub."""
-    started = time.monotonic()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "vocabtransfer_cli.main", "build", "--source", "smollm2", "--target", "tatar"]
     done = subprocess.run(
@@ -387,7 +389,6 @@ def test_the_embedded_default_builds_and_speaks(tmp_path: Path, smollm2_folder: 
     assert facts["proof"]["generated"].strip()
     assert facts["tokenizer"]["tokens_per_word_after"] < 2.5 < 5 < facts["tokenizer"]["tokens_per_word_before"]
     assert facts["method"]["calibrated"] and facts["rows_by_rule"]["aligned"] > 50
-    assert time.monotonic() - started < 500
 
 
 def test_every_shipped_table_can_be_read() -> None:

