@@ -118,14 +118,19 @@ def test_the_report_stands_alone_and_agrees_with_the_json(built: tuple[Path, dic
 
 
 def test_the_same_build_gives_the_same_bytes(
-    tiny_llama: Path, corpus: Path, tmp_path: Path, built: tuple[Path, object]
+    tiny_llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    built: tuple[Path, object],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = run(
+    code, out, err = run_inside(  # what it is compared with came from another process
+        capsys,
         *("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus),
         *("--vocab-size", 600, "--output", tmp_path / "out", "--link", "copy"),
     )
-    assert done.returncode == 0, done.stderr
-    assert "tokens per word" in done.stdout
+    assert code == 0, err
+    assert "tokens per word" in out
     # "tt" and "tatar" are one language; only what the request was called may differ.
     different = {"report.json", "report.html", "vocabtransfer.json"}  # the last lists the others
     names = {path.name for path in built[0].iterdir()}
@@ -264,6 +269,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert (tmp_path / "exists" / "mine.txt").read_text() == "keep me"
 
 
+@pytest.mark.slow  # by default the interrupts come from inside, at each moment
 def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vocabtransfer_cli.main", "build", "--source", str(tiny_llama), "--target", "tt"]
     command += ["--parallel", str(corpus), "--output", str(tmp_path / "out")]

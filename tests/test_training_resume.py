@@ -43,6 +43,7 @@ def whole(model: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return vt.adapt(request(model, text, output, *STAGES, held_out=(text,), held_out_bytes=600)), output
 
 
+@pytest.mark.slow  # the run that dies many times is compared with the same bytes
 def test_the_same_run_gives_the_same_bytes(
     model: Path, text: Path, whole: tuple[vt.AdaptResult, Path], tmp_path: Path
 ) -> None:
