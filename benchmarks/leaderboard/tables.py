@@ -180,7 +180,8 @@ def plot(path: Path, methods: Sequence[str]) -> None:
         axes.set_title(NAMES[code])
         axes.set_xlabel("updates of the vocabulary tables")
         axes.set_ylabel("bits per byte, held-out text")
-    figure.axes[0].legend(fontsize="small")
+    if figure.axes[0].lines:
+        figure.axes[0].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
 
 
