@@ -1,6 +1,7 @@
 """A run that is stopped, by whatever means, goes on with the same bits; one that cannot go on says why."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapt_samples import dying_after, files, make_model, one_thread, request, write_text
+from adapt_samples import Stop, dying_after, files, make_model, one_thread, request, write_text
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -121,6 +122,28 @@ def test_kill_9_and_ctrl_c_lose_nothing(model: Path, text: Path, tmp_path: Path)
             vt.adapt(request(model, text, folder, *stages, evaluate_every=100, resume=True))
     pair = [latest(tmp_path / f"{name}.adapting", reached + 8) for name in ("out", "clean")]
     assert pair[0] == pair[1]
+
+
+def test_dying_while_an_old_checkpoint_is_removed_loses_nothing(model: Path, text: Path, tmp_path: Path) -> None:
+    wanted, state = request(model, text, tmp_path / "out", "tables:6:1e-2", resume=True), tmp_path / "out.adapting"
+    own = shutil.rmtree
+
+    def half(path: Any, *arguments: Any, **options: Any) -> None:
+        if not Path(path).name.startswith("update-"):
+            return own(path, *arguments, **options)
+        (Path(path) / "progress.json").unlink(missing_ok=True)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(shutil, "rmtree", half)
+        vt.adapt(wanted)
+    assert [path.name for path in sorted(state.glob("update-*"))] == ["update-00000002", "update-00000004"]
+    with dying_after(0):
+        vt.adapt(wanted)
+    assert [path.name for path in state.glob("update-*")] == ["update-00000004"]
+    resumed = vt.adapt(wanted)
+    direct = vt.adapt(request(model, text, tmp_path / "direct", "tables:6:1e-2"))
+    assert resumed.losses == direct.losses and files(resumed.output) == files(direct.output)
 
 
 def latest(state: Path, update: int) -> dict[str, bytes]:

@@ -131,7 +131,7 @@ class State:
         kept = [] if restart_stage else self._current()
         for checkpoint in self._checkpoints():  # also those of a finished stage, left by a process that died
             if checkpoint not in kept:
-                shutil.rmtree(checkpoint)
+                _discard(checkpoint)
         _replace_json(self.folder / SETTINGS, {"format": _FORMAT, **settings})
 
     def remove(self) -> None:
@@ -166,7 +166,7 @@ class State:
         _save_tensors(name.with_suffix(".safetensors"), values)
         _replace_json(name.with_suffix(".json"), vars(progress))
         for checkpoint in self._checkpoints():
-            shutil.rmtree(checkpoint)
+            _discard(checkpoint)
 
     def stage_progress(self, stage: int) -> Progress:
         """Return how a finished stage went."""
@@ -190,7 +190,7 @@ class State:
         kept = {place.name, _checkpoint_name(keep if keep is not None else progress.update)}
         for checkpoint in self._checkpoints():
             if checkpoint.name not in kept:
-                shutil.rmtree(checkpoint)
+                _discard(checkpoint)
 
     def latest(self) -> tuple[Progress, dict[str, Tensor]] | None:
         """Return the last checkpoint of the stage that comes after the finished ones; None when there is none."""
@@ -208,7 +208,14 @@ class State:
 
     def _current(self) -> list[Path]:
         """Return the checkpoints of the stage that comes after the finished ones, the last one last."""
-        return [path for path in self._checkpoints() if read_json(path / PROGRESS)["stage"] == self.finished()]
+        whole = (path for path in self._checkpoints() if (path / PROGRESS).is_file())
+        return [path for path in whole if read_json(path / PROGRESS)["stage"] == self.finished()]
+
+
+def _discard(checkpoint: Path) -> None:
+    # Without its progress it is no checkpoint any more, whatever is left when the process dies half-way.
+    (checkpoint / PROGRESS).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def _checkpoint_name(update: int) -> str:
