@@ -9,7 +9,6 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.slow  # test_build makes the same calls by default
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, smollm2_folder: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
