@@ -264,24 +264,22 @@ def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_c
 
 
 @compiled
-def recount(source_starts, target_starts, base, links, forward_levels, backward_levels):  # type: ignore[no-untyped-def]
-    """Count the links that both directions share anew."""
-    for level in forward_levels + backward_levels:
-        level.counts[:] = 0.0
-        level.totals[:] = 0.0
+def recount(source_starts, target_starts, base, links, forward, backward):  # type: ignore[no-untyped-def]
+    """Count the links that both directions share anew, at one level."""
+    forward.counts[:] = 0.0
+    forward.totals[:] = 0.0
+    backward.totals[:] = 0.0
     for k in range(len(base) - 1):
         m = target_starts[k + 1] - target_starts[k]
-        for cell in range(base[k], base[k + 1]):
-            value = links[cell]
-            if value > 0.0:
-                i, j = source_starts[k] + (cell - base[k]) // m, target_starts[k] + (cell - base[k]) % m
-                for level in forward_levels:
-                    level.counts[level.slots[cell]] += value
-                    level.totals[level.given[i]] += value
-                for level in backward_levels:
-                    level.totals[level.given[j]] += value
-    for level in range(2):
-        backward_levels[level].counts[:] = forward_levels[level].counts
+        for i in range(source_starts[k], source_starts[k + 1]):
+            first = base[k] + (i - source_starts[k]) * m
+            for j in range(m):
+                value = links[first + j]
+                if value > 0.0:
+                    forward.counts[forward.slots[first + j]] += value
+                    backward.totals[backward.given[target_starts[k] + j]] += value
+                    forward.totals[forward.given[i]] += value
+    backward.counts[:] = forward.counts
 
 
 @compiled

@@ -192,12 +192,12 @@ def infer_links(
     every = max(1, -(-int(cells[sentences].sum()) // _TRAINED_CELLS))
     trained, others = sentences[::every], np.delete(sentences, np.s_[::every])
     given, made = source.take(trained), target.take(trained)
-    found = [find_slots(given.stems, made.stems), find_slots(given.words, made.words)]
-    slots, base = (found[0].slots, found[1].slots), found[0].base
     longest = int(max(text.words.lengths[sentences].max() for text in (source, target)))
-    ways = _new_directions(source, target, found, evidence, longest)
-    block = empty_posteriors(trained, given, made, base)
     with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(find_slots, (given.stems, given.words), (made.stems, made.words)))
+        slots, base = (found[0].slots, found[1].slots), found[0].base
+        ways = _new_directions(source, target, found, evidence, longest)
+        block = empty_posteriors(trained, given, made, base)
         for number, stage in enumerate(track(stages, "aligning words"), 1):
             expected = sweep_both(pool, ways, stage, block, slots)
             if stage == SEQUENCE:
@@ -205,7 +205,7 @@ def infer_links(
                     way.jumps = learn_jumps(jumps)
                 if number < len(stages):
                     agree(block)
-                    _recount(ways, block, slots)
+                    _recount(pool, ways, block, slots)
         yield block
         found = [_without_slots(level) for level in found]
         del block, slots
@@ -283,10 +283,14 @@ def agree(block: Posteriors) -> None:
     block.backward[:] = block.forward
 
 
-def _recount(ways: tuple[Direction, Direction], block: Posteriors, slots: tuple[Cells, Cells]) -> None:
+def _recount(
+    pool: ThreadPoolExecutor, ways: tuple[Direction, Direction], block: Posteriors, slots: tuple[Cells, Cells]
+) -> None:
     forward = ways[0].levels(block.source, block.target, slots)
     backward = ways[1].levels(block.target, block.source, slots)
-    recount(block.source.words.starts, block.target.words.starts, block.base, block.forward, forward, backward)
+    cells = block.source.words.starts, block.target.words.starts, block.base, block.forward
+    for task in [pool.submit(recount, *cells, *both) for both in zip(forward, backward, strict=True)]:
+        task.result()
 
 
 def empty_posteriors(
