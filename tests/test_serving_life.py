@@ -18,7 +18,9 @@ from serving_samples import SECONDS, Client, serving
 from vocabtransfer_cli import main
 
 from vocabtransfer.hydra import HydraForCausalLM
-from vocabtransfer.serving import Limits
+from vocabtransfer.serving import Engine, Limits
+from vocabtransfer.serving.app import create_app
+from vocabtransfer.serving.server import Server, listen, run_server
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,15 @@ def test_stopping_at_once_ends_what_runs(model: HydraForCausalLM) -> None:
         go.set()
         for reply in replies:
             assert reply.result().status == 503 and reply.result().error["code"] == "stopped"
+
+
+def test_told_to_stop_before_it_started(model: HydraForCausalLM) -> None:
+    engine = Engine(model, Limits(rate=None))
+    server = Server(create_app(engine, "hydra"), engine)
+    server.should_exit = True
+    with contextlib.closing(listen("127.0.0.1", 0)) as place:
+        run_server(server, place)
+    assert not engine.alive
 
 
 def test_the_command_serves_until_it_is_told_to_stop(sample: Sample) -> None:

@@ -51,6 +51,10 @@ class Server(uvicorn.Server):
             await asyncio.get_running_loop().run_in_executor(None, self._engine.close)
         return await super().on_tick(counter)
 
+    def close(self) -> None:
+        """Close the engine; a server that is told to end before it has started never ticks."""
+        self._engine.close()
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one. Raises `VocabTransferError` when the address cannot be had."""
@@ -64,6 +68,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run_server(server: Server, place: socket.socket) -> None:
-    """Serve on a socket until the server is stopped."""
+    """Serve on a socket until the server is stopped; the engine is closed at the end, whatever ended it."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    asyncio.run(server.serve(sockets=[place]))
+    try:
+        asyncio.run(server.serve(sockets=[place]))
+    finally:
+        server.close()
