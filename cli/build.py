@@ -10,6 +10,7 @@ from vocabtransfer.progress import show_progress
 
 from .arguments import column_pair, existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
     from vocabtransfer.pipeline import BuildResult
@@ -171,6 +172,8 @@ def summary(result: "BuildResult") -> dict[str, Any]:
 
 def _print(facts: dict[str, Any]) -> None:
     tokenizer = facts["tokenizer"]
+    if tokenizer["sizes"]:
+        print_curve(tokenizer["sizes"], min(tokenizer["sizes"], key=lambda point: float(point["work"]))["size"])
     rows = [
         ("source", f"{facts['source']['name']}, {facts['source']['vocabulary']:,} tokens"),
         ("target", f"{facts['language']['name']} ({facts['language']['endonym']}), {tokenizer['vocabulary']:,} tokens"),

@@ -101,7 +101,7 @@ def train(
             plot_sizes(curve, plot, overwrite=overwrite)
         facts = write(made, output, overwrite, like, facts)
     if curve and not as_json:
-        print_curve(curve)
+        print_curve(facts["curve"], curve.size)
     print_facts("Trained", facts, as_json)
 
 

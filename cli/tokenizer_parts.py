@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vocabtransfer.evaluation.compare import Comparison
     from vocabtransfer.tokenization.reshape import Reshaped
-    from vocabtransfer.tokenization.size import ModelSize, SizeChoice
+    from vocabtransfer.tokenization.size import ModelSize
 
 SAMPLE_LINES = 2_000
 
@@ -175,18 +175,18 @@ def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
     print_table(title, rows)
 
 
-def print_curve(choice: "SizeChoice") -> None:
-    """Print the sizes that were considered and what each would cost."""
+def print_curve(points: Sequence[Mapping[str, Any]], chosen: int) -> None:
+    """Print the sizes that were considered (the facts of each `SizePoint`) and what each would cost."""
     rows = [
         (
-            f"{point.size:,}" + (" ←" if point.size == choice.size else ""),
-            f"{point.parameters:,}",
-            f"{point.tokens_per_word:.3f}",
-            _percent(point.saved),
-            _percent(point.grown),
-            f"{point.work:.3f}",
+            f"{point['size']:,}" + (" ←" if point["size"] == chosen else ""),
+            f"{point['parameters']:,}",
+            f"{point['tokens_per_word']:.3f}",
+            _percent(point["saved"]),
+            _percent(point["grown"]),
+            f"{point['work']:.3f}",
         )
-        for point in choice.points
+        for point in points
     ]
     titles = ("size", "parameters", "tokens/\nword", "tokens\nsaved", "parameters\nmore", "tokens ×\nparameters")
     _print_columns("Vocabulary sizes", titles, rows, left=0)

@@ -139,6 +139,25 @@ def test_the_same_build_gives_the_same_bytes(
         assert (built[0] / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
 
 
+def test_a_size_that_was_chosen_is_shown_with_what_it_was_chosen_from(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_inside(
+        capsys,
+        *("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus),
+        *("--vocab-size", "auto", "--output", tmp_path / "out"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    points = report["tokenizer"]["sizes"]
+    best = min(points, key=lambda point: point["work"])["size"]
+    assert f"{best:,} ←" in out and abs(report["tokenizer"]["vocabulary"] - best) <= best // 10
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "How large the vocabulary should be" in page and f"<b>{best:,}</b>" in page
+    if best == points[-1]["size"]:
+        assert any("largest vocabulary" in note for note in report["notes"])
+
+
 def test_a_dry_run_writes_nothing(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

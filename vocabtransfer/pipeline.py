@@ -33,7 +33,7 @@ from vocabtransfer.report import build_facts, model_card, render_page, to_json
 from vocabtransfer.surgery import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import fixed_tokenizer_class
-from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
+from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
 from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
@@ -145,7 +145,8 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         )
     words = _words(request, table)
     clock.lap("alignment")
-    tokenizer, notes, extra_files = _tokenizer(request, source, language, words)
+    found = _tokenizer(request, source, language, words)
+    tokenizer, notes, extra_files = found.tokenizer, found.notes, found.files
     clock.lap("tokenizer")
     result = transfer(
         source,
@@ -170,7 +171,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         link=request.link,
         pad_to_multiple_of=request.pad_to_multiple_of,
     )
-    facts = build_facts(result, language, table, words, _inputs(request), __version__)
+    facts = build_facts(result, language, table, words, _inputs(request), __version__, sizes=found.sizes)
     if dry_run:
         return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
     report = {**extra_files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
@@ -258,16 +259,24 @@ def _words(request: BuildRequest, table: WordTable | None) -> dict[str, float]:
     return target_words(table) if table is not None else {}
 
 
-def _tokenizer(
-    request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float]
-) -> tuple[PreTrainedTokenizerFast, tuple[str, ...], dict[str, bytes]]:
-    """Load or train the target tokenizer; with what a person should read and what is to lie beside the checkpoint."""
+@dataclass(frozen=True)
+class _Tokenizer:
+    """The target tokenizer, what a person should read, what is to lie beside the checkpoint, the sizes to choose from."""
+
+    tokenizer: PreTrainedTokenizerFast
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: SizeChoice | None = None
+
+
+def _tokenizer(request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float]) -> _Tokenizer:
+    """Load or train the target tokenizer."""
     if request.tokenizer is not None:
         if request.vocab_size is not None or request.algorithm is not None or request.romanize:
             raise UsageError(
                 "--vocab-size, --algorithm and --romanize train a tokenizer; leave them out with --tokenizer."
             )
-        return load_tokenizer(request.tokenizer), (), {}
+        return _Tokenizer(load_tokenizer(request.tokenizer))
     if not words:
         raise VocabTransferError(
             f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
@@ -285,21 +294,23 @@ def _tokenizer(
         raise UsageError(
             f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
         )
+    sizes: SizeChoice | None = None
     if request.vocab_size == "auto":
-        lines = corpus if isinstance(corpus, Mapping) else list(corpus)
-        corpus, model = lines, ModelSize.of(source)
-        size = choose_vocab_size(
-            lines, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
-        ).size
-    else:
-        size = request.vocab_size or default_vocab_size(words)
+        corpus = corpus if isinstance(corpus, Mapping) else list(corpus)
+        model = ModelSize.of(source)
+        sizes = choose_vocab_size(
+            corpus, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
+        )
+    size = sizes.size if sizes else int(request.vocab_size or default_vocab_size(words))
+    notes = sizes.notes if sizes else ()
     if request.romanize:
         tokenizer, record = prepare_romanized(language, corpus, source.tokenizer, size, algorithm=request.algorithm)
-        return tokenizer, training_notes(tokenizer), {ROMANIZATION_FILE: record.to_bytes()}
+        files = {ROMANIZATION_FILE: record.to_bytes()}
+        return _Tokenizer(tokenizer, (*notes, *training_notes(tokenizer)), files, sizes)
     tokenizer = train_tokenizer(
         corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
     )
-    return tokenizer, training_notes(tokenizer), {}
+    return _Tokenizer(tokenizer, (*notes, *training_notes(tokenizer)), sizes=sizes)
 
 
 def _text(request: BuildRequest, language: Language) -> Text | None:

@@ -78,6 +78,7 @@ def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
         donor=open_checkpoint(arguments.donor) if arguments.donor else None,
         updates=tuple(arguments.updates),
         batch_tokens=arguments.batch_tokens,
+        learning_rate=arguments.learning_rate,
         max_bytes=arguments.bytes,
         precision=arguments.dtype,
     )
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--donor", help="a model with the target's tokens, for omp, clp and sava")
     parser.add_argument("--updates", nargs="*", type=int, default=[50, 200])
     parser.add_argument("--batch-tokens", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the tables")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the body's products")
     parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes to score")
     parser.add_argument("--seeds", type=int, default=1)

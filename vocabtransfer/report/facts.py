@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
 from vocabtransfer.surgery import TransferResult
 from vocabtransfer.tokenization.pieces import PieceEncoder
+from vocabtransfer.tokenization.size import SizeChoice
 from vocabtransfer.vocabulary import Kind
 
 EVIDENCE_EDGES = (0, 1, 3, 10, 30, 100, 300, 1000)
@@ -26,8 +28,10 @@ def build_facts(
     words: Mapping[str, float],
     request: Mapping[str, Any],
     version: str,
+    *,
+    sizes: SizeChoice | None = None,
 ) -> dict[str, Any]:
-    """Collect what was done, from what, and what came out."""
+    """Collect what was done, from what, and what came out; ``sizes`` is what the vocabulary's size was chosen from."""
     inputs, layout = result.inputs, result.source.layout
     shift = result.initialization.shift
     return {
@@ -57,6 +61,7 @@ def build_facts(
             "vocabulary": len(result.vocabulary),
             "scheme": str(result.vocabulary.scheme),
             **tokens_per_word(words, inputs),
+            "sizes": [asdict(point) for point in sizes.points] if sizes else None,
         },
         "alignment": dict(table.metadata) if table is not None else None,
         "rows_by_rule": result.token_map.counts_by_rule(),
