@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformers import PreTrainedTokenizerFast
-from vector_samples import LINES, PAIRS, TRANSLATED, pair_table, sample_inputs, shuffled, write_fasttext_model
+from vector_samples import (
+    LINES,
+    PAIRS,
+    averages_of_trained_rows,
+    pair_table,
+    real_inputs,
+    sample_inputs,
+    shuffled,
+    write_fasttext_model,
+)
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.initialization import METHODS, Tables, TransferInputs, VectorFiles
@@ -23,7 +32,6 @@ from vocabtransfer.initialization.token_vectors import over_words, subword_vecto
 from vocabtransfer.initialization.vector_files import load_word_vectors
 from vocabtransfer.initialization.word_vectors import Training, train_word_vectors
 from vocabtransfer.tokenization.pieces import PieceEncoder
-from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.vocabulary import Kind
 
 SMALL = Training(dim=12, epochs=2, enough=1, most_epochs=2, min_count=2, shortest=2, longest=4)
@@ -193,23 +201,12 @@ def tiny() -> TransferInputs:
 
 @pytest.fixture(scope="module", params=["smollm2", "minilm", "mistral_v3"])
 def real(request: pytest.FixtureRequest, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> TransferInputs:
-    source = real_tokenizer(request.param)
-    target = train_tokenizer(TRANSLATED, like=source, vocab_size=700)
-    encoder = PieceEncoder(source)
-    trained = np.ones(len(encoder.vocabulary) + 3, np.bool_)
-    trained[len(encoder.vocabulary) :] = False
-    return TransferInputs(
-        encoder, PieceEncoder(target), trained, pair_table(PAIRS), text=lambda: TRANSLATED, source_text=lambda: LINES
-    )
+    return real_inputs(real_tokenizer(request.param))
 
 
 @pytest.mark.parametrize("name", METHODS_HERE)
 def test_rows_of_real_tokenizers_are_averages_of_trained_rows(name: str, real: TransferInputs) -> None:
-    token_map = METHODS[name](real).token_map
-    assert token_map.filled.all()
-    np.testing.assert_allclose(token_map.row_sums(), 1, atol=1e-4)
-    own = token_map.weights.indices[token_map.weights.indices < token_map.n_source]
-    assert real.trained[own].all()
+    token_map = averages_of_trained_rows(name, real)
     similar = [rule for rule in token_map.counts_by_rule() if rule.startswith("similar")]
     assert similar, "the method should have made some rows"
     kept = identity(real)

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
-from vocabtransfer.initialization import TransferInputs
+from vocabtransfer.initialization import METHODS, TransferInputs
+from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
+from vocabtransfer.tokenization.train import train_tokenizer
 
 PAIRS = [
     ("book", "китап", 40.0), ("house", "йорт", 30.0), ("file", "файл", 50.0), ("page", "бит", 9.0),
@@ -60,6 +63,27 @@ def sample_inputs(seed: int = 0) -> TransferInputs:
         text=lambda: TRANSLATED,
         source_text=lambda: LINES,
     )
+
+
+def real_inputs(source: PreTrainedTokenizerFast) -> TransferInputs:
+    """A real source, whose last three rows no training ever touched, and a tokenizer in its manner."""
+    target = train_tokenizer(TRANSLATED, like=source, vocab_size=700)
+    encoder = PieceEncoder(source)
+    trained = np.ones(len(encoder.vocabulary) + 3, np.bool_)
+    trained[len(encoder.vocabulary) :] = False
+    return TransferInputs(
+        encoder, PieceEncoder(target), trained, pair_table(PAIRS), text=lambda: TRANSLATED, source_text=lambda: LINES
+    )
+
+
+def averages_of_trained_rows(name: str, inputs: TransferInputs) -> TokenMap:
+    """Return a method's token map after checking that every row is an average of trained rows."""
+    token_map = METHODS[name](inputs).token_map
+    assert token_map.filled.all()
+    np.testing.assert_allclose(token_map.row_sums(), 1, atol=1e-4)
+    own = token_map.weights.indices[token_map.weights.indices < token_map.n_source]
+    assert inputs.trained[own].all()
+    return token_map
 
 
 def shuffled(inputs: TransferInputs) -> TransferInputs:
