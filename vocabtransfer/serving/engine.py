@@ -110,7 +110,6 @@ class Engine:
             with torch.no_grad():
                 for body, jobs in _by_body(fresh).items():
                     self._start(body, jobs)
-                self._coming = 0
                 for body in list(self._batches):
                     self._advance(body)
         for job in [*self._waiting, *(row.job for batch in self._batches.values() for row in batch.rows)]:
@@ -143,6 +142,7 @@ class Engine:
             return batch.join(rows)
 
         logits = self._guarded(body, join, jobs)
+        self._coming -= len(jobs)
         if logits is not None:
             self._deliver(body, rows, logits)
 
@@ -176,25 +176,29 @@ class Engine:
             return None
 
     def _deliver(self, body: LoadedHead | None, rows: list[Row], logits: list[torch.Tensor]) -> None:
-        """Choose every row's token, tell its job, and let the rows go that are done."""
-        done = {row for row, scores in zip(rows, logits, strict=True) if _choose(row, scores)}
+        """Choose every row's token, let the rows go that are done, and tell the jobs.
+
+        In this order, so that whoever hears the end of an answer finds its place free.
+        """
+        events = [_choose(row, scores) for row, scores in zip(rows, logits, strict=True)]
+        done = {row for row, event in zip(rows, events, strict=True) if event.last}
         batch = self._batches[body]
         batch.keep([row for row in batch.rows if row not in done])
+        for row, event in zip(rows, events, strict=True):
+            _tell(row.job, event)
 
 
-def _choose(row: Row, scores: torch.Tensor) -> bool:
-    """Choose one row's token and tell its job; return whether the row is done."""
+def _choose(row: Row, scores: torch.Tensor) -> Event:
+    """Choose one row's token and return what its job is to hear."""
     try:
         piece, ended = row.take(scores)
         done = ended or row.full
         piece += row.text.close() if done else ""
     except Exception:
         log.exception("choosing a token failed")
-        _fail(row.job, "internal", len(row.text.tokens))
-        return True
+        return Event("", len(row.text.tokens), None, "internal")
     finish: Finish | None = ("stop" if ended or row.text.stopped else "length") if done else None
-    _tell(row.job, Event(piece, len(row.text.tokens), finish))
-    return done
+    return Event(piece, len(row.text.tokens), finish)
 
 
 def _by_body(jobs: list[Job]) -> dict[LoadedHead | None, list[Job]]:
