@@ -16,8 +16,9 @@ test: $(VENV)/.installed-dev  ## set up and pass the tests
 test-all: $(VENV)/.installed-dev  ## the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-check: $(VENV)/.installed-dev  ## style and types
+check: $(VENV)/.installed-dev  ## style and types; pages say what the results say
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy vocabtransfer cli
+	$(BIN)/python benchmarks/leaderboard/tables.py --check
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
