@@ -98,7 +98,8 @@ def test_answers_that_take_too_long(model: HydraForCausalLM) -> None:
             go.set()
             for reply in replies:
                 assert reply.result().status == 504 and reply.result().error["code"] == "timeout"
-        assert running.client.complete("hello", max_tokens=1).status == 200
+        # Goes on; on a busy machine one answer may take longer than the limit.
+        until(lambda: running.client.complete("hello", max_tokens=1).status == 200)
 
 
 def test_a_stream_that_takes_too_long_says_so(model: HydraForCausalLM) -> None:
