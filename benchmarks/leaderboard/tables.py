@@ -137,14 +137,19 @@ def overview(tables: Mapping[str, Table]) -> str:
     last = max((key for table in tables.values() for line in table.values() for key in line["scores"]), key=int)
     lows = {code: min(line["scores"].get(last, 99.0) for line in table.values()) for code, table in tables.items()}
     lines = []
+    same: dict[Any, list[str]] = {}  # presets that differ on models with separate tables only
     for method in sorted(found, key=lambda name: found[name]):
+        scores = tuple(table[method]["scores"]["0"] if method in table else None for table in tables.values())
+        same.setdefault(scores, []).append(method)
+    for method, *others in same.values():
         cells = []
         for code, table in tables.items():
             line = table.get(method)
             trained = cell(line, last, lows[code]).split(" ")[0]
             cells.append(cell(line, "0", best[code]).split(" ")[0] + (f" → {trained}" if trained else ""))
         took = tables["nl"].get(method)
-        lines.append([f"`{method}`", *cells, f"{took['seconds']:.0f} s" if took else ""])
+        name = ", ".join(f"`{name}`" for name in [method, *others])
+        lines.append([name, *cells, f"{took['seconds']:.0f} s" if took else ""])
     return markdown(["", *(NAMES[code] for code in tables), "seconds for Dutch"], lines)
 
 
