@@ -141,7 +141,11 @@ def overview(tables: Mapping[str, Table]) -> str:
     for method in sorted(found, key=lambda name: found[name]):
         scores = tuple(table[method]["scores"]["0"] if method in table else None for table in tables.values())
         same.setdefault(scores, []).append(method)
-    for method, *others in same.values():
+    for names in same.values():
+        # The one that was trained stands for all.
+        method, *others = sorted(
+            names, key=lambda name: -sum(len(t[name]["scores"]) for t in tables.values() if name in t)
+        )
         cells = []
         for code, table in tables.items():
             line = table.get(method)
