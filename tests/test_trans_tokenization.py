@@ -12,6 +12,7 @@ from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.initialization import METHODS, TransferInputs
 from vocabtransfer.initialization.trans_tokenization import related_map
 from vocabtransfer.token_map import TokenMap
+from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Vocabulary
 
 
@@ -24,7 +25,7 @@ def made(inputs: TransferInputs) -> TokenMap:
     return METHODS["trans_tokenization"](inputs).token_map
 
 
-def test_word_pairs_linked_less_than_ten_times_are_left_out(inputs: TransferInputs) -> None:
+def test_token_pairs_linked_less_than_ten_times_are_left_out(inputs: TransferInputs) -> None:
     token_map = made(inputs)
     row = inputs.target_vocabulary.index()
     assert token_map.rule_of(row["китап".encode(), True]) == "aligned", "linked 40 times"
@@ -33,6 +34,21 @@ def test_word_pairs_linked_less_than_ten_times_are_left_out(inputs: TransferInpu
     assert token_map.rule_of(rare) == "related tokens"
     often = replace(inputs, table=pair_table([(a, b, 10 * count) for a, b, count in PAIRS]))
     assert made(often).rule_of(rare) == "aligned"
+
+
+def test_links_are_counted_by_tokens_and_not_by_words() -> None:
+    """Words that are rare each share a stem that is not, as in languages with many endings."""
+    source, target = PieceEncoder(toy_tokenizer([" book"])), PieceEncoder(toy_tokenizer([" kn"]))
+    endings = ["a", "o", "u"]
+    table = pair_table([("book", f"kn{ending}", 8.0) for ending in endings])
+    inputs = TransferInputs(source, target, np.ones(len(source.vocabulary), np.bool_), table)
+    row = inputs.target_vocabulary.index()
+    token_map = made(inputs)
+    assert token_map.rule_of(row[b"kn", True]) == "aligned"
+    book = inputs.source_vocabulary.index()[b"book", True]
+    assert max(token_map.row(row[b"kn", True]), key=lambda pair: pair[1])[0] == book
+    for ending in endings:
+        assert book not in dict(token_map.row(row[ending.encode(), False])), "linked 8 times only"
 
 
 def test_an_equal_token_is_one_count_more(inputs: TransferInputs) -> None:

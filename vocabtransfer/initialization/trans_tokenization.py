@@ -1,7 +1,6 @@
 """Trans-tokenization: a token's row is the average of the source tokens it was aligned with in translated text."""
 
 from bisect import bisect_left
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from vocabtransfer.token_map import TokenMap
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 ALIGNED, RELATED = "aligned", "related tokens"
-#: Word pairs that were linked less often are noise more often than not.
+#: Token pairs that were linked less often are noise more often than not.
 FEWEST_LINKS = 10.0
 
 
@@ -29,15 +28,14 @@ FEWEST_LINKS = 10.0
 def trans_tokenization(inputs: TransferInputs, fewest_links: float = FEWEST_LINKS) -> Initialization:
     """Average the source tokens a target token was aligned with: ``row(t) = sum_s p(s|t) E[s]``.
 
-    As published, word pairs linked less than 10 times are left out, an equal source token gets one count more, special
+    As published, token pairs linked less than 10 times are left out, an equal source token gets one count more, special
     tokens and digits are copied, and a token that was never aligned gets the mean of the rows of its relatives: the
     tokens that begin with it, and the longest ones within it (see `related_map`). What is left takes its pieces instead
     of the paper's unk row.
     """
     assert inputs.table is not None, "the registry checks that methods get the alignment they need"
-    frequent = replace(inputs, table=inputs.table.prune(min_count=fewest_links))
     equal = equal_tokens(inputs)
-    averages = aligned_map(frequent, equal)
+    averages = aligned_map(inputs, equal, fewest_links)
     smoothed = related_map(inputs.target_vocabulary, averages)
     return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(smoothed).or_else(fallback(inputs)))
 
@@ -48,10 +46,16 @@ def forced_copies(inputs: TransferInputs, equal: TokenMap) -> TokenMap:
     return special_tokens(inputs).or_else(TokenMap.empty(*inputs.shape).where(~digits, equal))
 
 
-def aligned_map(inputs: TransferInputs, equal: TokenMap | None = None) -> TokenMap:
-    """Return ``p(s|t)`` from the aligned counts, with the counts as evidence; ``equal`` pairs count once more."""
+def aligned_map(inputs: TransferInputs, equal: TokenMap | None = None, fewest: float = 0.0) -> TokenMap:
+    """Return ``p(s|t)`` from the aligned counts of at least ``fewest``, with the counts as evidence.
+
+    ``equal`` pairs count once more, however often they were aligned.
+    """
     counts = inputs.counts
     assert counts is not None, "the registry checks that methods get the alignment they need"
+    if fewest:
+        counts = sparse.csr_array(counts.multiply(counts >= fewest))
+        counts.eliminate_zeros()
     if equal is not None:
         counts = sparse.csr_array(counts + equal.weights[:, : inputs.shape[1]])
     evidence = np.asarray(counts.sum(axis=1)).ravel()
