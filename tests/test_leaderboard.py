@@ -122,6 +122,13 @@ def test_encoders_are_scored_by_retrieval(tiny_bert: Path) -> None:
         assert all(0 <= score <= 1 for score in row.scores.values())
 
 
+def test_rows_of_encoders_are_found_again(tiny_bert: Path, tmp_path: Path) -> None:
+    """Scoring leaves padding switched on in the tokenizer, which must not make it another contest."""
+    results = tmp_path / "rows.json"
+    made = run_contest(contest(tiny_bert), [Entry.parse("mean")], results=results)
+    assert run_contest(contest(tiny_bert), [Entry.parse("mean")], results=results) == made
+
+
 def test_sentence_vectors_do_not_depend_on_their_company(tiny_bert: Path) -> None:
     model = AutoModel.from_pretrained(tiny_bert).eval()
     tokenizer = vt.load_tokenizer(tiny_bert)

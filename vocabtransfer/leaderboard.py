@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.table import WordTable
@@ -118,7 +119,11 @@ class Contest:
         facts = [self.source.name, self.updates, self.batch_tokens, self.learning_rate, self.max_bytes, len(self.pairs)]
         if self.precision != "float32":
             facts.append(self.precision)
-        for part in (facts, self.tokenizer.backend_tokenizer.to_str(), list(self.test), list(self.test_pairs)):
+        # Whoever encoded with it last may have left padding or truncation switched on.
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        for part in (facts, tokenizer.to_str(), list(self.test), list(self.test_pairs)):
             digest.update(json.dumps(part, ensure_ascii=False).encode())
         return digest.hexdigest()[:16]
 
