@@ -173,7 +173,7 @@ def summary(result: "BuildResult") -> dict[str, Any]:
 def _print(facts: dict[str, Any]) -> None:
     tokenizer = facts["tokenizer"]
     if tokenizer["sizes"]:
-        print_curve(tokenizer["sizes"], min(tokenizer["sizes"], key=lambda point: float(point["work"]))["size"])
+        print_curve(tokenizer["sizes"]["points"], tokenizer["sizes"]["size"])
     rows = [
         ("source", f"{facts['source']['name']}, {facts['source']['vocabulary']:,} tokens"),
         ("target", f"{facts['language']['name']} ({facts['language']['endonym']}), {tokenizer['vocabulary']:,} tokens"),

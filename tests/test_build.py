@@ -149,7 +149,7 @@ def test_a_size_that_was_chosen_is_shown_with_what_it_was_chosen_from(
     )
     assert code == 0, err
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    points = report["tokenizer"]["sizes"]
+    points = report["tokenizer"]["sizes"]["points"]
     best = min(points, key=lambda point: point["work"])["size"]
     assert f"{best:,} ←" in out and abs(report["tokenizer"]["vocabulary"] - best) <= best // 10
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

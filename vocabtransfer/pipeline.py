@@ -302,15 +302,16 @@ def _tokenizer(request: BuildRequest, source: Checkpoint, language: Language, wo
             corpus, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
         )
     size = sizes.size if sizes else int(request.vocab_size or default_vocab_size(words))
-    notes = sizes.notes if sizes else ()
+    files: dict[str, bytes] = {}
     if request.romanize:
         tokenizer, record = prepare_romanized(language, corpus, source.tokenizer, size, algorithm=request.algorithm)
-        files = {ROMANIZATION_FILE: record.to_bytes()}
-        return _Tokenizer(tokenizer, (*notes, *training_notes(tokenizer)), files, sizes)
-    tokenizer = train_tokenizer(
-        corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
-    )
-    return _Tokenizer(tokenizer, (*notes, *training_notes(tokenizer)), sizes=sizes)
+        files[ROMANIZATION_FILE] = record.to_bytes()
+    else:
+        tokenizer = train_tokenizer(
+            corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
+        )
+    notes = (*(sizes.notes if sizes else ()), *training_notes(tokenizer))
+    return _Tokenizer(tokenizer, notes, files, sizes)
 
 
 def _text(request: BuildRequest, language: Language) -> Text | None:

@@ -56,8 +56,9 @@ def merged(language: str) -> Table:
 
     What a method took is the shortest of its runs: the others shared the machine with other work.
     """
-    found = {**load("step0", language), **trained(language)}
-    for method, line in load("step0", language).items():
+    untrained = load("step0", language)
+    found = {**untrained, **trained(language)}
+    for method, line in untrained.items():
         found[method]["seconds"] = min(line["seconds"], found[method]["seconds"])
     return found
 
@@ -78,26 +79,37 @@ def cell(line: Mapping[str, Any] | None, key: str, best: float | None) -> str:
     return text + (f" ±{spread / 2:.3f}" if spread else "")
 
 
-def bits(languages: Sequence[str], tables: Mapping[str, Table], key: str) -> str:
+def label(method: str) -> str:
+    """Return a method's name as code; the name of a package is prose."""
+    return method if " " in method else f"`{method}`"
+
+
+def ranked(tables: Mapping[str, Table], key: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the best score by language, and how far every method is above it, best first.
+
+    The latter is the mean ratio over the languages in which the method has a score after ``key`` updates.
+    """
+    scores = {
+        code: {name: line["scores"][key] for name, line in table.items() if key in line["scores"]}
+        for code, table in tables.items()
+    }
+    best = {code: min(found.values()) for code, found in scores.items() if found}
+    above: dict[str, float] = {}
+    for method in dict.fromkeys(name for found in scores.values() for name in found):
+        ratios = [found[method] / best[code] for code, found in scores.items() if method in found]
+        above[method] = sum(ratios) / len(ratios)
+    return best, dict(sorted(above.items(), key=lambda item: item[1]))
+
+
+def bits(tables: Mapping[str, Table], key: str) -> str:
     """Return a table of methods by languages after ``key`` updates, best first by the mean over languages."""
-    languages = [code for code in languages if any(key in line["scores"] for line in tables[code].values())]
-    best = {c: min(line["scores"][key] for line in tables[c].values() if key in line["scores"]) for c in languages}
-    found = {}
-    for method in dict.fromkeys(name for code in languages for name in tables[code]):
-        ratios = [
-            tables[code][method]["scores"][key] / best[code]
-            for code in languages
-            if key in tables[code].get(method, {"scores": {}})["scores"]
-        ]
-        if ratios:
-            found[method] = sum(ratios) / len(ratios)
+    best, above = ranked(tables, key)
     lines = []
-    for method in sorted(found, key=lambda name: found[name]):
-        cells = [cell(tables[code].get(method), key, best[code]) for code in languages]
-        both = key != "0" and all("rates" in tables[code].get(method, {}) for code in languages)
-        name = f"`{method}`" if " " not in method else method
-        lines.append([name + " †" * both, *cells, f"+{found[method] - 1:.1%}"])
-    return markdown(["method", *(NAMES[code] for code in languages), "above the best"], lines)
+    for method, ratio in above.items():
+        cells = [cell(tables[code].get(method), key, best[code]) for code in best]
+        both = key != "0" and all("rates" in tables[code].get(method, {}) for code in best)
+        lines.append([label(method) + " †" * both, *cells, f"+{ratio - 1:.1%}"])
+    return markdown(["method", *(NAMES[code] for code in best), "above the best"], lines)
 
 
 def reached(tables: Mapping[str, Table]) -> str:
@@ -123,22 +135,18 @@ def costs(tables: Mapping[str, Table]) -> str:
         for table in tables.values():
             line = table.get(method)
             cells.append(f"{line['seconds']:.1f} s, {line['megabytes']:,} MB" if line else "")
-        lines.append([f"`{method}`" if " " not in method else method, *cells])
+        lines.append([label(method), *cells])
     return markdown(["method", *(NAMES[code] for code in tables)], lines)
 
 
 def overview(tables: Mapping[str, Table]) -> str:
     """Return the table of the project's README: every method at once, after the most updates, and what it took."""
-    best = {code: min(line["scores"]["0"] for line in table.values()) for code, table in tables.items()}
-    found = {}
-    for method in dict.fromkeys(name for table in tables.values() for name in table):
-        ratios = [table[method]["scores"]["0"] / best[code] for code, table in tables.items() if method in table]
-        found[method] = sum(ratios) / len(ratios)
+    best, above = ranked(tables, "0")
     last = max((key for table in tables.values() for line in table.values() for key in line["scores"]), key=int)
-    lows = {code: min(line["scores"].get(last, 99.0) for line in table.values()) for code, table in tables.items()}
+    lows, _ = ranked(tables, last)
     lines = []
     same: dict[Any, list[str]] = {}  # presets that differ on models with separate tables only
-    for method in sorted(found, key=lambda name: found[name]):
+    for method in above:
         scores = tuple(table[method]["scores"]["0"] if method in table else None for table in tables.values())
         same.setdefault(scores, []).append(method)
     for names in same.values():
@@ -149,11 +157,10 @@ def overview(tables: Mapping[str, Table]) -> str:
         cells = []
         for code, table in tables.items():
             line = table.get(method)
-            trained = cell(line, last, lows[code]).split(" ")[0]
-            cells.append(cell(line, "0", best[code]).split(" ")[0] + (f" → {trained}" if trained else ""))
+            steps = [cell(line, key, low.get(code)).split(" ")[0] for key, low in (("0", best), (last, lows))]
+            cells.append(" → ".join(filter(None, steps)))
         took = tables["nl"].get(method)
-        name = ", ".join(f"`{name}`" for name in [method, *others])
-        lines.append([name, *cells, f"{took['seconds']:.0f} s" if took else ""])
+        lines.append([", ".join(map(label, [method, *others])), *cells, f"{took['seconds']:.0f} s" if took else ""])
     return markdown(["", *(NAMES[code] for code in tables), "seconds for Dutch"], lines)
 
 
@@ -188,7 +195,7 @@ def peers() -> str:
         for table in tables.values():
             scores = table[method]["scores"] if method in table else {}
             cells.append(" → ".join(f"{score:.3f}" for score in scores.values()))
-        lines.append([f"`{method}`" if " " not in method else method, *cells])
+        lines.append([label(method), *cells])
     return markdown(["", *(NAMES[code] for code in tables)], sorted(lines))
 
 
@@ -197,11 +204,11 @@ def sections() -> dict[str, str]:
     tables = {code: merged(code) for code in MAIN}
     unseen = {code: load("unseen", code) for code in UNSEEN}
     return {
-        "at once": bits(MAIN, tables, "0"),
-        "after 50": bits(MAIN, tables, "50"),
-        "after 200": bits(MAIN, tables, "200"),
+        "at once": bits(tables, "0"),
+        "after 50": bits(tables, "50"),
+        "after 200": bits(tables, "200"),
         "reached": reached({code: trained(code) for code in MAIN}),
-        "unseen": bits(UNSEEN, unseen, "0"),
+        "unseen": bits(unseen, "0"),
         "peers": peers(),
         "retrieval": encoders(),
         "costs": costs(tables),
@@ -248,9 +255,10 @@ def main() -> None:
     for page, found in pages.items():
         before = page.read_text(encoding="utf-8")
         after = written(before, found)
-        if arguments.check and after != before:
+        if not arguments.check:
+            page.write_text(after, encoding="utf-8")
+        elif after != before:
             sys.exit(f"{page} does not say what the results say: run tables.py.")
-        page.write_text(after, encoding="utf-8")
     if arguments.check:
         return
     shown = dict.fromkeys(name for code in MAIN for name in trained(code))

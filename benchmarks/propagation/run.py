@@ -6,7 +6,6 @@
    to name the first and the last word of a sentence in a fixed form.
 2. The base model gets a vocabulary of Dutch and English, and its tables are trained on Dutch text.
 3. The adapted vocabulary is carried to the descendant by swap, overlap and conversion.
-
 4. Copying is what new rows damage most (two tokens with the same translation start as twins), so the last step of the
    method is run too: self-calibration on copy tasks.
 

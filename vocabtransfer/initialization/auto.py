@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from vocabtransfer.initialization.fallback import fallback, overall_mean, script_means
+from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import equal_tokens, identity
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
-from vocabtransfer.initialization.presets import by_characters, weighted_pieces
+from vocabtransfer.initialization.presets import by_characters, covering_pieces
 from vocabtransfer.initialization.registry import method
 from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map, forced_copies
 from vocabtransfer.token_map import RowReader, TokenMap
@@ -45,7 +45,7 @@ def auto(inputs: TransferInputs) -> Initialization:
     aligned.
     """
     kept = identity(inputs)
-    pieces = weighted_pieces(inputs, by_characters).or_else(script_means(inputs)).or_else(overall_mean(inputs))
+    pieces = covering_pieces(inputs, by_characters)
     if inputs.counts is None:
         return Initialization(kept.or_else(pieces))
     if not inputs.predicts:

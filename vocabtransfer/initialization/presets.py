@@ -88,9 +88,13 @@ def _characters(inputs: TransferInputs) -> NDArray[np.float64]:
     return np.asarray(np.maximum(found, np.minimum(lengths, 4) / 4), np.float64)
 
 
+def covering_pieces(inputs: TransferInputs, weighting: Weighting) -> TokenMap:
+    """Give every token a row: its weighted pieces, else its script's mean, else the mean of all."""
+    return weighted_pieces(inputs, weighting).or_else(script_means(inputs)).or_else(overall_mean(inputs))
+
+
 def _complete(inputs: TransferInputs, weighting: Weighting) -> TokenMap:
-    averaged = weighted_pieces(inputs, weighting)
-    return identity(inputs).or_else(averaged).or_else(script_means(inputs)).or_else(overall_mean(inputs))
+    return identity(inputs).or_else(covering_pieces(inputs, weighting))
 
 
 def _preset(inputs: TransferInputs, entering: Weighting, leaving: Weighting) -> Initialization:

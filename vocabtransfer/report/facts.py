@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -61,7 +60,7 @@ def build_facts(
             "vocabulary": len(result.vocabulary),
             "scheme": str(result.vocabulary.scheme),
             **tokens_per_word(words, inputs),
-            "sizes": [asdict(point) for point in sizes.points] if sizes else None,
+            "sizes": sizes.facts() if sizes else None,
         },
         "alignment": dict(table.metadata) if table is not None else None,
         "rows_by_rule": result.token_map.counts_by_rule(),
