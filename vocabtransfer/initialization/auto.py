@@ -1,9 +1,12 @@
 """The default: every kind of evidence there is, each weighted by how far it can be trusted.
 
-What was seen on held-out text in four languages (benchmarks/leaderboard) made three corrections to plain averages of
-aligned rows. A word's counts are spread thin over everything that stood near its translation, so they are sharpened, the
-more the fewer there are. Rows that point in different directions average to a row that means nothing, so an average
-counts by how far its parts agree. And rows on few observations are confidently wrong, so they lean on the token's pieces.
+What was seen on held-out text (benchmarks/leaderboard) made four corrections to plain averages of aligned rows. A word's
+counts are spread thin over everything that stood near its translation, so they are sharpened, the more the fewer there
+are. Rows that point in different directions average to a row that means nothing, so an average counts by how far its
+parts agree, the less it was seen. Rows on few observations are confidently wrong, so they lean on the token's pieces.
+And a token that the source has too is most often the same word, a name or a mark, but Dutch "of" is no English "of":
+being equal is evidence like any other, and worth a number of observations. Unless the new vocabulary is to spell the
+source's language as well: then the row must go on meaning what it meant.
 """
 
 import numpy as np
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.initialization.fallback import fallback
-from vocabtransfer.initialization.identity import equal_tokens, identity
+from vocabtransfer.initialization.identity import equal_tokens, special_tokens
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
 from vocabtransfer.initialization.presets import by_characters, covering_pieces
 from vocabtransfer.initialization.registry import method
@@ -19,6 +22,15 @@ from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map
 from vocabtransfer.token_map import RowReader, TokenMap
 
 ALIGNED_AND_PIECES = "aligned and pieces"
+#: Observations that an equal source token is worth. From 16 to 256 scores hardly differ, 1 is too few, and copying
+#: whatever was observed is worst where the two languages share letters.
+EQUAL_LINKS = 64.0
+#: Share of the average that one translation must have to take an equal token's place. A blend of a copy and of two
+#: translations is worse than any of them: Swahili "ya" as a third each of "the", "of" and "ya" costs 4 % of all bits.
+SURE = 0.9
+#: A vocabulary still spells the source's language when it has this share of what its words were linked by (0.85 to 0.96
+#: for Dutch and English together, 0.4 to 0.7 for Dutch alone), or when this share of it is the source's own.
+COVERED, OWN = 0.8, 0.9
 #: Observations at which aligned evidence and the pieces weigh the same.
 HALF_EVIDENCE = 2.0
 #: Power that counts are raised to, with hardly any observations and with many: of a few, the likeliest translation takes
@@ -26,8 +38,9 @@ HALF_EVIDENCE = 2.0
 SHARPEST, BLUNTEST = 8.0, 2.0
 #: Observations at which the power is half-way.
 MANY = 30.0
-#: Power of the agreement of an average's parts in its weight.
-AGREEMENT = 4.0
+#: Power of the agreement of an average's parts in its weight, and the observations at which it is half of that: synonyms
+#: seen a thousand times may point apart ("to" and "for"), and the average is still better than any pieces.
+AGREEMENT, PROVEN = 6.0, 100.0
 _BLOCK = 8192
 
 
@@ -38,26 +51,29 @@ def auto(inputs: TransferInputs) -> Initialization:
     """Blend the source tokens a target token was aligned with and its pieces, by evidence and agreement.
 
     ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^p``,
-    ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^4``: ``n`` is the aligned count of ``t``, ``a`` the agreement of the rows that
-    are averaged (see `agreement`). Special and equal tokens are copied first; pieces are weighted by their characters.
-    Without an alignment the pieces are all there is. A head of its own is blended by the agreement of its own rows.
-    Encoders only read, and an unsure average costs them nothing, so they get plain averages over all that was ever
-    aligned.
+    ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^(6 m/(n+m))``: ``n`` is the aligned count of ``t``, ``a`` the agreement of
+    the rows that are averaged (see `agreement`). An equal source token counts as 64 observations more, and is copied whole
+    unless that leaves one translation nine tenths of the average; special tokens and digits are copied in any case, and
+    all equal tokens where the vocabulary still spells the source's language (see `spells_source`). Pieces are weighted by
+    their characters. Without an alignment, copies and pieces are all there is. A head of its own is blended by the
+    agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get plain averages
+    over all that was ever aligned, an equal token counted once more.
     """
-    kept = identity(inputs)
-    pieces = covering_pieces(inputs, by_characters)
+    equal, pieces = equal_tokens(inputs), covering_pieces(inputs, by_characters)
+    copies = special_tokens(inputs).or_else(equal)
     if inputs.counts is None:
-        return Initialization(kept.or_else(pieces))
+        return Initialization(copies.or_else(pieces))
+    kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
     if not inputs.predicts:
-        equal = equal_tokens(inputs)
-        averages = aligned_map(inputs, equal)
-        return Initialization(forced_copies(inputs, equal).or_else(averages).or_else(fallback(inputs)))
-    aligned = sharpened(aligned_map(inputs))
+        return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
+    aligned = sharpened(aligned_map(inputs, equal, equal_links=EQUAL_LINKS))
+    kept = kept.or_else(uncontested(equal, aligned))
 
     def blended(part: Part) -> TokenMap:
         share = aligned.evidence / (aligned.evidence + HALF_EVIDENCE)
         if inputs.tables is not None:
-            share = share * agreement(aligned, inputs.tables.part(part), inputs.trained) ** AGREEMENT
+            power = AGREEMENT * PROVEN / (aligned.evidence + PROVEN)
+            share = share * agreement(aligned, inputs.tables.part(part), inputs.trained) ** power
         mixed = aligned.blend(pieces, share)
         leaning = (share < 0.5) & aligned.filled
         return kept.or_else(mixed.relabelled(leaning, ALIGNED_AND_PIECES))
@@ -77,6 +93,22 @@ def sharpened(token_map: TokenMap) -> TokenMap:
     totals = np.asarray(weights.sum(axis=1)).ravel()
     inverse = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0)
     return TokenMap.from_weights(sparse.diags_array(inverse) @ weights, ALIGNED, token_map.evidence)
+
+
+def spells_source(inputs: TransferInputs, equal: TokenMap) -> bool:
+    """Tell whether a vocabulary still spells the source's language, as extended, trimmed and bilingual ones do."""
+    assert inputs.counts is not None, "who asks has an alignment"
+    links = np.asarray(inputs.counts.sum(axis=0)).ravel()
+    covered = links[np.unique(equal.weights.indices)].sum()
+    return bool(covered >= COVERED * links.sum() or equal.filled.mean() >= OWN)
+
+
+def uncontested(equal: TokenMap, averages: TokenMap) -> TokenMap:
+    """Return the rows of ``equal`` but those where another token has a share of at least `SURE` in ``averages``."""
+    weights = averages.weights[:, : averages.n_source]
+    others = sparse.csr_array(weights - weights.multiply(equal.weights[:, : equal.n_source] > 0))
+    sure = others.max(axis=1).toarray().ravel() >= SURE
+    return TokenMap.empty(equal.n_target, equal.n_source).where(sure, equal)
 
 
 def agreement(token_map: TokenMap, table: RowReader, trained: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -46,10 +46,12 @@ def forced_copies(inputs: TransferInputs, equal: TokenMap) -> TokenMap:
     return special_tokens(inputs).or_else(TokenMap.empty(*inputs.shape).where(~digits, equal))
 
 
-def aligned_map(inputs: TransferInputs, equal: TokenMap | None = None, fewest: float = 0.0) -> TokenMap:
+def aligned_map(
+    inputs: TransferInputs, equal: TokenMap | None = None, fewest: float = 0.0, equal_links: float = 1.0
+) -> TokenMap:
     """Return ``p(s|t)`` from the aligned counts of at least ``fewest``, with the counts as evidence.
 
-    ``equal`` pairs count once more, however often they were aligned.
+    ``equal`` pairs count ``equal_links`` times more, however often they were aligned.
     """
     counts = inputs.counts
     assert counts is not None, "the registry checks that methods get the alignment they need"
@@ -57,7 +59,7 @@ def aligned_map(inputs: TransferInputs, equal: TokenMap | None = None, fewest: f
         counts = sparse.csr_array(counts.multiply(counts >= fewest))
         counts.eliminate_zeros()
     if equal is not None:
-        counts = sparse.csr_array(counts + equal.weights[:, : inputs.shape[1]])
+        counts = sparse.csr_array(counts + equal.weights[:, : inputs.shape[1]] * np.float32(equal_links))
     evidence = np.asarray(counts.sum(axis=1)).ravel()
     inverse = np.divide(1, evidence, out=np.zeros_like(evidence), where=evidence > 0)
     return TokenMap.from_weights(sparse.diags_array(inverse) @ counts, ALIGNED, evidence)
