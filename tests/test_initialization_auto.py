@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
+from vector_samples import pair_table
 
-from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.initialization import METHODS, Tables, TransferInputs
 from vocabtransfer.initialization.auto import EQUAL_LINKS, spells_source
 from vocabtransfer.initialization.identity import equal_tokens
@@ -34,17 +34,6 @@ LINKS = [
 @pytest.fixture(scope="module")
 def smollm2(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
     return real_tokenizer("smollm2")
-
-
-def pair_table(links: Sequence[tuple[str, str, float]]) -> WordTable:
-    source, target = sorted({link[0] for link in links}), sorted({link[1] for link in links})
-    pairs = (
-        np.array([source.index(link[0]) for link in links]),
-        np.array([target.index(link[1]) for link in links]),
-        np.array([link[2] for link in links]),
-    )
-    totals = [np.full(len(words), 2_000.0) for words in (source, target)]
-    return WordTable.from_pairs(source, target, pairs, *totals)
 
 
 def inputs_of(

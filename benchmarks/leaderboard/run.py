@@ -32,11 +32,15 @@ HELD_OUT = {
     "ru": {"gnome-help", "debian-handbook", "quran"},
     "tr": {"quran", "debian-handbook"},
     "tt": {"gettext"},
+    # Looked at for one choice each.
+    "sw": {"mediawiki"},
+    "id": {"gnome-help", "debian-handbook"},
     # Nothing was ever chosen by looking at these.
     "de": {"gnome-help", "debian-handbook"},
     "hi": {"libreoffice-help", "scratch"},
-    "sw": {"mediawiki"},
     "kk": {"mediawiki", "scratch"},
+    "fi": {"gnome-help"},
+    "pl": {"gnome-help", "debian-handbook"},
 }
 SIZES = {"tt": 4_000, "sw": 4_000, "hi": 8_000, "kk": 8_000}
 DOCUMENT = 1_500  # characters: consecutive lines of a part are one document
