@@ -3,7 +3,8 @@
     python benchmarks/trans_tokenizers_peer.py --source MODEL --tokenizer FOLDER --parallel TSV --output FOLDER
 
 MODEL is a checkpoint folder, FOLDER a target tokenizer, TSV has lines of English<TAB>target (plain, .gz or .xz). The
-output is the peer's checkpoint, which `vocabtransfer evaluate` scores like any other; `peer.json` in it holds timings.
+output is the peer's checkpoint, which `vocabtransfer evaluate` scores like any other; `peer.json` in it holds timings,
+`links.tsv` the word pairs that its rows were made from.
 
 The package runs unchanged, as its README says, in an environment of its own under build/ (it does not work with
 transformers 5). Two things around it are ours:
@@ -20,6 +21,7 @@ import importlib.util
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from pathlib import Path
 
 PEER = "trans-tokenizers==0.1.4"
 PINS = [PEER, "transformers==4.57.1", "torch==2.13.0", "numpy<3", "regex", "accelerate"]
+LINKS = "links.tsv"
 ENVIRONMENT = Path(__file__).resolve().parents[1] / "build" / "peer-venv"
 
 
@@ -83,6 +86,8 @@ def run_peer(source: Path, tokenizer: Path, parallel: Path, output: Path) -> Non
         corpus = timed("corpus", create_aligned_corpus, "en", "xx", "source", "target", corpus_list=["parallel"])
         stand_in = f"{sys.executable} {Path(__file__).resolve()} fast-align"
         links = timed("align", align, corpus, fast_align_path=stand_in)
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(links, output / LINKS)
         mapping, _ = timed("map", map_tokens, links, "source", "target")
         mapped = len(mapping)
         smoothed = timed("smooth", smooth_mapping, "target", mapping)

@@ -1,16 +1,21 @@
 """The authors' own packages on the inputs of a contest: their rows scored as ours, at their side ours on their vectors."""
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import VectorFiles
@@ -18,14 +23,17 @@ from vocabtransfer.leaderboard import Contest, Row, load_model, load_rows, save_
 from vocabtransfer.surgery import transfer
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-TRANS_TOKENIZERS = "trans-tokenizers 0.1.4"
+LINKS = "links.tsv"  # beside the package's checkpoint
+TRANS_TOKENIZERS, ON_LINKS = "trans-tokenizers 0.1.4", "trans_tokenization on the peer's links"
 FOCUS, WECHSEL, OURS = "deepfocus 1.0.1", "wechsel 0.0.4", "wechsel on the peer's vectors"
 
 
 def add_trans_tokenizers(contest: Contest, results: Path, python: Path) -> None:
-    """Let the published package make its tables from the same pairs and tokenizers."""
-
-    def make(folder: Path) -> torch.Tensor:
+    """Let the published package make its tables from the same pairs and tokenizers, then ours from the package's links."""
+    if {TRANS_TOKENIZERS, ON_LINKS} <= {row.label for row in load_rows(results, contest)}:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lines = (f"{english}\t{target}\n".replace("\r", " ") for english, target in contest.pairs)
         (folder / "pairs.tsv").write_text("".join(lines), encoding="utf-8")
         contest.tokenizer.save_pretrained(folder / "tokenizer")
@@ -33,10 +41,51 @@ def add_trans_tokenizers(contest: Contest, results: Path, python: Path) -> None:
         command += ["--tokenizer", folder / "tokenizer", "--parallel", folder / "pairs.tsv", "--output", folder / "out"]
         # A fixed hash seed: the package walks over sets, and its smoothing depends on their order.
         settings = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        subprocess.run([str(word) for word in command], check=True, env=os.environ | settings)
-        return open_checkpoint(folder / "out").input_table()[: len(contest.tokenizer)].float().clone()
 
-    _add(contest, results, TRANS_TOKENIZERS, make)
+        def theirs(_: Path) -> torch.Tensor:
+            subprocess.run([str(word) for word in command], check=True, env=os.environ | settings)
+            return open_checkpoint(folder / "out").input_table()[: len(contest.tokenizer)].float().clone()
+
+        def ours(_: Path) -> torch.Tensor:
+            if not (folder / "out" / LINKS).exists():
+                theirs(folder)
+            counts = package_counts(contest, folder / "out" / LINKS)
+            # The table of words only says that there is an alignment: the counts of tokens are the package's.
+            with mock.patch("vocabtransfer.initialization.inputs.token_counts", lambda *_: counts.copy()):
+                made = transfer(contest.source, contest.tokenizer, method="trans_tokenization", alignment=contest.table)
+            table = made.table("input")
+            assert table is not None, "every model has an input table"
+            return table
+
+        _add(contest, results, TRANS_TOKENIZERS, theirs)
+        _add(contest, results, ON_LINKS, ours)
+
+
+def package_counts(contest: Contest, links: Path) -> sparse.csr_array:
+    """Return token-pair counts, float32 (target tokens, source tokens), of the package's links between words.
+
+    As the package does: words linked less than 10 times are left out; half of the count of a pair goes to all pairs of
+    its tokens, half along the diagonal.
+    """
+    old, new = contest.source.tokenizer.get_vocab(), contest.tokenizer.get_vocab()
+    counts = Counter[tuple[int, int]]()
+    for line in links.read_text(encoding="utf-8").rstrip("\n").split("\n"):
+        source, target, _, number = line.split("\t")
+        count, sources, targets = int(float(number)), source.split("—"), target.split("—")
+        if count < 10 or not set(sources) <= old.keys() or not set(targets) <= new.keys():
+            continue
+        if len(sources) == len(targets) == 1:
+            counts[new[target], old[source]] += count
+            continue
+        half, step = max(1, count // 2), len(sources) // math.gcd(len(sources), len(targets))
+        for t, s in itertools.product(targets, sources):
+            counts[new[t], old[s]] += max(1, half // len(sources))
+        for i in range(math.lcm(len(sources), len(targets))):
+            s, t = sources[i * len(sources) // math.lcm(len(sources), len(targets))], targets[i // step]
+            counts[new[t], old[s]] += max(1, half // step)
+    pairs = np.array(list(counts), np.int64).T
+    shape = max(new.values()) + 1, max(old.values()) + 1
+    return sparse.csr_array((np.fromiter(counts.values(), np.float32), (pairs[0], pairs[1])), shape=shape)
 
 
 def add_vector_peers(contest: Contest, results: Path, python: Path) -> None:
