@@ -23,14 +23,16 @@ from vocabtransfer.leaderboard import Contest, Row, load_model, load_rows, save_
 from vocabtransfer.surgery import transfer
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-LINKS = "links.tsv"  # beside the package's checkpoint
+sys.path.insert(0, str(BENCHMARKS))  # the scripts that run the packages
 TRANS_TOKENIZERS, ON_LINKS = "trans-tokenizers 0.1.4", "trans_tokenization on the peer's links"
 FOCUS, WECHSEL, OURS = "deepfocus 1.0.1", "wechsel 0.0.4", "wechsel on the peer's vectors"
 
 
 def add_trans_tokenizers(contest: Contest, results: Path, python: Path) -> None:
     """Let the published package make its tables from the same pairs and tokenizers, then ours from the package's links."""
-    if {TRANS_TOKENIZERS, ON_LINKS} <= {row.label for row in load_rows(results, contest)}:
+    from trans_tokenizers_peer import LINKS
+
+    if {TRANS_TOKENIZERS, ON_LINKS} <= _done(contest, results):
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -42,20 +44,17 @@ def add_trans_tokenizers(contest: Contest, results: Path, python: Path) -> None:
         # A fixed hash seed: the package walks over sets, and its smoothing depends on their order.
         settings = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-        def theirs(_: Path) -> torch.Tensor:
+        def theirs() -> torch.Tensor:
             subprocess.run([str(word) for word in command], check=True, env=os.environ | settings)
             return open_checkpoint(folder / "out").input_table()[: len(contest.tokenizer)].float().clone()
 
-        def ours(_: Path) -> torch.Tensor:
+        def ours() -> torch.Tensor:
             if not (folder / "out" / LINKS).exists():
-                theirs(folder)
+                theirs()
             counts = package_counts(contest, folder / "out" / LINKS)
             # The table of words only says that there is an alignment: the counts of tokens are the package's.
             with mock.patch("vocabtransfer.initialization.inputs.token_counts", lambda *_: counts.copy()):
-                made = transfer(contest.source, contest.tokenizer, method="trans_tokenization", alignment=contest.table)
-            table = made.table("input")
-            assert table is not None, "every model has an input table"
-            return table
+                return _made(contest, "trans_tokenization")
 
         _add(contest, results, TRANS_TOKENIZERS, theirs)
         _add(contest, results, ON_LINKS, ours)
@@ -77,11 +76,11 @@ def package_counts(contest: Contest, links: Path) -> sparse.csr_array:
         if len(sources) == len(targets) == 1:
             counts[new[target], old[source]] += count
             continue
-        half, step = max(1, count // 2), len(sources) // math.gcd(len(sources), len(targets))
-        for t, s in itertools.product(targets, sources):
+        half, common = max(1, count // 2), math.gcd(len(sources), len(targets))
+        for s, t in itertools.product(sources, targets):
             counts[new[t], old[s]] += max(1, half // len(sources))
-        for i in range(math.lcm(len(sources), len(targets))):
-            s, t = sources[i * len(sources) // math.lcm(len(sources), len(targets))], targets[i // step]
+        step = len(sources) // common
+        for s, t in zip(np.repeat(sources, len(targets) // common), np.repeat(targets, step), strict=True):
             counts[new[t], old[s]] += max(1, half // step)
     pairs = np.array(list(counts), np.int64).T
     shape = max(new.values()) + 1, max(old.values()) + 1
@@ -90,11 +89,9 @@ def package_counts(contest: Contest, links: Path) -> sparse.csr_array:
 
 def add_vector_peers(contest: Contest, results: Path, python: Path) -> None:
     """Let FOCUS and WECHSEL make their tables; WECHSEL and ours read the same word vectors and dictionary."""
-    sys.path.insert(0, str(BENCHMARKS))
     import vector_peers
 
-    done = {row.label for row in load_rows(results, contest)}
-    if {FOCUS, WECHSEL, OURS} <= done:
+    if {FOCUS, WECHSEL, OURS} <= _done(contest, results):
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -103,33 +100,41 @@ def add_vector_peers(contest: Contest, results: Path, python: Path) -> None:
         arguments = contest.source.tokenizer, contest.tokenizer, contest.table, contest.text, sources
         vector_peers.write_inputs(folder, *arguments)
 
-        def child(part: str, file: str) -> Callable[[Path], torch.Tensor]:
-            def make(_: Path) -> torch.Tensor:
+        def child(part: str, file: str) -> Callable[[], torch.Tensor]:
+            def make() -> torch.Tensor:
                 vector_peers.run_child(python, "peer", part, folder)
                 return torch.from_numpy(np.load(folder / file)).float()
 
             return make
 
-        def ours(_: Path) -> torch.Tensor:
-            files = VectorFiles(folder / "source-words.bin", folder / "target-words.bin")
-            made = transfer(contest.source, contest.tokenizer, method="wechsel", alignment=contest.table, vectors=files)
-            table = made.table("input")
-            assert table is not None, "every model has an input table"
-            return table
+        def ours() -> torch.Tensor:
+            return _made(
+                contest, "wechsel", vectors=VectorFiles(folder / "source-words.bin", folder / "target-words.bin")
+            )
 
         _add(contest, results, FOCUS, child("focus", "peer-focus-text.npy"))
         _add(contest, results, WECHSEL, child("wechsel", "peer-wechsel.npy"))
         _add(contest, results, OURS, ours)
 
 
-def _add(contest: Contest, results: Path, label: str, make: Callable[[Path], torch.Tensor]) -> None:
-    rows = load_rows(results, contest)
-    if any(row.label == label for row in rows):
+def _made(contest: Contest, method: str, vectors: VectorFiles | None = None) -> torch.Tensor:
+    """Return our rows of a method."""
+    made = transfer(contest.source, contest.tokenizer, method=method, alignment=contest.table, vectors=vectors)
+    table = made.table("input")
+    assert table is not None, "every model has an input table"
+    return table
+
+
+def _done(contest: Contest, results: Path) -> set[str]:
+    return {row.label for row in load_rows(results, contest)}
+
+
+def _add(contest: Contest, results: Path, label: str, make: Callable[[], torch.Tensor]) -> None:
+    if label in _done(contest, results):
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        started = time.perf_counter()
-        table = make(Path(scratch))
-        seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    table = make()
+    seconds = time.perf_counter() - started
     scores = score_tables(contest, load_model(contest.source, contest.precision), table)
     print(label, json.dumps(scores), flush=True)
     save_rows(results, contest, [*load_rows(results, contest), Row(label, 0, scores, round(seconds, 1), 0.0)])

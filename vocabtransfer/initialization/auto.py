@@ -59,15 +59,16 @@ def auto(inputs: TransferInputs) -> Initialization:
     agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get plain averages
     over all that was ever aligned, an equal token counted once more.
     """
-    equal, pieces = equal_tokens(inputs), covering_pieces(inputs, by_characters)
+    equal = equal_tokens(inputs)
     copies = special_tokens(inputs).or_else(equal)
     if inputs.counts is None:
-        return Initialization(copies.or_else(pieces))
+        return Initialization(copies.or_else(covering_pieces(inputs, by_characters)))
     kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
     if not inputs.predicts:
         return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
     aligned = sharpened(aligned_map(inputs, equal, equal_links=EQUAL_LINKS))
     kept = kept.or_else(uncontested(equal, aligned))
+    pieces = covering_pieces(inputs, by_characters)
 
     def blended(part: Part) -> TokenMap:
         share = aligned.evidence / (aligned.evidence + HALF_EVIDENCE)
