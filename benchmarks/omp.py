@@ -73,8 +73,8 @@ def run_ours(home: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     from vocabtransfer.initialization.donor import DonorMatch
     from vocabtransfer.initialization.omp import rebuilt_rows
     from vocabtransfer.initialization.omp_gram import pursue
-    from vocabtransfer.new_tables import TableRows
     from vocabtransfer.progress import show_progress
+    from vocabtransfer.surgery.tables import TableRows
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.vocabulary import Scheme, Vocabulary
 

@@ -111,7 +111,7 @@ def filter_corpus(
     """
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.alignment.filters import PairFilter
-    from vocabtransfer.alignment.text_files import open_lines
+    from vocabtransfer.files.text_files import open_lines
     from vocabtransfer.languages import find_language
 
     check_outputs({"--output": output, "--rejected": rejected}, overwrite, parallel)
@@ -156,7 +156,7 @@ def filter_corpus(
 
 @contextlib.contextmanager
 def _lines_of(path: Path | None) -> Iterator[Callable[[str], object]]:
-    from vocabtransfer.alignment.text_files import open_lines
+    from vocabtransfer.files.text_files import open_lines
 
     if path is None:
         yield lambda line: None

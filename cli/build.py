@@ -13,7 +13,7 @@ from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
-    from vocabtransfer.pipeline import BuildResult
+    from vocabtransfer.pipeline.build import BuildResult
 
 SOURCES, ALIGNMENT, RESULT = "Source and target", "Evidence", "Result"
 
@@ -88,8 +88,8 @@ def build(
     """
     from vocabtransfer.initialization.norms import check_norm
     from vocabtransfer.languages import find_language
-    from vocabtransfer.pipeline import BuildRequest
-    from vocabtransfer.pipeline import build as run_build
+    from vocabtransfer.pipeline.build import BuildRequest
+    from vocabtransfer.pipeline.build import build as run_build
     from vocabtransfer.tokenization.train import ALGORITHMS
 
     quiet_transformers()

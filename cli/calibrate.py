@@ -63,9 +63,9 @@ def calibrate(
     quiet_transformers()
     if link not in ("hard", "copy"):
         raise UsageError(f"--link is hard or copy, not {link!r}.")
-    from vocabtransfer.self_calibration import CalibrateRequest
-    from vocabtransfer.self_calibration import calibrate as run
-    from vocabtransfer.training.answers import AnswerTraining
+    from vocabtransfer.self_training.answers import AnswerTraining
+    from vocabtransfer.self_training.self_calibration import CalibrateRequest
+    from vocabtransfer.self_training.self_calibration import calibrate as run
     from vocabtransfer.training.stages import LoraShape
 
     request = CalibrateRequest(

@@ -16,7 +16,7 @@ def inspect(
 
     Example: `vocabtransfer inspect build/smollm2-tatar китап`
     """
-    from vocabtransfer.inspection import open_map
+    from vocabtransfer.surgery.opened_map import open_map
 
     opened = open_map(checkpoint)
     if not tokens:

@@ -15,7 +15,7 @@ from .arguments import column_pair, existing
 from .output import JSON_OPTION, print_json, quiet_transformers
 
 if TYPE_CHECKING:
-    from vocabtransfer.leaderboard import Contest
+    from vocabtransfer.leaderboard.contest import Contest
 
 DEFAULT_METHODS = ["auto", "trans_tokenization", "pieces", "mean"]
 
@@ -45,8 +45,8 @@ def leaderboard(
 
     Example: `vocabtransfer leaderboard --source smollm2 --target dutch --parallel en-nl.tsv.gz --results nl.json`
     """
-    from vocabtransfer.leaderboard import Entry, run_contest, summary
-    from vocabtransfer.leaderboard_plot import draw
+    from vocabtransfer.leaderboard.contest import Entry, run_contest, summary
+    from vocabtransfer.leaderboard.plot import draw
 
     quiet_transformers()
     from vocabtransfer.initialization import METHODS, Need
@@ -90,9 +90,9 @@ def _contest(
     from vocabtransfer.checkpoint import open_checkpoint
     from vocabtransfer.evaluation import read_documents
     from vocabtransfer.languages import find_language
-    from vocabtransfer.leaderboard import Contest, split_corpus
-    from vocabtransfer.pipeline import default_vocab_size
-    from vocabtransfer.surgery import target_words
+    from vocabtransfer.leaderboard.contest import Contest, split_corpus
+    from vocabtransfer.pipeline.build import default_vocab_size
+    from vocabtransfer.surgery.transfer import target_words
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer
 

@@ -8,8 +8,8 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from vocabtransfer import __version__
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.version import __version__
 
 from .adapt import adapt
 from .align import align_group

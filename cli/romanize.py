@@ -90,7 +90,7 @@ class _Counted:
 
 
 def _lines(files: tuple[Path, ...]) -> Iterator[str]:
-    from vocabtransfer.alignment.text_files import read_lines
+    from vocabtransfer.files.text_files import read_lines
 
     for path in files:
         for _, line in read_lines(path):

@@ -32,7 +32,7 @@ class Lines:
         self._paths = paths
 
     def __iter__(self) -> Iterator[str]:
-        from vocabtransfer.alignment.text_files import read_text
+        from vocabtransfer.files.text_files import read_text
 
         return read_text(self._paths)
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
-from vocabtransfer.surgery import MAP_FILE
+from vocabtransfer.surgery.transfer import MAP_FILE
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.save import save_tokenizer
 

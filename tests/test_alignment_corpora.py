@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabtransfer.alignment.corpora import read_parallel, read_text
-from vocabtransfer.alignment.text_files import read_lines
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import read_lines
 from vocabtransfer.languages import find_language
 
 PAIRS = [

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from vocabtransfer.alignment import filters
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.alignment.filters import PairFilter
-from vocabtransfer.alignment.text_files import open_lines, read_lines, read_sound_lines, write_lines
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import open_lines, read_lines, read_sound_lines, write_lines
 from vocabtransfer.languages import find_language
 
 ENGLISH, DUTCH, TATAR, CHINESE = (find_language(code) for code in ("en", "nl", "tt", "zh"))

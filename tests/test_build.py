@@ -308,12 +308,12 @@ def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: 
 @pytest.mark.parametrize(
     "moment",
     [
-        "vocabtransfer.pipeline.open_checkpoint",
-        "vocabtransfer.pipeline.train_tokenizer",
-        "vocabtransfer.surgery.hidden_states",
-        "vocabtransfer.new_tables.NewTables.rows",
-        "vocabtransfer.pipeline.render_page",
-        "vocabtransfer.pipeline.prove",
+        "vocabtransfer.pipeline.build.open_checkpoint",
+        "vocabtransfer.pipeline.build.train_tokenizer",
+        "vocabtransfer.surgery.transfer.hidden_states",
+        "vocabtransfer.surgery.tables.NewTables.rows",
+        "vocabtransfer.pipeline.build.render_page",
+        "vocabtransfer.pipeline.build.prove",
     ],
 )
 def test_an_interrupt_at_any_moment_leaves_all_or_nothing(

@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from vocabtransfer.checkpoint import (
     Checkpoint,
     VocabTensor,
-    copying,
     open_checkpoint,
     plan_checkpoint,
     rewrite,
@@ -24,6 +23,7 @@ from vocabtransfer.checkpoint import (
 )
 from vocabtransfer.checkpoint.synthetic import LLAMA3_70B, toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files import copying
 from vocabtransfer.tokenization.save import save_tokenizer
 
 OLD = toy_tokenizer(["hello", " world"])

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from vocabtransfer.checkpoint import Checkpoint, VocabTensor, open_checkpoint, staging, write_checkpoint
-from vocabtransfer.checkpoint.manifest import write_manifest
-from vocabtransfer.checkpoint.staging import check_target, settled, staged_folder
+from vocabtransfer.checkpoint import Checkpoint, VocabTensor, open_checkpoint, write_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files import staging
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import check_target, settled, staged_folder
 from vocabtransfer.tokenization.save import save_tokenizer
 
 TOKENIZER = toy_tokenizer(["hello"])
@@ -163,8 +164,8 @@ def test_killed_process_leaves_no_folder_that_loads(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, torch
 from pathlib import Path
-from vocabtransfer.checkpoint.manifest import write_manifest
-from vocabtransfer.checkpoint.staging import staged_folder
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import staged_folder
 with staged_folder(Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("{}")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -303,7 +304,7 @@ def test_weights_trained_in_place_are_not_overwritten(
     source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large files are not hashed; their date tells."""
-    monkeypatch.setattr("vocabtransfer.checkpoint.manifest.HASHED_BYTES", 1000)
+    monkeypatch.setattr("vocabtransfer.files.manifest.HASHED_BYTES", 1000)
     write_whole(source, tmp_path / "target", 1.0, overwrite=False)
     check_target(tmp_path / "target", overwrite=True)
     weights = next(f for f in sorted((tmp_path / "target").glob("*.safetensors")) if f.stat().st_size > 1000)

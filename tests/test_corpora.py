@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from vocabtransfer.corpora import cleaning, locales
 from vocabtransfer.corpora.cleaning import clean_pair, split_sentences, strip_accelerators
-from vocabtransfer.corpora.packages import REGISTRIES
 from vocabtransfer.corpora.parallel import fetch_parallel
 from vocabtransfer.corpora.registry import SOURCES, sources_for
 from vocabtransfer.corpora.source import Source, locale_key
@@ -22,6 +21,7 @@ from vocabtransfer.corpora.sources_dictionaries import glosses, read_dictd
 from vocabtransfer.corpora.sources_gettext import read_catalogue
 from vocabtransfer.corpora.sources_json import read_json
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.packages import REGISTRIES
 from vocabtransfer.languages import find_language
 
 SHIPPED = ("tt", "nl", "ru", "tr", "kk", "sw", "hi", "de")

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocabtransfer.corpora import packages
-from vocabtransfer.corpora.packages import fetch_deb, fetch_npm, fetch_wheel, package_version, unpack_wheel
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files import packages
+from vocabtransfer.files.packages import fetch_deb, fetch_npm, fetch_wheel, package_version, unpack_wheel
 
 UNSAFE_NAMES = ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt", "a\\..\\evil.txt", "C:/evil.txt"]
 
@@ -220,7 +220,7 @@ def test_same_request_same_folder(cache: Path) -> None:
     """The folder of an unpacked package depends on the request alone, so it can be found again by another process."""
     write_wheel(cache / "packages/pypi/thing==1.0", "thing", "1.0", {"a.txt": b"a"})
     first = unpack_wheel("thing==1.0", ["*.txt"])
-    script = "from vocabtransfer.corpora.packages import unpack_wheel; print(unpack_wheel('thing==1.0', ['*.txt']))"
+    script = "from vocabtransfer.files.packages import unpack_wheel; print(unpack_wheel('thing==1.0', ['*.txt']))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == first
     assert hashlib.sha256(b"*.txt").hexdigest()[:8] in first.name

@@ -31,8 +31,9 @@ from transformers import (
 )
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint, load_causal_model, scoring
+from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint, scoring
 from vocabtransfer.evaluation.scoring import CausalScorer, document_separator
+from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.tokenization.load import load_tokenizer
 
 TEXTS = ["A house in the woods.", "Кеше гаиләсенең барлык әгъзаларына", "", "x", "emoji 😀 and\n\nlines\tof text " * 3]

@@ -31,7 +31,7 @@ from vocabtransfer.hydra import (
     verify_head,
 )
 from vocabtransfer.hydra.names import check_name
-from vocabtransfer.inspection import open_map
+from vocabtransfer.surgery.opened_map import open_map
 
 BAD_NAMES = [
     "",

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, export_head, verify_head
-from vocabtransfer.surgery import target_words
+from vocabtransfer.surgery.transfer import target_words
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
 

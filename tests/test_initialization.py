@@ -12,8 +12,8 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, Initialization, Need, Tables, TransferInputs, find_method
 from vocabtransfer.initialization.auto import HALF_EVIDENCE
-from vocabtransfer.initialization.calibration import draw_words, unigram_shift
 from vocabtransfer.initialization.identity import equal_tokens, special_tokens
+from vocabtransfer.surgery.unigram_calibration import draw_words, unigram_shift
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.vocabulary import Kind, Scheme
@@ -198,7 +198,7 @@ def test_drawn_words_depend_on_the_seed_alone_and_come_from_the_language() -> No
 
 def test_no_overlap_full_overlap_and_tiny_vocabularies(tiny_llama: Path) -> None:
     from vocabtransfer.checkpoint import open_checkpoint
-    from vocabtransfer.surgery import transfer
+    from vocabtransfer.surgery.transfer import transfer
 
     source = open_checkpoint(str(tiny_llama))
     same = transfer(source, source.tokenizer, method="pieces")

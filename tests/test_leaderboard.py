@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, BertConfig, BertModel,
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
-from vocabtransfer.evaluation.tables import with_tables
-from vocabtransfer.leaderboard import Contest, Entry, load_model, run_contest, split_corpus, summary
+from vocabtransfer.leaderboard.contest import Contest, Entry, load_model, run_contest, split_corpus, summary
+from vocabtransfer.running.swap_tables import with_tables
 
 PAIRS = [
     (f"the {noun} is {kind}", f"{target} {word}")

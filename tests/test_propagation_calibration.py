@@ -12,8 +12,8 @@ from propagation_samples import chat_tokenizer
 from transformers import AutoModelForCausalLM
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.propagation.answering import Answer, ChatModel, copy_accuracy, self_answers
-from vocabtransfer.propagation.dialogues import (
+from vocabtransfer.self_training.answering import Answer, ChatModel, copy_accuracy, self_answers
+from vocabtransfer.self_training.dialogues import (
     COPY_REQUESTS,
     Dialogue,
     common_length,

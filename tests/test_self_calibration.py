@@ -23,12 +23,12 @@ from transformers import (
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.propagation.dialogues import Dialogue, read_dialogues, write_dialogues
-from vocabtransfer.self_calibration import CalibrateRequest, _script, calibrate
+from vocabtransfer.self_training import answers
+from vocabtransfer.self_training.answers import AnswerTraining, Turn, encode_turn, train_on_answers
+from vocabtransfer.self_training.dialogues import Dialogue, read_dialogues, write_dialogues
+from vocabtransfer.self_training.self_calibration import CalibrateRequest, _script, calibrate
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
-from vocabtransfer.training import answers
-from vocabtransfer.training.answers import AnswerTraining, Turn, encode_turn, train_on_answers
 from vocabtransfer.training.stages import LoraShape
 
 LINES = [f"Бу {i} нче, озынрак җөмлә." for i in range(40)]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.checkpoint.synthetic import ROLES
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.surgery import transfer
+from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.training import AdaptRequest, Stage, adapt
 from vocabtransfer.training.alm import ChunkLikelihoods, binarised_divergence
 from vocabtransfer.training.distill import TokenDistillation

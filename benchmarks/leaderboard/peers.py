@@ -19,8 +19,8 @@ from scipy import sparse
 
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import VectorFiles
-from vocabtransfer.leaderboard import Contest, Row, load_model, load_rows, save_rows, score_tables
-from vocabtransfer.surgery import transfer
+from vocabtransfer.leaderboard.contest import Contest, Row, load_model, load_rows, save_rows, score_tables
+from vocabtransfer.surgery.transfer import transfer
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCHMARKS))  # the scripts that run the packages

@@ -23,7 +23,7 @@ from peers import add_trans_tokenizers, add_vector_peers
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import METHODS, Need
-from vocabtransfer.leaderboard import Contest, Entry, load_rows, run_contest, summary
+from vocabtransfer.leaderboard.contest import Contest, Entry, load_rows, run_contest, summary
 from vocabtransfer.progress import show_progress
 from vocabtransfer.tokenization.train import train_tokenizer
 

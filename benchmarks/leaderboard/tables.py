@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.leaderboard import Row, summary
+from vocabtransfer.leaderboard.contest import Row, summary
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

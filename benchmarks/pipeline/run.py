@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def first_pairs(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
-    from vocabtransfer.alignment.text_files import read_lines
+    from vocabtransfer.files.text_files import read_lines
 
     rows = (line.split("\t") for path in paths for _, line in read_lines(path))
     return islice(((row[-2], row[-1]) for row in rows if len(row) > 1 and row[-2] and row[-1]), count)
@@ -40,8 +40,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from vocabtransfer.alignment.text_files import write_lines
     from vocabtransfer.checkpoint import open_checkpoint
+    from vocabtransfer.files.text_files import write_lines
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.save import save_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer
@@ -133,7 +133,7 @@ def ours(folder: Path) -> dict[str, Any]:
         return token_counts(table, PieceEncoder(source.tokenizer), PieceEncoder(tokenizer))
 
     def transfer(table: Any) -> Any:
-        from vocabtransfer.surgery import transfer
+        from vocabtransfer.surgery.transfer import transfer
 
         return transfer(source, tokenizer, method="trans_tokenization", alignment=table, calibrate=False)
 

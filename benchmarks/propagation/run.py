@@ -36,8 +36,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
-from vocabtransfer.evaluation.checkpoint import load_causal_model
 from vocabtransfer.progress import show_progress, track
+from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.training.stages import Stage
 
 HERE = Path(__file__).parent

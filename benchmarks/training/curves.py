@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import vocabtransfer as vt
-from vocabtransfer.leaderboard import Entry
+from vocabtransfer.leaderboard.contest import Entry
 from vocabtransfer.progress import show_progress
 
 HERE = Path(__file__).parent

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
 from vocabtransfer.alignment.engines import check_engine
 from vocabtransfer.alignment.evidence import Romanizer, Side, find_evidence
@@ -26,9 +25,10 @@ from vocabtransfer.alignment.options import (
     AlignerOptions,
 )
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.alignment.text_files import write_lines
 from vocabtransfer.alignment.word_alignment import WordAlignment
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import write_lines
+from vocabtransfer.version import __version__
 
 __all__ = ["ALIGNERS", "MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
 

@@ -5,32 +5,19 @@ A *cell* is one (source word, target word) position pair of one sentence pair; t
 somewhere; ``slots[cell]`` points to it. Counts live in slots, so nothing of size vocabulary x vocabulary exists.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.options import DIAGONAL, FROZEN, LEXICAL
-
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from vocabtransfer.kernels import compiled
 
 # States less probable than this are not followed further: most words have few candidates, and time goes with their square.
 NEGLIGIBLE = 1e-7
 
 
-def compiled(function: Kernel) -> Kernel:
-    """Compile with numba, keeping the machine code on disk where some folder can be written."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": True}
-    try:
-        kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
-        kernel = numba.njit(**options)(function)
-    return kernel  # type: ignore[no-any-return]
-
-
-@compiled
+@compiled(fastmath=True)
 def find_cells(source_starts, source_ids, target_starts, target_ids, source_size, target_size):  # type: ignore[no-untyped-def]
     """Return (base, slots, row, columns): cells of every sentence pair and the distinct word pairs they stand for.
 
@@ -64,7 +51,7 @@ def find_cells(source_starts, source_ids, target_starts, target_ids, source_size
     return base, slots, row, columns[:used].copy()
 
 
-@compiled
+@compiled(fastmath=True)
 def match_cells(source_starts, source_ids, target_starts, target_ids, row, columns, target_size):  # type: ignore[no-untyped-def]
     """Return the slots of other sentence pairs' cells among known word pairs, -1 for a pair of words never seen."""
     pairs = len(source_starts) - 1
@@ -90,7 +77,7 @@ def match_cells(source_starts, source_ids, target_starts, target_ids, row, colum
     return slots
 
 
-@compiled
+@compiled(fastmath=True)
 def find_alike(row, columns, evidence_row, evidence_columns, target_size):  # type: ignore[no-untyped-def]
     """Return (slots, bool) which pairs of words the evidence speaks for; both are CSR without values."""
     alike = np.zeros(len(columns), np.bool_)
@@ -105,7 +92,7 @@ def find_alike(row, columns, evidence_row, evidence_columns, target_size):  # ty
     return alike
 
 
-@compiled
+@compiled(fastmath=True)
 def cell_starts(source_starts, target_starts):  # type: ignore[no-untyped-def]
     """Return where the cells of each sentence pair start, int64 (pairs + 1)."""
     pairs = len(source_starts) - 1
@@ -115,7 +102,7 @@ def cell_starts(source_starts, target_starts):  # type: ignore[no-untyped-def]
     return base
 
 
-@compiled
+@compiled(fastmath=True)
 def occurrences(starts, ids, size):  # type: ignore[no-untyped-def]
     """Return the occurrences of every word: where its list starts, and position and sentence of each occurrence."""
     start = np.zeros(size + 1, np.int64)
@@ -163,7 +150,7 @@ class Settings(NamedTuple):
     least: float
 
 
-@compiled
+@compiled(fastmath=True)
 def sweep(  # type: ignore[no-untyped-def]
     stage,
     given_starts,
@@ -239,7 +226,7 @@ def sweep(  # type: ignore[no-untyped-def]
     return new_jumps
 
 
-@compiled
+@compiled(fastmath=True)
 def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_counts, posterior, null_posterior):  # type: ignore[no-untyped-def]
     """Put the links of one sentence pair into the counts, or take them out; returns the mass of its null links.
 
@@ -263,7 +250,7 @@ def _move(sign, k, given, made, n, m, base, step_i, step_j, stems, words, null_c
     return nulls
 
 
-@compiled
+@compiled(fastmath=True)
 def recount(source_starts, target_starts, base, links, forward, backward):  # type: ignore[no-untyped-def]
     """Count the links that both directions share anew, at one level."""
     forward.counts[:] = 0.0
@@ -282,7 +269,7 @@ def recount(source_starts, target_starts, base, links, forward, backward):  # ty
     backward.counts[:] = forward.counts
 
 
-@compiled
+@compiled(fastmath=True)
 def _explain_words(emit, null_emit, null_share, diagonal, links, null_links):  # type: ignore[no-untyped-def]
     """Posterior links where each word is explained on its own (IBM Model 1); at first, words near the diagonal."""
     m, n = emit.shape
@@ -300,7 +287,7 @@ def _explain_words(emit, null_emit, null_share, diagonal, links, null_links):  #
         null_links[j] = null / total
 
 
-@compiled
+@compiled(fastmath=True)
 def _explain_sequence(emit, null_emit, null_share, jumps, links, null_links, new_jumps):  # type: ignore[no-untyped-def]
     """Posterior links by forward-backward over a chain whose states are given words, each with a null twin.
 

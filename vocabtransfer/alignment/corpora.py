@@ -17,8 +17,8 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from vocabtransfer.alignment.sides import SideCheck
-from vocabtransfer.alignment.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_sound_lines, read_text
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_sound_lines, read_text
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language

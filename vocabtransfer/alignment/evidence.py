@@ -15,9 +15,9 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.text_files import read_lines
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import read_lines
 
 Romanizer = Callable[[str], str]
 

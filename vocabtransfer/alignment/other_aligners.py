@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_text import NumberedText
 from vocabtransfer.alignment.symmetrise import grow_diag_final_and
-from vocabtransfer.alignment.text_files import read_lines
 from vocabtransfer.alignment.word_alignment import WordAlignment, parse_links
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import read_lines
 from vocabtransfer.progress import step
 
 Sentences = Sequence[list[str]]

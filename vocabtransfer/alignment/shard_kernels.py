@@ -6,13 +6,13 @@ numbers, the links of both directions.
 
 import numpy as np
 
-from vocabtransfer.alignment.aligner_kernels import compiled
+from vocabtransfer.kernels import compiled
 
 # Below this share of a row, its pairs are looked up one by one.
 SCATTERED = 1 / 16
 
 
-@compiled
+@compiled(fastmath=True)
 def add_up_cells(slots, forward, backward, size):  # type: ignore[no-untyped-def]
     """Return the links of both directions by slot, (``size``, 2) float64; most cells have none."""
     counts = np.zeros((size, 2))
@@ -23,7 +23,7 @@ def add_up_cells(slots, forward, backward, size):  # type: ignore[no-untyped-def
     return counts
 
 
-@compiled
+@compiled(fastmath=True)
 def look_up(row, columns, first, known_row, known_columns, known_counts, target_size, counts):  # type: ignore[no-untyped-def]
     """Fill in what is known of a shard's word pairs (``row``, ``columns``: CSR over all source words).
 
@@ -55,7 +55,7 @@ def look_up(row, columns, first, known_row, known_columns, known_counts, target_
                 counts[slot_of[target], 1] = known_counts[at, 1]
 
 
-@compiled
+@compiled(fastmath=True)
 def merge_rows(bounds, sources, columns, counts, first, last, target_size):  # type: ignore[no-untyped-def]
     """Add up the rows of the source words ``first`` to ``last`` over several shards.
 

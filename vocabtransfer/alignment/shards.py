@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner_model import first_jumps, learn_jumps, prior_strength, word_shares
 from vocabtransfer.alignment.aligner_text import Sentence
 from vocabtransfer.alignment.engines import Engine, open_engine
@@ -50,9 +49,10 @@ from vocabtransfer.alignment.shard_steps import (
 )
 from vocabtransfer.alignment.shard_vocabulary import GrowingVocabulary
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.alignment.text_files import write_lines
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import write_lines
 from vocabtransfer.progress import track
+from vocabtransfer.version import __version__
 
 SHARD_PAIRS = 20_000
 SHARD_CELLS = 5_000_000

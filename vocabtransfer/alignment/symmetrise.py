@@ -8,9 +8,9 @@ The classical heuristics start from each direction's best links: ``intersection`
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.aligner_kernels import compiled
 from vocabtransfer.alignment.aligner_model import Posteriors
 from vocabtransfer.alignment.options import METHODS
+from vocabtransfer.kernels import compiled
 
 __all__ = ["METHODS", "Links", "best_links", "grow_diag_final_and", "symmetrise_block"]
 
@@ -45,7 +45,7 @@ def _linked_cells(block: Posteriors, method: str, threshold: float) -> NDArray[n
     return np.flatnonzero(links)
 
 
-@compiled
+@compiled(fastmath=True)
 def best_links(source_starts, target_starts, base, posterior, null_posterior, for_targets):  # type: ignore[no-untyped-def]
     """Return (cells, bool) each word's most probable link, if it is more probable than none."""
     chosen = np.zeros(len(posterior), np.bool_)
@@ -65,7 +65,7 @@ def best_links(source_starts, target_starts, base, posterior, null_posterior, fo
     return chosen
 
 
-@compiled
+@compiled(fastmath=True)
 def grow_diag_final_and(source_starts, target_starts, base, forward, backward):  # type: ignore[no-untyped-def]
     """Return (cells, bool) the links of grow-diag-final-and."""
     links = forward & backward

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from vocabtransfer.alignment.text_files import open_bytes, write_compressed
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import open_bytes, write_compressed
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.alignment.text_files import read_lines, write_lines
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import read_lines, write_lines
 
 _PAST_ANY = 2**31 - 1
 

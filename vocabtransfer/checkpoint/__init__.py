@@ -6,8 +6,8 @@ from vocabtransfer.checkpoint.layout import VocabLayout, VocabTensor
 from vocabtransfer.checkpoint.plan import PlannedFile, WritePlan, check_space, plan_checkpoint
 from vocabtransfer.checkpoint.rewrite import WriteReport, write_checkpoint
 from vocabtransfer.checkpoint.source import open_checkpoint
-from vocabtransfer.checkpoint.staging import check_target
 from vocabtransfer.checkpoint.tensors import TensorInfo
+from vocabtransfer.files.staging import check_target
 
 __all__ = [
     "ALIASES",

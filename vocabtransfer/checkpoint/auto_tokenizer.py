@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from vocabtransfer.checkpoint.tensors import read_json
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 
 PLAIN_MODULE = "tokenization_plain"
 PLAIN_CODE = '''\

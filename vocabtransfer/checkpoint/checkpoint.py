@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
-from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_json, read_weights
+from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_weights
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.vocabulary import Kind, Vocabulary
 

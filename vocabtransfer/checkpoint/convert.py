@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from vocabtransfer.cache import cache_folder
 from vocabtransfer.checkpoint.auto_tokenizer import keep_ids
-from vocabtransfer.checkpoint.copying import write_all
 from vocabtransfer.checkpoint.gguf_file import GgufFile, read_gguf
 from vocabtransfer.checkpoint.gguf_model import build_config, tensor_blocks, tensor_names
 from vocabtransfer.checkpoint.gguf_tokenizer import build_tokenizer, role_ids
-from vocabtransfer.checkpoint.staging import staged_folder
 from vocabtransfer.checkpoint.tensors import DTYPE_NAMES, SINGLE_NAME, TORCH_DTYPES, build_header, raw_bytes
-from vocabtransfer.corpora.packages import unpack_wheel
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.cache import cache_folder
+from vocabtransfer.files.copying import write_all
+from vocabtransfer.files.packages import unpack_wheel
+from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.progress import step, track
 from vocabtransfer.tokenization.save import save_tokenizer
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import damaged
 
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
@@ -72,17 +73,17 @@ def read_gguf(path: Path) -> GgufFile:
         with path.open("rb") as stream:
             return _read(stream, path)
     except (struct.error, UnicodeDecodeError, ValueError, OverflowError):
-        raise _damaged(path, "its header is cut short or makes no sense") from None
+        raise damaged(path, "its header is cut short or makes no sense") from None
     except OSError as problem:
         raise VocabTransferError(f"{path} cannot be read: {problem.strerror or problem}.") from None
 
 
 def _read(stream: IO[bytes], path: Path) -> GgufFile:
     if stream.read(4) != b"GGUF":
-        raise _damaged(path, "it is not a GGUF file")
+        raise damaged(path, "it is not a GGUF file")
     (version,) = struct.unpack("<I", stream.read(4))
     if version not in (2, 3):
-        raise _damaged(path, f"its version {version} is not 2 or 3 (or its bytes are big-endian)")
+        raise damaged(path, f"its version {version} is not 2 or 3 (or its bytes are big-endian)")
     tensor_count, field_count = struct.unpack("<QQ", stream.read(16))
     if max(tensor_count, field_count) > MOST_ITEMS:
         raise ValueError
@@ -98,7 +99,7 @@ def _read(stream: IO[bytes], path: Path) -> GgufFile:
     for name, shape, kind, offset in entries:
         kind_name, length = _length(shape, kind, name, path)
         if start + offset + length > size:
-            raise _damaged(path, f"tensor {name!r} ends after the file does; download it again")
+            raise damaged(path, f"tensor {name!r} ends after the file does; download it again")
         tensors[name] = GgufTensor(name, shape, kind_name, start + offset, start + offset + length)
     return GgufFile(path, fields, tensors)
 
@@ -118,10 +119,10 @@ def _length(shape: tuple[int, ...], kind: int, name: str, path: Path) -> tuple[s
     try:
         kind_name = GGMLQuantizationType(kind)
     except ValueError:
-        raise _damaged(path, f"tensor {name!r} has the unknown quantisation {kind}") from None
+        raise damaged(path, f"tensor {name!r} has the unknown quantisation {kind}") from None
     block, block_bytes = GGML_QUANT_SIZES[kind_name]
     if not shape or shape[-1] % block:
-        raise _damaged(path, f"tensor {name!r} has rows that {kind_name.name} cannot have")
+        raise damaged(path, f"tensor {name!r} has rows that {kind_name.name} cannot have")
     return kind_name.name, math.prod(shape) // block * block_bytes
 
 
@@ -156,7 +157,3 @@ def _string(stream: IO[bytes]) -> str:
     if len(data) < length:
         raise ValueError
     return data.decode("utf-8")
-
-
-def _damaged(path: Path, reason: str) -> VocabTransferError:
-    return VocabTransferError(f"{path} is damaged: {reason}.")

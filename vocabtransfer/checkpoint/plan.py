@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.copying import can_link
 from vocabtransfer.checkpoint.layout import VocabTensor
-from vocabtransfer.checkpoint.staging import settled
-from vocabtransfer.checkpoint.tensors import INDEX_NAME, SINGLE_NAME, Shard, TensorInfo, build_header, read_json
+from vocabtransfer.checkpoint.tensors import INDEX_NAME, SINGLE_NAME, Shard, TensorInfo, build_header
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.copying import can_link
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.staging import settled
 
 Action = Literal["rewrite", "link", "copy"]
 Link = Literal["hard", "copy"]

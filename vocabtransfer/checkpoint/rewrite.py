@@ -13,9 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.auto_tokenizer import PLAIN_MODULE, keep_ids
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.copying import copy_range, place_file, write_all
 from vocabtransfer.checkpoint.layout import VocabTensor
-from vocabtransfer.checkpoint.manifest import MANIFEST_NAME, write_manifest
 from vocabtransfer.checkpoint.plan import (
     Link,
     WritePlan,
@@ -26,7 +24,6 @@ from vocabtransfer.checkpoint.plan import (
     shard_metadata,
 )
 from vocabtransfer.checkpoint.settings import renumber_settings
-from vocabtransfer.checkpoint.staging import check_target, staged_folder
 from vocabtransfer.checkpoint.tensors import (
     INDEX_NAME,
     TORCH_DTYPES,
@@ -35,10 +32,13 @@ from vocabtransfer.checkpoint.tensors import (
     build_header,
     nbytes,
     raw_bytes,
-    read_json,
 )
 from vocabtransfer.checkpoint.verify import verify_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.copying import copy_range, place_file, write_all
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.manifest import MANIFEST_NAME, write_manifest
+from vocabtransfer.files.staging import check_target, staged_folder
 from vocabtransfer.progress import step, track
 from vocabtransfer.tokenization.save import save_tokenizer
 

@@ -7,8 +7,8 @@ from vocabtransfer.checkpoint.aliases import Alias, find_alias, suggest_aliases
 from vocabtransfer.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.convert import convert_gguf, convert_pickles, converted_package
 from vocabtransfer.checkpoint.tensors import INDEX_NAME
-from vocabtransfer.corpora.packages import unpack_wheel
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.packages import unpack_wheel
 from vocabtransfer.progress import step
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import damaged, read_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -96,14 +97,14 @@ def read_shard(file: Path) -> Shard:
             prefix = stream.read(8)
             length = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise _damaged(file, "its header does not fit in the file, so it is cut short or not safetensors")
+                raise damaged(file, "its header does not fit in the file, so it is cut short or not safetensors")
             raw = stream.read(length)
     except OSError as problem:
         raise VocabTransferError(f"{file} cannot be read: {problem.strerror or problem}.") from None
     header = _parse_header(raw, file)
     strings = header.pop("__metadata__", {})
     if not isinstance(strings, dict) or not all(isinstance(value, str) for value in strings.values()):
-        raise _damaged(file, "its __metadata__ is not a table of strings")
+        raise damaged(file, "its __metadata__ is not a table of strings")
     start = 8 + length
     tensors = sorted(
         (_parse_entry(name, entry, file, start) for name, entry in header.items()),
@@ -112,10 +113,10 @@ def read_shard(file: Path) -> Shard:
     position = start
     for info in tensors:
         if info.begin != position:
-            raise _damaged(file, f"tensor {info.name!r} does not follow the one before it")
+            raise damaged(file, f"tensor {info.name!r} does not follow the one before it")
         position = info.end
     if position != size:
-        raise _damaged(file, f"its tensors take {position - start} bytes and the file has {size - start} for them")
+        raise damaged(file, f"its tensors take {position - start} bytes and the file has {size - start} for them")
     return Shard(file, size, tuple(tensors), strings)
 
 
@@ -156,7 +157,7 @@ def _read_sharded(folder: Path, index: Path) -> Weights:
             listed = weight_map.get(info.name, shard.file.name)
             if listed == shard.file.name:
                 if info.name in tensors:
-                    raise _damaged(shard.file, f"tensor {info.name!r} is also in {tensors[info.name].file.name}")
+                    raise damaged(shard.file, f"tensor {info.name!r} is also in {tensors[info.name].file.name}")
                 tensors[info.name] = info
     for name, file in weight_map.items():
         if name not in tensors:
@@ -168,24 +169,11 @@ def _read_index(index: Path) -> dict[str, str]:
     data = read_json(index)
     weight_map = data.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise _damaged(index, "it has no weight_map")
+        raise damaged(index, "it has no weight_map")
     for name, file in weight_map.items():
         if not isinstance(file, str) or file != Path(file).name or not file.endswith(".safetensors"):
-            raise _damaged(index, f"it puts {name!r} in {file!r}, which is not a safetensors file of this folder")
+            raise damaged(index, f"it puts {name!r} in {file!r}, which is not a safetensors file of this folder")
     return weight_map
-
-
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Read a JSON object (or, if asked, list); `VocabTransferError` names a file that is missing, damaged or other."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise VocabTransferError(f"{path} cannot be read: {problem.strerror or problem}.") from None
-    except (ValueError, RecursionError) as problem:
-        raise _damaged(path, f"it is not JSON ({problem})") from None
-    if not isinstance(data, kind):
-        raise _damaged(path, f"it is not a JSON {'object' if kind is dict else 'list'}")
-    return data
 
 
 def build_header(
@@ -236,7 +224,7 @@ def load_rows(info: TensorInfo, start: int, stop: int) -> torch.Tensor:
     with info.file.open("rb") as stream:
         stream.seek(info.begin + start * (length // (stop - start)))
         if stream.readinto(buffer) != length:
-            raise _damaged(info.file, f"tensor {info.name!r} ends too early")
+            raise damaged(info.file, f"tensor {info.name!r} ends too early")
     return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
 
 
@@ -253,24 +241,20 @@ def _torch_dtype(info: TensorInfo) -> torch.dtype:
         raise VocabTransferError(f"tensor {info.name!r} of {info.file} has dtype {info.dtype}, unknown here.") from None
 
 
-def _damaged(file: Path, reason: str) -> VocabTransferError:
-    return VocabTransferError(f"{file} is damaged: {reason}.")
-
-
 def _parse_header(raw: bytes, file: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
             names = [name for name, _ in pairs]
-            raise _damaged(file, f"its header has {next(n for n in names if names.count(n) > 1)!r} twice")
+            raise damaged(file, f"its header has {next(n for n in names if names.count(n) > 1)!r} twice")
         return table
 
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError):
-        raise _damaged(file, "its header is not JSON, so it is damaged or not safetensors") from None
+        raise damaged(file, "its header is not JSON, so it is damaged or not safetensors") from None
     if not isinstance(header, dict):
-        raise _damaged(file, "its header is not a JSON object")
+        raise damaged(file, "its header is not a JSON object")
     return header
 
 
@@ -278,11 +262,11 @@ def _parse_entry(name: str, entry: object, file: Path, start: int) -> TensorInfo
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _damaged(file, f"tensor {name!r} has the unknown dtype {dtype!r}")
+        raise damaged(file, f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _damaged(file, f"tensor {name!r} has an impossible shape or place")
+        raise damaged(file, f"tensor {name!r} has an impossible shape or place")
     if math.prod(shape) * DTYPE_BITS[dtype] != (offsets[1] - offsets[0]) * 8:
-        raise _damaged(file, f"tensor {name!r} says {dtype} {shape} but has {offsets[1] - offsets[0]} bytes")
+        raise damaged(file, f"tensor {name!r} says {dtype} {shape} but has {offsets[1] - offsets[0]} bytes")
     return TensorInfo(name, dtype, tuple(shape), file, start + offsets[0], start + offsets[1])
 
 

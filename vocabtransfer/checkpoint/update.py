@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.copying import can_link, copy_range, place_file, write_all
-from vocabtransfer.checkpoint.manifest import MANIFEST_NAME, write_manifest
 from vocabtransfer.checkpoint.plan import Link, shard_metadata
 from vocabtransfer.checkpoint.rewrite import WriteReport
-from vocabtransfer.checkpoint.staging import check_target, settled, staged_folder
 from vocabtransfer.checkpoint.tensors import TORCH_DTYPES, Shard, build_header, raw_bytes
 from vocabtransfer.checkpoint.verify import verify_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.copying import can_link, copy_range, place_file, write_all
+from vocabtransfer.files.manifest import MANIFEST_NAME, write_manifest
+from vocabtransfer.files.staging import check_target, settled, staged_folder
 from vocabtransfer.progress import step
 
 # The same weights in another format would be those of the old model.

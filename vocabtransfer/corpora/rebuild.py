@@ -18,9 +18,9 @@ from typing import Any
 from vocabtransfer.alignment.aligner import STEM_LENGTH, THRESHOLD, count_words
 from vocabtransfer.alignment.corpora import ParallelCorpus
 from vocabtransfer.alignment.table import WordTable
-from vocabtransfer.cache import cache_folder
 from vocabtransfer.corpora.parallel import CorpusReport, fetch_parallel
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import show_progress
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import langcodes
 
-from vocabtransfer.corpora.packages import REGISTRIES, fetch_deb, fetch_npm, package_version, unpack_wheel
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.packages import REGISTRIES, fetch_deb, fetch_npm, package_version, unpack_wheel
 from vocabtransfer.languages import Language
 
 # How packages spell a script or a region that BCP 47 spells differently; compared after lower-casing, "_" as "-".

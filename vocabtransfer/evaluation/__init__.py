@@ -1,7 +1,7 @@
 """Measuring models and tokenizers: bits per byte, tokens per word, and short probes of freshly made tables."""
 
 from vocabtransfer.evaluation.bits_per_byte import BitsPerByte, bits_per_byte
-from vocabtransfer.evaluation.checkpoint import Evaluation, evaluate_checkpoint, load_causal_model
+from vocabtransfer.evaluation.checkpoint import Evaluation, evaluate_checkpoint
 from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
 from vocabtransfer.evaluation.probe import ProbeResult, probe
 from vocabtransfer.evaluation.texts import read_documents
@@ -13,7 +13,6 @@ __all__ = [
     "TokenizerStatistics",
     "bits_per_byte",
     "evaluate_checkpoint",
-    "load_causal_model",
     "probe",
     "read_documents",
     "tokenizer_statistics",

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -14,6 +12,7 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.progress import step
+from vocabtransfer.running.load import load_causal_model
 
 
 @dataclass(frozen=True)
@@ -105,17 +104,3 @@ def evaluate_checkpoint(
         stride=score.stride,
         seconds=score.seconds,
     )
-
-
-def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
-    """Load a checkpoint folder for scoring: float32 on a CPU, its own precision elsewhere. Nothing is downloaded.
-
-    Raises `VocabTransferError` when transformers has no causal model for it, and for a device that is not there.
-    """
-    try:
-        dtype = torch.float32 if device == "cpu" else "auto"
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        return cast(PreTrainedModel, model.to(device).eval())
-    except (ValueError, OSError, RuntimeError, AssertionError) as problem:
-        reason = str(problem).strip().splitlines()[0].rstrip(".:") if str(problem).strip() else type(problem).__name__
-        raise VocabTransferError(f"{folder} does not open as a causal model on {device} ({reason}).") from None

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.alignment.text_files import read_lines
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
+from vocabtransfer.files.text_files import read_lines
 from vocabtransfer.tokenization.audit import audit
 
 EVERYTHING = "all"

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.alignment.text_files import read_lines
 from vocabtransfer.errors import UsageError
+from vocabtransfer.files.text_files import read_lines
 
 DOCUMENT_CHARACTERS = 1 << 14
 _BATCH_ITEMS = 1024

@@ -14,14 +14,15 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, VocabTensor
 from vocabtransfer.checkpoint.auto_tokenizer import find_difference
-from vocabtransfer.checkpoint.copying import place_file, write_all
 from vocabtransfer.checkpoint.layout import Part
 from vocabtransfer.checkpoint.plan import BYTES_PER_TOKEN, SETTINGS_BYTES
 from vocabtransfer.checkpoint.rewrite import write_table
 from vocabtransfer.checkpoint.settings import renumber_settings
-from vocabtransfer.checkpoint.staging import staged_folder
-from vocabtransfer.checkpoint.tensors import build_header, load_rows, nbytes, read_json, read_shard
+from vocabtransfer.checkpoint.tensors import build_header, load_rows, nbytes, read_shard
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.copying import place_file, write_all
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
 from vocabtransfer.hydra.folder import HydraFolder, open_hydra
 from vocabtransfer.hydra.head_config import CONFIG_NAME, HeadConfig
@@ -37,7 +38,7 @@ from vocabtransfer.hydra.stored import (
     read_stored_head,
 )
 from vocabtransfer.progress import step
-from vocabtransfer.surgery import MAP_FILE, SHIFT_FILE, SOURCE_STRINGS, TransferResult
+from vocabtransfer.surgery.transfer import MAP_FILE, SHIFT_FILE, SOURCE_STRINGS, TransferResult
 from vocabtransfer.tokenization.save import save_tokenizer
 
 Give = Callable[[VocabTensor, int, int], torch.Tensor]

@@ -18,12 +18,12 @@ from vocabtransfer.checkpoint import (
     plan_checkpoint,
 )
 from vocabtransfer.checkpoint.auto_tokenizer import keep_ids
-from vocabtransfer.checkpoint.manifest import write_manifest
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.checkpoint.rewrite import place_kept, write_json, write_weights
-from vocabtransfer.checkpoint.staging import staged_folder
 from vocabtransfer.checkpoint.tensors import load_rows
 from vocabtransfer.checkpoint.verify import verify_checkpoint
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.hydra.add import PROVENANCE_FILES
 from vocabtransfer.hydra.folder import HydraFolder, open_hydra
 from vocabtransfer.hydra.settings import with_values

@@ -16,12 +16,13 @@ from typing import Any
 
 from vocabtransfer.checkpoint import Checkpoint, check_space, check_target, plan_checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.auto_tokenizer import keep_ids
-from vocabtransfer.checkpoint.copying import can_link, place_file
-from vocabtransfer.checkpoint.manifest import write_manifest
 from vocabtransfer.checkpoint.plan import SETTINGS_BYTES, Link
-from vocabtransfer.checkpoint.staging import settled, staged_folder
-from vocabtransfer.checkpoint.tensors import INDEX_NAME, read_json
+from vocabtransfer.checkpoint.tensors import INDEX_NAME
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.copying import can_link, place_file
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import settled, staged_folder
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
 from vocabtransfer.hydra.head_config import HeadConfig, refuse_misfit
 from vocabtransfer.hydra.names import check_name

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.checkpoint.tensors import read_json
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 
 CONFIG_NAME = "head_config.json"
 FORMAT = 1

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo
 from vocabtransfer.checkpoint.checkpoint import check_tokenizer_fits
 from vocabtransfer.checkpoint.layout import FLOATS
-from vocabtransfer.checkpoint.tensors import read_json, read_shard
+from vocabtransfer.checkpoint.tensors import read_shard
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 from vocabtransfer.hydra.head_config import HeadConfig, read_head_config
 from vocabtransfer.hydra.settings import vocabulary_values
 from vocabtransfer.tokenization.load import load_tokenizer

@@ -7,13 +7,9 @@ choice is therefore the one that float64 arithmetic makes, whatever the precisio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from vocabtransfer.kernels import compiled
 
 #: Cosines are stored as this many steps from 0 to 1.
 STEPS = 32767
@@ -28,25 +24,7 @@ DEPENDENT = 1e-8
 FINISHED = -1
 
 
-def compiled(*relaxed: str) -> Callable[[Kernel], Kernel]:
-    """Compile with numba, keeping the machine code on disk where some folder can be written.
-
-    ``relaxed`` names the floating-point liberties LLVM may take: ``"contract"`` (fused multiply-add), ``"reassoc"``
-    (the order of a sum, settled when compiling and the same in every call).
-    """
-    options: dict[str, Any] = {"nogil": True, "fastmath": set(relaxed)}
-
-    def decorate(function: Kernel) -> Kernel:
-        try:
-            kernel = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
-            kernel = numba.njit(**options)(function)
-        return kernel  # type: ignore[no-any-return]
-
-    return decorate
-
-
-@compiled("contract", "reassoc")
+@compiled(fastmath={"contract", "reassoc"})
 def dot(row, vector):  # type: ignore[no-untyped-def]
     """Return the inner product of a float32 row and a float64 vector, in float64."""
     total = 0.0
@@ -65,7 +43,7 @@ def quantise(products, inverse_norms, inverse_others, cosines):  # type: ignore[
             cosines[i, j] = np.int16(max(np.float32(-STEPS), min(np.float32(STEPS), value)))
 
 
-@compiled("contract")
+@compiled(fastmath={"contract"})
 def screen(start_scores, cosines, slots, amounts, scores):  # type: ignore[no-untyped-def]
     """Set ``scores`` to ``|start_scores - sum_i amounts[i] * cosines[slots[i]]|``, all float32 but the cosines."""
     count, n = len(slots), len(scores)

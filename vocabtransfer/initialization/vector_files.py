@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.text_files import open_bytes
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import open_bytes
 from vocabtransfer.initialization.vector_kernels import scan_words
 from vocabtransfer.initialization.word_vectors import Ngrams, WordList, WordVectors
 from vocabtransfer.progress import track

@@ -1,12 +1,8 @@
 """The inner loops over vectors and running text, compiled by numba: n-grams, nearest rows, sparsemax, co-occurrence."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from vocabtransfer.kernels import compiled
 
 # fastText hashes n-grams with 32-bit FNV-1a over signed bytes; words are looked up here by the 64-bit one.
 FNV32_OFFSET, FNV32_PRIME = np.uint32(2166136261), np.uint32(16777619)
@@ -14,17 +10,7 @@ FNV64_OFFSET, FNV64_PRIME = np.uint64(14695981039346656037), np.uint64(109951162
 _CONTINUED, _LEAD_BITS, _SIGN = np.uint8(0x80), np.uint8(0xC0), np.uint32(0xFFFFFF00)
 
 
-def compiled(function: Kernel) -> Kernel:
-    """Compile with numba, keeping the machine code on disk where some folder can be written."""
-    options: dict[str, Any] = {"nogil": True}
-    try:
-        kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
-        kernel = numba.njit(**options)(function)
-    return kernel  # type: ignore[no-any-return]
-
-
-@compiled
+@compiled()
 def scan_words(data, count, starts, ends, counts, labels):  # type: ignore[no-untyped-def]
     """Read ``count`` entries of a fastText dictionary: a word, a zero byte, its count (int64) and its type (int8).
 
@@ -47,7 +33,7 @@ def scan_words(data, count, starts, ends, counts, labels):  # type: ignore[no-un
     return at
 
 
-@compiled
+@compiled()
 def hash_words(data, starts, ends, hashes):  # type: ignore[no-untyped-def]
     """Fill the 64-bit FNV-1a hash of every span of ``data`` (uint8)."""
     for i in range(len(starts)):
@@ -57,7 +43,7 @@ def hash_words(data, starts, ends, hashes):  # type: ignore[no-untyped-def]
         hashes[i] = value
 
 
-@compiled
+@compiled()
 def subword_rows(data, bounds, own, shortest, longest, buckets, first, indptr, indices):  # type: ignore[no-untyped-def]
     """Find the rows of fastText's input matrix that make up words, each given as ``<word>`` in UTF-8.
 
@@ -100,7 +86,7 @@ def subword_rows(data, bounds, own, shortest, longest, buckets, first, indptr, i
         indptr[i + 1] = used
 
 
-@compiled
+@compiled()
 def largest(values, columns, found):  # type: ignore[no-untyped-def]
     """Fill the columns of the largest values of each row, largest first, and the values; of equal ones the first."""
     count = columns.shape[1]
@@ -119,7 +105,7 @@ def largest(values, columns, found):  # type: ignore[no-untyped-def]
             found[i, place], columns[i, place] = value, j
 
 
-@compiled
+@compiled()
 def sparsemax(values, columns, weights, lengths):  # type: ignore[no-untyped-def]
     """Fill each row's sparsemax: columns in rising order, weights, and how many there are.
 
@@ -163,7 +149,7 @@ def sparsemax(values, columns, weights, lengths):  # type: ignore[no-untyped-def
             weights[i, place] = row[kept[place]] - threshold
 
 
-@compiled
+@compiled()
 def window_pairs(ids, ends, context, window, rows, columns, weights):  # type: ignore[no-untyped-def]
     """List which tokens stand within ``window`` of which, weighted by 1 / distance; return how many pairs there are.
 

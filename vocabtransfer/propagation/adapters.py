@@ -16,8 +16,9 @@ import torch
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from vocabtransfer.checkpoint.layout import FLOATS, OUTPUT_NAMES
-from vocabtransfer.checkpoint.tensors import load_tensor, read_json, read_shard
+from vocabtransfer.checkpoint.tensors import load_tensor, read_shard
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 from vocabtransfer.propagation.body import Change, Difference, rows_of, task_arithmetic
 from vocabtransfer.propagation.checks import body, is_arithmetic, same_bytes
 from vocabtransfer.tokenization.load import VOCABULARY_FILES

@@ -21,10 +21,8 @@ from vocabtransfer.checkpoint import (
     plan_checkpoint,
     write_checkpoint,
 )
-from vocabtransfer.checkpoint.copying import copy_range, place_file, write_all
 from vocabtransfer.checkpoint.plan import Link, is_touched, shard_metadata
 from vocabtransfer.checkpoint.rewrite import Rows
-from vocabtransfer.checkpoint.staging import settled, staged_folder
 from vocabtransfer.checkpoint.tensors import (
     TORCH_DTYPES,
     Shard,
@@ -35,6 +33,8 @@ from vocabtransfer.checkpoint.tensors import (
     read_shard,
 )
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.copying import copy_range, place_file, write_all
+from vocabtransfer.files.staging import settled, staged_folder
 from vocabtransfer.progress import step, track
 from vocabtransfer.propagation.checks import body, is_arithmetic, same_bytes
 

@@ -4,37 +4,24 @@ Symbols are token ids; a negative symbol is a character without a token, which n
 other in one array. A pair of symbols is one int64 key, and keys are found through open addressing.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from vocabtransfer.kernels import compiled
 
 NO_RANK = np.int32(2**31 - 1)
 EMPTY = np.int64(-1)
 
 
-def compiled(function: Kernel) -> Kernel:
-    """Compile with numba, keeping the machine code on disk where some folder can be written."""
-    try:
-        kernel: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba found no folder for its cache
-        kernel = numba.njit(nogil=True)(function)
-    return cast(Kernel, kernel)
-
-
 # --- a table of pairs -----------------------------------------------------------------------------------------------
 
 
-@compiled
+@compiled()
 def pair_key(left, right):  # type: ignore[no-untyped-def]
     """Return the key of a pair of symbols that are not negative."""
     return (np.int64(left) << np.int64(32)) | np.int64(right)
 
 
-@compiled
+@compiled()
 def place_of(keys, key):  # type: ignore[no-untyped-def]
     """Return where ``key`` lies in a table of 2**n keys, or the free place where it belongs."""
     mask = np.int64(len(keys) - 1)
@@ -45,7 +32,7 @@ def place_of(keys, key):  # type: ignore[no-untyped-def]
     return place
 
 
-@compiled
+@compiled()
 def fill_table(keys, values, new_keys):  # type: ignore[no-untyped-def]
     """Enter every key with its number as the value; of equal keys the first counts."""
     for number in range(len(new_keys)):
@@ -58,7 +45,7 @@ def fill_table(keys, values, new_keys):  # type: ignore[no-untyped-def]
 # --- merging words --------------------------------------------------------------------------------------------------
 
 
-@compiled
+@compiled()
 def rank_of(left, right, keys, ranks):  # type: ignore[no-untyped-def]
     """Return the rank of the merge of two symbols, `NO_RANK` if there is none."""
     if left < 0 or right < 0:
@@ -67,7 +54,7 @@ def rank_of(left, right, keys, ranks):  # type: ignore[no-untyped-def]
     return ranks[place] if keys[place] != EMPTY else NO_RANK
 
 
-@compiled
+@compiled()
 def merge_words(starts, symbols, keys, ranks, products, weights, drops):  # type: ignore[no-untyped-def]
     """Merge every word until no merge applies, always the lowest rank first, the leftmost of equal ones first.
 
@@ -116,7 +103,7 @@ def merge_words(starts, symbols, keys, ranks, products, weights, drops):  # type
 # --- learning merges ------------------------------------------------------------------------------------------------
 
 
-@compiled
+@compiled()
 def link_symbols(starts, symbols):  # type: ignore[no-untyped-def]
     """Return (following, preceding, word): for every symbol its neighbours' places, -1 at the edges, and its word."""
     following = np.empty(len(symbols), np.int32)
@@ -130,7 +117,7 @@ def link_symbols(starts, symbols):  # type: ignore[no-untyped-def]
     return following, preceding, word_of
 
 
-@compiled
+@compiled()
 def add_pair(left, right, weight, at, keys, slots, slot_keys, counts, heads, sizes, place, then, used):  # type: ignore[no-untyped-def]
     """Count a pair that begins at symbol ``at``; return its slot. ``used`` holds the numbers of slots and of places."""
     key = pair_key(left, right)
@@ -153,7 +140,7 @@ def add_pair(left, right, weight, at, keys, slots, slot_keys, counts, heads, siz
     return slot
 
 
-@compiled
+@compiled()
 def index_pairs(symbols, following, word_of, weights, keys, slots, slot_keys, counts, heads, sizes, place, then, used):  # type: ignore[no-untyped-def]
     """Count all pairs of neighbours and note where each begins."""
     for i in range(len(symbols)):
@@ -163,7 +150,7 @@ def index_pairs(symbols, following, word_of, weights, keys, slots, slot_keys, co
             add_pair(symbols[i], symbols[j], weight, i, keys, slots, slot_keys, counts, heads, sizes, place, then, used)
 
 
-@compiled
+@compiled()
 def apply_merge(  # type: ignore[no-untyped-def]
     slot, product, symbols, following, preceding, word_of, weights,
     keys, slots, slot_keys, counts, heads, sizes, place, then, used,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.checkpoint.manifest import write_manifest
-from vocabtransfer.checkpoint.staging import staged_folder
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.tokenization.save import save_tokenizer
 
 KEPT_FILE = "kept_ids.json"

@@ -12,17 +12,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel
 
-from vocabtransfer import __version__
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
-from vocabtransfer.checkpoint.staging import settled
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.checkpoint import load_causal_model
 from vocabtransfer.evaluation.scoring import default_window, document_separator
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
+from vocabtransfer.files.staging import settled
 from vocabtransfer.progress import step
-from vocabtransfer.surgery import MAP_FILE
+from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.memory import is_out_of_memory
+from vocabtransfer.surgery.transfer import MAP_FILE
 from vocabtransfer.training.loop import Pace, Run, run_stage
-from vocabtransfer.training.memory import is_out_of_memory
 from vocabtransfer.training.objectives import WITH_TEACHER, ChoosesText, Surroundings, find_objective
 from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
@@ -40,6 +39,7 @@ from vocabtransfer.training.stages import (
 )
 from vocabtransfer.training.state import Progress, State, fingerprint, fingerprints, state_folder
 from vocabtransfer.training.text import Mixture, PackedText, Position
+from vocabtransfer.version import __version__
 
 # What each setting is called on the command line, in the order in which differences are told.
 _OPTIONS = {

@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vocabtransfer import __version__
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target
-from vocabtransfer.checkpoint.copying import place_file
-from vocabtransfer.checkpoint.manifest import write_manifest
 from vocabtransfer.checkpoint.plan import Link
-from vocabtransfer.checkpoint.staging import settled, staged_folder
 from vocabtransfer.checkpoint.update import update_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.copying import place_file
+from vocabtransfer.files.manifest import write_manifest
+from vocabtransfer.files.staging import settled, staged_folder
 from vocabtransfer.tokenization.load import VOCABULARY_FILES
 from vocabtransfer.training.stages import table_parameters
 from vocabtransfer.training.state import write_tensors
+from vocabtransfer.version import __version__
 
 FACTS_FILE = "adapt.json"
 CARD = "README.md"

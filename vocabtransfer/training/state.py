@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vocabtransfer.checkpoint.staging import staged_folder
-from vocabtransfer.checkpoint.tensors import read_json
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.staging import staged_folder
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
 _FORMAT = "vocabtransfer adaptation 1"

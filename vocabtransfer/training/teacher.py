@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.evaluation.checkpoint import load_causal_model
 from vocabtransfer.evaluation.scoring import CausalScorer, text_config
+from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.tokenization.ragged import IntArray, Pieces, row_pointers, runs
 from vocabtransfer.training.chunks import Borders, Chunks, TokenBytes, common_chunks, to_pieces
 from vocabtransfer.training.objectives import Batch, Surroundings

@@ -8,7 +8,7 @@ from vocabtransfer.errors import UsageError
 
 
 def draw(table: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what `vocabtransfer.leaderboard.summary` gives into a file; the suffix says which kind.
+    """Draw what `vocabtransfer.leaderboard.contest.summary` gives into a file; the suffix says which kind.
 
     Raises:
         UsageError: matplotlib is not installed, or it knows no such kind of file.

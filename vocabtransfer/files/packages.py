@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from vocabtransfer.cache import cache_folder
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.progress import step
 
 VERSION_FILE = ".package-version"

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.checkpoint.tensors import read_json
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
 
 MANIFEST_NAME = "vocabtransfer.json"
 # Larger files are weights: a change shows in their size or in a date after the manifest's.

@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.explanation import Explanation, explain
-from vocabtransfer.surgery import MAP_FILE, SOURCE_STRINGS
+from vocabtransfer.surgery.explanation import Explanation, explain
+from vocabtransfer.surgery.transfer import MAP_FILE, SOURCE_STRINGS
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.pieces import PieceEncoder

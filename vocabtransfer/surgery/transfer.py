@@ -18,13 +18,13 @@ from vocabtransfer.alignment.links import token_frequencies
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.initialization import Donor, Initialization, Method, TransferInputs, VectorFiles, find_method
-from vocabtransfer.initialization.calibration import draw_words, fits_in_memory, hidden_states, unigram_shift
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
-from vocabtransfer.new_tables import NewTables, checkpoint_tables
 from vocabtransfer.progress import step
+from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
+from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
+from vocabtransfer.surgery.unigram_calibration import draw_words, fits_in_memory, hidden_states, unigram_shift
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary

@@ -10,7 +10,7 @@ import numpy as np
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
-from vocabtransfer.surgery import TransferResult
+from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.size import SizeChoice
 from vocabtransfer.vocabulary import Kind

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vocabtransfer.checkpoint.manifest import refuse_foreign_files
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.manifest import refuse_foreign_files
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2

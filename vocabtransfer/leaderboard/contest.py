@@ -25,15 +25,15 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
-from vocabtransfer.evaluation.checkpoint import load_causal_model
-from vocabtransfer.evaluation.half_body import halve_body
 from vocabtransfer.evaluation.probe import probe
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
-from vocabtransfer.evaluation.tables import with_tables
 from vocabtransfer.initialization import VectorFiles, find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import track
-from vocabtransfer.surgery import target_words, transfer
+from vocabtransfer.running.half_body import halve_body
+from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.swap_tables import with_tables
+from vocabtransfer.surgery.transfer import target_words, transfer
 
 FORMAT = "vocabtransfer leaderboard 1"
 #: What the products of the scored body run in; float32 is exact, bfloat16 twice as fast where the CPU has it.
@@ -91,7 +91,7 @@ class Contest:
         updates: when to measure besides at once; no training when empty.
         batch_tokens, learning_rate: of an update, see `vocabtransfer.evaluation.probe`.
         max_bytes: held-out bytes to score.
-        precision: of the body of a causal model, see `vocabtransfer.evaluation.half_body`.
+        precision: of the body of a causal model, see `vocabtransfer.running.half_body`.
     """
 
     source: Checkpoint

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import track
-from vocabtransfer.propagation.dialogues import Dialogue, common_length, judge
+from vocabtransfer.self_training.dialogues import Dialogue, common_length, judge
 from vocabtransfer.tokenization.load import load_tokenizer
 
 #: Share of a text that must come back, in order, for a copy to count as one.

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import regex
 
-from vocabtransfer.checkpoint.staging import settled
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.staging import settled
 from vocabtransfer.scripts import SCRIPTS, character_scripts
 
 Kind = Literal["copy", "answer"]

@@ -16,29 +16,29 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from vocabtransfer import __version__
-from vocabtransfer.alignment.text_files import read_text
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.checkpoint.plan import Link
-from vocabtransfer.checkpoint.staging import settled
 from vocabtransfer.checkpoint.update import update_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.checkpoint import load_causal_model
 from vocabtransfer.evaluation.scoring import text_config
+from vocabtransfer.files.staging import settled
+from vocabtransfer.files.text_files import read_text
 from vocabtransfer.hydra.folder import is_hydra
 from vocabtransfer.progress import step
-from vocabtransfer.propagation.answering import ChatModel, CopyAccuracy, copy_accuracy, self_answers
-from vocabtransfer.propagation.dialogues import (
+from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.memory import is_out_of_memory
+from vocabtransfer.scripts import SCRIPTS, dominant_scripts
+from vocabtransfer.self_training.answering import ChatModel, CopyAccuracy, copy_accuracy, self_answers
+from vocabtransfer.self_training.answers import AnswerTraining, Turn, encode_turn, train_on_answers
+from vocabtransfer.self_training.dialogues import (
     COPY_REQUESTS,
     Dialogue,
     copy_tasks,
     read_dialogues,
     write_dialogues,
 )
-from vocabtransfer.scripts import SCRIPTS, dominant_scripts
-from vocabtransfer.training.answers import AnswerTraining, Turn, encode_turn, train_on_answers
-from vocabtransfer.training.memory import is_out_of_memory
 from vocabtransfer.training.result import CARD, file_names, to_json
+from vocabtransfer.version import __version__
 
 FACTS_FILE = "calibrate.json"
 # A copy may take so much longer than the text before it is cut off.

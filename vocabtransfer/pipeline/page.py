@@ -6,12 +6,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from vocabtransfer.surgery import TransferResult
+from vocabtransfer.surgery.transfer import TransferResult
 
 SOURCES_SHOWN = 4
 
 _templates = Environment(
-    loader=PackageLoader("vocabtransfer", "report"),
+    loader=PackageLoader("vocabtransfer", "pipeline"),
     autoescape=lambda name: bool(name and ".html" in name),
     trim_blocks=True,
 )

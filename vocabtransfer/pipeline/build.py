@@ -12,14 +12,13 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer import __version__
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import ParallelCorpus, read_parallel
 from vocabtransfer.alignment.table import WordTable, merge_tables, shipped_table
-from vocabtransfer.alignment.text_files import read_text
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text_files import read_text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
@@ -27,16 +26,18 @@ from vocabtransfer.initialization import Need, VectorFiles, find_method
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm
 from vocabtransfer.languages import Language, find_language
+from vocabtransfer.pipeline.facts import build_facts, to_json
+from vocabtransfer.pipeline.page import model_card, render_page
+from vocabtransfer.pipeline.proof import Proof, prove
 from vocabtransfer.progress import step, track
-from vocabtransfer.proof import Proof, prove
-from vocabtransfer.report import build_facts, model_card, render_page, to_json
-from vocabtransfer.surgery import TransferResult, target_words, transfer
+from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import fixed_tokenizer_class
 from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
 from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
+from vocabtransfer.version import __version__
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 #: Sentence pairs below which a person is told that there were few.

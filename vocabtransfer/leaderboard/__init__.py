@@ -1,0 +1,1 @@
+"""Initialisers compared on the same text: at once, and after short trainings."""

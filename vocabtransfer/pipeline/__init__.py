@@ -1,0 +1,1 @@
+"""The main job: from a source model and a language name to a checkpoint, its report, its card and its proof."""

@@ -1,0 +1,1 @@
+"""Loading models and running them: dtype, device, memory, tables swapped in place."""

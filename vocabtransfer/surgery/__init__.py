@@ -1,0 +1,1 @@
+"""New vocabulary tables for a checkpoint: made, calibrated, explained, opened again."""
