@@ -11,13 +11,14 @@ demo: $(VENV)/.installed  ## set up and run the main job on the embedded default
 	$(BIN)/vocabtransfer build --source smollm2 --target tatar --output $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev  ## set up and pass the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(VENV)/.installed-dev  ## the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
 
 check: $(VENV)/.installed-dev  ## style and types; pages say what the results say
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy vocabtransfer cli
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python benchmarks/leaderboard/tables.py --check
 
 install: $(VENV)/.installed

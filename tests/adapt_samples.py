@@ -16,8 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
-from vocabtransfer.surgery.transfer import MAP_FILE
-from vocabtransfer.token_map import TokenMap
+from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.save import save_tokenizer
 
 WORDS = ("het", "huis", "van", "de", "wind", "staat", "in", "bos", "en", "maan", "schijnt", "op", "water", "nacht")

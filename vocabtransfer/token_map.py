@@ -22,6 +22,8 @@ from scipy import sparse
 from vocabtransfer.errors import VocabTransferError
 
 FORMAT = "vocabtransfer token map 1"
+#: The file that lies beside a checkpoint made by a transfer.
+MAP_FILE = "token_map.safetensors"
 #: The rule of a row that nothing has been said about yet; its weights are all zero.
 NONE = "none"
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.hydra.loaded import LoadedHead
 from vocabtransfer.languages import find_language
-
-if TYPE_CHECKING:
-    from vocabtransfer.hydra.model import HydraForCausalLM
 
 #: For models that complete text; {source} and {target} are names of languages.
 COMPLETION = "Translate the following text from {source} into {target}.\n{source}: {text}\n{target}:"
@@ -19,8 +16,25 @@ INSTRUCTION = "Translate the following text from {source} into {target}.\n\n{tex
 SPARE_TOKENS, MOST_TOKENS = 16, 512
 
 
+class Translates(Protocol):
+    """What translation asks of a model with heads; `HydraForCausalLM` is one."""
+
+    @property
+    def device(self) -> Any:
+        """Where it runs."""
+
+    def head(self, name: str) -> LoadedHead:
+        """Return a head, loaded."""
+
+    def encode(self, segments: Any, *, output: str) -> Any:
+        """Return what `generate` takes: rows of (head, ids), written with the head ``output``."""
+
+    def generate(self, **inputs: Any) -> Any:
+        """Return the new ids, a row for each input row and variant."""
+
+
 def translate_texts(
-    model: HydraForCausalLM,
+    model: Translates,
     texts: Sequence[str],
     source: str,
     targets: Sequence[str],

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.surgery.explanation import Explanation, explain
-from vocabtransfer.surgery.transfer import MAP_FILE, SOURCE_STRINGS
-from vocabtransfer.token_map import TokenMap
+from vocabtransfer.surgery.transfer import SOURCE_STRINGS
+from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Vocabulary

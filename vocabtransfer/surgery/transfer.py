@@ -25,11 +25,11 @@ from vocabtransfer.progress import step
 from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
 from vocabtransfer.surgery.unigram_calibration import draw_words, fits_in_memory, hidden_states, unigram_shift
-from vocabtransfer.token_map import TokenMap
+from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
-MAP_FILE, SHIFT_FILE = "token_map.safetensors", "calibration.safetensors"
+SHIFT_FILE = "calibration.safetensors"
 SOURCE_STRINGS = "source_tokens.json"
 
 

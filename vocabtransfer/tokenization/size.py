@@ -8,7 +8,7 @@ parameters no longer takes one percent off the tokens. Larger models can afford 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,17 @@ from vocabtransfer.tokenization.train_kinds import Algorithm
 from vocabtransfer.tokenization.train_wordpiece import MAX_ALPHABET, words_with_initials
 from vocabtransfer.vocabulary import byte_alphabet
 
-if TYPE_CHECKING:
-    from vocabtransfer.checkpoint.checkpoint import Checkpoint
+
+class _Sized(Protocol):
+    """What a checkpoint says of its size."""
+
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def layout(self) -> Any: ...
+    @property
+    def tensors(self) -> Mapping[str, Any]: ...
+
 
 SMALLEST, LARGEST = 500, 131_072
 HELD_OUT = 10  # every tenth word of the corpus is kept to measure on
@@ -50,7 +59,7 @@ class ModelSize:
     parameters_per_token: int
 
     @classmethod
-    def of(cls, checkpoint: "Checkpoint") -> "ModelSize":
+    def of(cls, checkpoint: _Sized) -> "ModelSize":
         """Read both from an opened checkpoint; a tied table counts once."""
         layout = checkpoint.layout
         sizes = {tensor.name: int(np.prod(checkpoint.tensors[tensor.name].shape)) for tensor in layout.tensors}

@@ -20,7 +20,7 @@ from vocabtransfer.files.staging import settled
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
-from vocabtransfer.surgery.transfer import MAP_FILE
+from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.training.loop import Pace, Run, run_stage
 from vocabtransfer.training.objectives import WITH_TEACHER, ChoosesText, Surroundings, find_objective
 from vocabtransfer.training.processes import open_accelerator

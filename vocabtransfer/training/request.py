@@ -10,8 +10,7 @@ from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
-from vocabtransfer.surgery.transfer import MAP_FILE
-from vocabtransfer.token_map import TokenMap
+from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
 from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, LoraShape, Stage
