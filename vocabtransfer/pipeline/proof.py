@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
-from vocabtransfer.surgery.unigram_calibration import fits_in_memory
+from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 ROUND_TRIPS = ("Hello, world!", "In 2024: 3.14 × 10^9", "👩‍💻 🎉", "def f(x):\n    return x[1:]\n")

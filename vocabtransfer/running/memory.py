@@ -1,5 +1,6 @@
-"""What running out of memory looks like, wherever it happens."""
+"""Whether a model fits into the free memory, and what running out of it looks like, wherever it happens."""
 
+import psutil
 import torch
 
 _SIGNS = ("out of memory", "not enough memory", "can't allocate")
@@ -11,3 +12,8 @@ def is_out_of_memory(problem: BaseException) -> bool:
         return True
     said = str(problem).lower()
     return isinstance(problem, RuntimeError) and any(sign in said for sign in _SIGNS)
+
+
+def fits_in_memory(parameters: int) -> bool:
+    """Tell whether a model of so many parameters can be run in float32 in half of the free memory."""
+    return bool(parameters * 4 < psutil.virtual_memory().available / 2)

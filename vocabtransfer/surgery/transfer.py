@@ -22,9 +22,10 @@ from vocabtransfer.initialization import Donor, Initialization, Method, Transfer
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
+from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
-from vocabtransfer.surgery.unigram_calibration import draw_words, fits_in_memory, hidden_states, unigram_shift
+from vocabtransfer.surgery.unigram_calibration import draw_words, hidden_states, unigram_shift
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary

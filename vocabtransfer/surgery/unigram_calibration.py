@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -100,8 +99,3 @@ def unigram_shift(
     result = np.zeros(len(movable), np.float32)
     result[movable] = (STRENGTH * amounts / logit_scale).clamp(-LARGEST, LARGEST).numpy()
     return Shift(result, direction)
-
-
-def fits_in_memory(parameters: int) -> bool:
-    """Tell whether a model of so many parameters can be run in float32 in half of the free memory."""
-    return bool(parameters * 4 < psutil.virtual_memory().available / 2)
