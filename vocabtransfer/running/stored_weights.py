@@ -1,0 +1,184 @@
+"""The weights of a model on disk, part by part, in the names and shapes that its modules want.
+
+Most checkpoints store what the modules hold. Some do not: experts lie one by one and are run as one tensor, names of old
+releases differ. transformers knows these conversions and does them here too, a part at a time. Weights in eight-bit
+floats with block scales are multiplied out as they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from vocabtransfer.checkpoint.tensors import TensorInfo, load_tensor
+from vocabtransfer.errors import VocabTransferError
+
+#: What names the scales of eight-bit weights (DeepSeek V3 and its kind): one float32 for a block of 128 x 128.
+SCALE = "_scale_inv"
+_BLOCK = 128
+_EIGHT_BIT = ("F8_E4M3", "F8_E5M2")
+
+
+class StoredWeights:
+    """Where each tensor of a model that has no weights yet lies on disk.
+
+    Raises `VocabTransferError` for weights that cannot be streamed: quantised in a way that is not known here.
+    """
+
+    def __init__(self, model: Any, tensors: Mapping[str, TensorInfo], dtype: torch.dtype, device: torch.device) -> None:
+        self._model, self._dtype, self._device = model, dtype, device
+        self._tensors = tensors
+        self._wanted = model.state_dict()
+        self._mapping, self._places = self._targets()
+        self._precise = _precise_parts(model, dtype)
+
+    def sources(self, prefix: str) -> list[str]:
+        """Return the stored names of everything under a module's name, in the order of the disk."""
+        found = [name for name, place in self._places.items() if place.startswith(f"{prefix}.")]
+        return sorted(found, key=lambda name: (str(self._tensors[name].file), self._tensors[name].begin))
+
+    def exact(self, name: str) -> TensorInfo | None:
+        """Return where the tensor of that module name lies, when it is stored as it is used."""
+        found = [source for source, place in self._places.items() if place == name]
+        if len(found) != 1 or self._needs_conversion(found):
+            return None
+        info = self._tensors[found[0]]
+        return info if info.shape == tuple(self._wanted[name].shape) else None
+
+    def others(self, prefixes: Sequence[str], without: Sequence[str]) -> list[str]:
+        """Return the stored names under none of the prefixes and not placed at one of the names ``without``."""
+        heads = tuple(f"{prefix}." for prefix in prefixes)
+        return [n for n, place in self._places.items() if not place.startswith(heads) and place not in without]
+
+    def bytes_of(self, sources: Sequence[str]) -> int:
+        """Return how much memory these tensors take once loaded."""
+        width = torch.empty((), dtype=self._dtype).element_size()
+        return sum(_elements(self._tensors[name]) * width for name in sources)
+
+    def load(self, sources: Sequence[str]) -> None:
+        """Read tensors and put them into their modules, in the dtype and on the device asked for."""
+        if self._needs_conversion(sources):
+            self._load_converted(sources)
+            return
+        for name in sources:
+            place = self._places[name]
+            if place in self._wanted:
+                put(self._model, place, self._read(name, place))
+
+    def _read(self, name: str, place: str) -> Tensor:
+        stored = load_tensor(self._tensors[name])
+        wanted = self._dtype
+        if place.split(".")[-2:-1] and any(part in place.split(".") for part in self._precise):
+            wanted = torch.float32
+        if self._tensors[name].dtype in _EIGHT_BIT:
+            scale = self._tensors.get(name + SCALE)
+            return multiplied_out(stored, load_tensor(scale) if scale else None).to(self._device, wanted)
+        if not stored.is_floating_point():
+            return stored.to(self._device, copy=True)
+        return stored.to(self._device, wanted, copy=True)
+
+    def _targets(self) -> tuple[list[Any], dict[str, str]]:
+        """Return transformers' conversions for this model and, for each stored name, the (first) place it goes to."""
+        names = [name for name in self._tensors if not name.endswith(SCALE)]
+        if all(name in self._wanted for name in names):
+            return [], {name: name for name in names}
+        try:
+            from transformers.conversion_mapping import get_model_conversion_mapping
+            from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+        except ImportError:
+            return [], {name: _with_prefix(name, self._model, self._wanted) for name in names}
+        mapping = get_model_conversion_mapping(self._model)
+        renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+        converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+        prefix = self._model.base_model_prefix
+        places: dict[str, str] = {}
+        self._converted: set[str] = set()
+        for name in names:
+            place, pattern = rename_source_key(name, renamings, converters, prefix, self._wanted)
+            if place not in self._wanted and name in self._wanted:
+                place, pattern = name, None
+            places[name] = place
+            if pattern is not None:
+                self._converted.add(name)
+        return mapping, places
+
+    def _needs_conversion(self, sources: Sequence[str]) -> bool:
+        return bool(self._mapping) and any(name in self._converted for name in sources)
+
+    def _load_converted(self, sources: Sequence[str]) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+        from transformers.utils import logging
+
+        parts = {name: self._read(name, self._places[name]) for name in sources}
+        config = LoadStateDictConfig(
+            dtype=self._dtype,
+            # The mapping remembers which of its rules were used, so each part gets one of its own.
+            weight_mapping=cast(Any, get_model_conversion_mapping(self._model)),
+            device_map={"": self._device},
+        )
+        talks = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # it would draw a bar a layer
+        try:
+            convert_and_load_state_dict_in_model(self._model, parts, config)
+        finally:
+            if talks:
+                logging.enable_progress_bar()
+
+
+def put(model: Any, name: str, value: Tensor) -> None:
+    """Put a tensor in the place of a module's parameter or buffer."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf in module._parameters:
+        module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+    else:
+        module._buffers[leaf] = value
+
+
+def multiplied_out(stored: Tensor, scale: Tensor | None) -> Tensor:
+    """Return eight-bit weights as float32: each block of 128 x 128 times its scale; as they are without scales.
+
+    Raises `VocabTransferError` when the scales do not belong to the weights.
+    """
+    values = stored.float()
+    if scale is None:
+        return values
+    if scale.numel() == 1:
+        return values * scale.float().reshape(())
+    rows, columns = values.shape[-2:]
+    wide = scale.float().repeat_interleave(_BLOCK, -2)[..., :rows, :].repeat_interleave(_BLOCK, -1)[..., :columns]
+    if wide.shape != values.shape:
+        raise VocabTransferError(
+            f"Scales of shape {tuple(scale.shape)} do not belong to weights {tuple(values.shape)}."
+        )
+    return values * wide
+
+
+def _with_prefix(name: str, model: Any, wanted: Mapping[str, Any]) -> str:
+    prefix = f"{model.base_model_prefix}."
+    if name not in wanted and prefix + name in wanted:
+        return prefix + name
+    if name not in wanted and name.removeprefix(prefix) in wanted:
+        return name.removeprefix(prefix)
+    return name
+
+
+def _precise_parts(model: Any, dtype: torch.dtype) -> frozenset[str]:
+    """Return the names of modules that transformers keeps in float32 whatever the model's precision."""
+    if dtype == torch.float32:
+        return frozenset()
+    strict = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    half = getattr(model, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
+    return frozenset([*strict, *half])
+
+
+def _elements(info: TensorInfo) -> int:
+    count = 1
+    for size in info.shape:
+        count *= size
+    return count
