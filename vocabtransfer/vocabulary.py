@@ -117,15 +117,58 @@ class Vocabulary:
         return b" " + content if initial else content
 
     def index(self) -> Mapping[tuple[bytes, bool], int]:
-        """Return the id of each `key`, computed once: text before byte tokens, lower ids first, no special tokens."""
+        """Return the id of each `key`, computed once: text before byte tokens, lower ids first, no special tokens.
+
+        This is how a person's text is found. Tokens of two vocabularies are matched with `counterpart`.
+        """
         return self._index
 
     @cached_property
     def _index(self) -> Mapping[tuple[bytes, bool], int]:
-        text, fallback = np.flatnonzero(self.kinds == Kind.TEXT), np.flatnonzero(self.kinds == Kind.BYTE)
-        # Filled backwards, so that the preferred token is the one that stays.
-        order = np.concatenate([fallback[::-1], text[::-1]]).tolist()
-        return {self.key(i): i for i in order}
+        text, fallback = self._by_kind
+        return {**fallback, **text}
+
+    def counterpart(self, i: int, other: "Vocabulary") -> int | None:
+        """Return the token of ``other`` that stands for what ordinary token ``i`` stands for here, None without one.
+
+        A vocabulary with byte fallback has both ``A`` and ``<0x41>``, which models use in quite different places. So a
+        token's counterpart is one of its own kind; one of the other kind only where there is no such token, and for a
+        byte token only where no text token of this vocabulary could claim it. Of several, that of the same string.
+        """
+        (mine, _), (text, fallback) = self._by_kind, other._by_kind
+        key, same = self.key(i), other._by_string.get(self.strings[i])
+        if same is not None and other.kinds[same] == self.kinds[i] <= Kind.BYTE and other.key(same) == key:
+            return same
+        if self.kinds[i] == Kind.BYTE:
+            return fallback.get(key, None if key in mine else text.get(key))
+        return text.get(key, fallback.get(key)) if self.kinds[i] == Kind.TEXT else None
+
+    def counterparts(self, other: "Vocabulary") -> NDArray[np.int64]:
+        """Return the `counterpart` of every token, int64 (V,); -1 for those without one, special tokens among them."""
+        found = np.full(len(self), -1, np.int64)
+        for i in np.flatnonzero(self.kinds <= Kind.BYTE).tolist():
+            other_id = self.counterpart(i, other)
+            if other_id is not None:
+                found[i] = other_id
+        return found
+
+    @cached_property
+    def _by_kind(self) -> tuple[Mapping[tuple[bytes, bool], int], Mapping[tuple[bytes, bool], int]]:
+        """The ids of text tokens and of byte tokens by their `key`; of several with one key the first."""
+        text, fallback = (np.flatnonzero(self.kinds == kind)[::-1].tolist() for kind in (Kind.TEXT, Kind.BYTE))
+        return {self.key(i): i for i in text}, {self.key(i): i for i in fallback}
+
+    @cached_property
+    def _by_string(self) -> Mapping[str, int]:
+        return {string: i for i, string in enumerate(self.strings) if string}
+
+    def spelled_otherwise(self) -> NDArray[np.bool_]:
+        """Tell which byte tokens no text is ever spelled with, because a text token has the same byte; boolean (V,)."""
+        text, _ = self._by_kind
+        flags = np.zeros(len(self), np.bool_)
+        for i in np.flatnonzero(self.kinds == Kind.BYTE).tolist():
+            flags[i] = self.key(i) in text
+        return flags
 
     def text(self, i: int) -> str | None:
         """Return the token's bytes as text, or None where they are only a part of a character."""
@@ -137,7 +180,7 @@ class Vocabulary:
     def scripts(self) -> NDArray[np.uint8]:
         """Return the script most letters of each token are in, as an index into `SCRIPTS` (V,); 0, "Zyyy", for none.
 
-        Parts of characters that a token holds are passed over; special tokens and holes have no script.
+        Parts of characters that a token holds are passed over; bytes, special tokens and holes have no script.
         """
         return self._scripts
 
@@ -145,7 +188,7 @@ class Vocabulary:
     def _scripts(self) -> NDArray[np.uint8]:
         texts = [content.decode("utf-8", "ignore") for content in self.token_bytes]
         scripts = dominant_scripts(texts)
-        scripts[self.kinds >= Kind.SPECIAL] = 0
+        scripts[self.kinds != Kind.TEXT] = 0
         scripts.flags.writeable = False
         return scripts
 

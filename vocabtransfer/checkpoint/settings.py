@@ -203,7 +203,7 @@ class _Walk:
         if self.source.kinds[old] == Kind.SPECIAL:
             found = self._by_string.get(self.source.strings[old])
         else:
-            found = self.target.index().get(self.source.key(old))
+            found = self.source.counterpart(old, self.target)
         return found if found is not None else next(self._by_role(old, key), None)
 
     def _by_role(self, old: int, key: str) -> Iterator[int]:

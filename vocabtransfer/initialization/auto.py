@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.initialization.fallback import fallback
-from vocabtransfer.initialization.identity import equal_tokens, special_tokens
+from vocabtransfer.initialization.identity import equal_tokens, fixed_tokens
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
 from vocabtransfer.initialization.presets import by_characters, covering_pieces
 from vocabtransfer.initialization.registry import method
 from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map, forced_copies
 from vocabtransfer.token_map import RowReader, TokenMap
+from vocabtransfer.vocabulary import Kind
 
 ALIGNED_AND_PIECES = "aligned and pieces"
 #: Observations that an equal source token is worth. From 16 to 256 scores hardly differ, 1 is too few, and copying
@@ -31,6 +32,8 @@ SURE = 0.9
 #: A vocabulary still spells the source's language when it has this share of what its words were linked by (0.85 to 0.96
 #: for Dutch and English together, 0.4 to 0.7 for Dutch alone), or when this share of it is the source's own.
 COVERED, OWN = 0.8, 0.9
+#: ... or of its text tokens, those with an untrained row aside.
+TRIMMED = 0.99
 #: Observations at which aligned evidence and the pieces weigh the same.
 HALF_EVIDENCE = 2.0
 #: Power that counts are raised to, with hardly any observations and with many: of a few, the likeliest translation takes
@@ -53,14 +56,14 @@ def auto(inputs: TransferInputs) -> Initialization:
     ``row(t) = w sum_s q(s|t) E[s] + (1 - w) pieces(t)`` with ``q(s|t)`` proportional to ``c(s,t)^p``,
     ``p = 2 + 6 h/(n+h)`` and ``w = n/(n+k) a^(6 m/(n+m))``: ``n`` is the aligned count of ``t``, ``a`` the agreement of
     the rows that are averaged (see `agreement`). An equal source token counts as 64 observations more, and is copied whole
-    unless that leaves one translation nine tenths of the average; special tokens and digits are copied in any case, and
-    all equal tokens where the vocabulary still spells the source's language (see `spells_source`). Pieces are weighted by
-    their characters. Without an alignment, copies and pieces are all there is. A head of its own is blended by the
-    agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get plain averages
-    over all that was ever aligned, an equal token counted once more.
+    unless that leaves one translation nine tenths of the average; special tokens, byte tokens and digits are copied in
+    any case, and all equal tokens where the vocabulary still spells the source's language (see `spells_source`). Pieces
+    are weighted by their characters. Without an alignment, copies and pieces are all there is. A head of its own is
+    blended by the agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get
+    plain averages over all that was ever aligned, an equal token counted once more.
     """
     equal = equal_tokens(inputs)
-    copies = special_tokens(inputs).or_else(equal)
+    copies = fixed_tokens(inputs).or_else(equal)
     if inputs.counts is None:
         return Initialization(copies.or_else(covering_pieces(inputs, by_characters)))
     kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
@@ -101,7 +104,10 @@ def spells_source(inputs: TransferInputs, equal: TokenMap) -> bool:
     assert inputs.counts is not None, "who asks has an alignment"
     links = np.asarray(inputs.counts.sum(axis=0)).ravel()
     covered = links[np.unique(equal.weights.indices)].sum()
-    return bool(covered >= COVERED * links.sum() or equal.filled.mean() >= OWN)
+    # Half of a trimmed vocabulary may be special tokens that were kept: then its text tokens alone tell.
+    text = inputs.target_vocabulary.kinds == Kind.TEXT
+    trimmed = text.any() and equal.filled[text].mean() >= TRIMMED
+    return bool(covered >= COVERED * links.sum() or equal.filled.mean() >= OWN or trimmed)
 
 
 def uncontested(equal: TokenMap, averages: TokenMap) -> TokenMap:

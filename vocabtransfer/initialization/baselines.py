@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.initialization.fallback import overall_mean
-from vocabtransfer.initialization.identity import identity, special_tokens
+from vocabtransfer.initialization.identity import fixed_tokens, identity
 from vocabtransfer.initialization.inputs import NOISE_BLOCK, Initialization, Noise, Part, Tables, TransferInputs
 from vocabtransfer.initialization.registry import Need, method
 from vocabtransfer.token_map import RowReader, TokenMap
@@ -20,8 +20,8 @@ _BLOCK = 8192
 
 @method("mean", "copies of special tokens, then one mean row for all", "baseline")
 def mean(inputs: TransferInputs) -> Initialization:
-    """Give every ordinary token the mean of the source's trained rows."""
-    return Initialization(special_tokens(inputs).or_else(overall_mean(inputs)))
+    """Copy special and byte tokens; give every other the mean of the source's trained rows."""
+    return Initialization(fixed_tokens(inputs).or_else(overall_mean(inputs)))
 
 
 @method("random", "copies, then noise with the mean and spread of the source's rows", "baseline")

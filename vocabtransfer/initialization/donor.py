@@ -56,9 +56,10 @@ def match_donor(inputs: TransferInputs, done: TokenMap) -> DonorMatch:
     """
     donor = inputs.donor
     assert donor is not None, "the registry checks that methods get the donor they need"
-    theirs, ours = donor.vocabulary.index(), inputs.source_vocabulary.index()
-    both = sorted(key for key in theirs if key in ours)
-    shared_donor, shared_source = _ids(theirs[key] for key in both), _ids(ours[key] for key in both)
+    ours = donor.vocabulary.counterparts(inputs.source_vocabulary)
+    both = sorted(np.flatnonzero(ours >= 0).tolist(), key=lambda i: (donor.vocabulary.key(i), ours[i]))
+    shared_donor = _ids(both)
+    shared_source = ours[shared_donor]
     new_target, new_donor = _new_tokens(inputs.target_vocabulary, donor.vocabulary, done)
     match = DonorMatch(donor, shared_donor, shared_source, new_target, new_donor)
     match = match.only(
@@ -140,10 +141,13 @@ def facts(match: DonorMatch) -> dict[str, str | int]:
 
 
 def _new_tokens(target: Vocabulary, donor: Vocabulary, done: TokenMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    index = donor.index()
+    ordinary_rows = target.counterparts(donor).tolist()
     special = {donor.strings[i]: i for i in np.flatnonzero(donor.kinds == Kind.SPECIAL)[::-1].tolist()}
     open_ = ~done.filled
-    ordinary = ((i, index.get(target.key(i))) for i in np.flatnonzero(open_ & (target.kinds <= Kind.BYTE)).tolist())
+    ordinary = (
+        (i, ordinary_rows[i] if ordinary_rows[i] >= 0 else None)
+        for i in np.flatnonzero(open_ & (target.kinds <= Kind.BYTE)).tolist()
+    )
     named = (
         (i, special.get(target.strings[i])) for i in np.flatnonzero(open_ & (target.kinds == Kind.SPECIAL)).tolist()
     )

@@ -15,7 +15,7 @@ FEWEST_TOKENS = 20
 def pieces_map(inputs: TransferInputs) -> TokenMap:
     """Give each token the uniform mean of the source pieces of its text, as in Fast Vocabulary Transfer (2022)."""
     target = inputs.target_vocabulary
-    wanted = np.flatnonzero(target.kinds <= Kind.BYTE)
+    wanted = inputs.spelled
     pieces = inputs.source.encode_bytes([target.context_bytes(i) for i in wanted.tolist()])
     owner = np.repeat(wanted, np.diff(pieces.indptr))
     keep = inputs.trained[pieces.ids]

@@ -86,6 +86,9 @@ def token_names(vocabulary: Vocabulary) -> list[str]:
     """
     names = []
     for i in range(len(vocabulary)):
+        if vocabulary.kinds[i] == Kind.BYTE:
+            names.append(vocabulary.strings[i])  # <0x41> is not the letter
+            continue
         content, initial = vocabulary.key(i)
         text = content.decode("utf-8", "backslashreplace").translate(_SPACES)
         # A blank among exotic ones would still separate words, or leave none.

@@ -1,4 +1,4 @@
-"""The rules that come before every method: special tokens by role, equal tokens by their bytes."""
+"""The rules that come before every method: special tokens by role, byte tokens, equal tokens by their bytes."""
 
 from collections.abc import Iterable
 
@@ -29,21 +29,35 @@ def special_tokens(inputs: TransferInputs) -> TokenMap:
     return TokenMap.from_pairs(_ids(pairs.keys()), _ids(pairs.values()), inputs.shape, SPECIAL)
 
 
+def byte_tokens(inputs: TransferInputs) -> TokenMap:
+    """Copy the rows of fallback tokens (``<0x41>``) from the source's, trained or not.
+
+    A model hardly ever predicts them, and its rows say so: any other row, a letter's above all, takes probability from
+    the tokens that text is really made of.
+    """
+    source, target = inputs.source_vocabulary, inputs.target_vocabulary
+    other = inputs.counterparts
+    here = np.flatnonzero((target.kinds == Kind.BYTE) & (other >= 0))
+    here = here[source.kinds[other[here]] == Kind.BYTE]
+    return TokenMap.from_pairs(here, other[here], inputs.shape, COPIED)
+
+
+def fixed_tokens(inputs: TransferInputs) -> TokenMap:
+    """Copy special tokens and byte tokens: what no evidence of the language says anything about."""
+    return special_tokens(inputs).or_else(byte_tokens(inputs))
+
+
 def equal_tokens(inputs: TransferInputs) -> TokenMap:
     """Copy the rows of tokens that stand for the same bytes at the same place of a word, trained rows only."""
-    source, target = inputs.source_vocabulary, inputs.target_vocabulary
-    index = source.index()
-    pairs = [
-        (i, index[key])
-        for i in np.flatnonzero(target.kinds <= Kind.BYTE).tolist()
-        if (key := target.key(i)) in index and inputs.trained[index[key]]
-    ]
-    return TokenMap.from_pairs(_ids(t for t, _ in pairs), _ids(s for _, s in pairs), inputs.shape, COPIED)
+    other = inputs.counterparts
+    here = np.flatnonzero(other >= 0)
+    here = here[inputs.trained[other[here]]]
+    return TokenMap.from_pairs(here, other[here], inputs.shape, COPIED)
 
 
 def identity(inputs: TransferInputs) -> TokenMap:
-    """Apply both rules."""
-    return special_tokens(inputs).or_else(equal_tokens(inputs))
+    """Apply all rules."""
+    return fixed_tokens(inputs).or_else(equal_tokens(inputs))
 
 
 def _ids(values: Iterable[int]) -> NDArray[np.int64]:

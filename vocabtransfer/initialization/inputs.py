@@ -16,7 +16,7 @@ from vocabtransfer.alignment.links import token_counts
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.token_map import RowReader, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
-from vocabtransfer.vocabulary import Vocabulary
+from vocabtransfer.vocabulary import Kind, Vocabulary
 
 NOISE_BLOCK = 1024
 #: Which of a model's tables: the input embeddings, or the output rows of the head (the same where they are tied).
@@ -105,6 +105,18 @@ class TransferInputs:
     def shape(self) -> tuple[int, int]:
         """Shape of a map: target tokens by source rows (of the table, which may be longer than the vocabulary)."""
         return len(self.target.vocabulary), len(self.trained)
+
+    @cached_property
+    def counterparts(self) -> NDArray[np.int64]:
+        """The source token equal to each target token, int64 ``(target tokens,)``; -1 for none and past the table."""
+        found = self.target_vocabulary.counterparts(self.source_vocabulary)
+        return np.where(found < len(self.trained), found, -1)
+
+    @property
+    def spelled(self) -> NDArray[np.int64]:
+        """The target tokens whose text says what they are for, int64: not byte tokens that no text is written with."""
+        target = self.target_vocabulary
+        return np.flatnonzero((target.kinds <= Kind.BYTE) & ~target.spelled_otherwise())
 
     @cached_property
     def counts(self) -> sparse.csr_array | None:

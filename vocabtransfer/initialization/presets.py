@@ -17,7 +17,6 @@ from vocabtransfer.initialization.inputs import Initialization, TransferInputs
 from vocabtransfer.initialization.norms import wanted_norms
 from vocabtransfer.initialization.registry import Need, method
 from vocabtransfer.token_map import TokenMap
-from vocabtransfer.vocabulary import Kind
 
 #: From a piece's place in its token (from 0), the token's number of pieces and the piece's characters to a weight.
 Weighting = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
@@ -67,7 +66,7 @@ def halving(place: NDArray[np.int64], count: NDArray[np.int64], characters: NDAr
 def weighted_pieces(inputs: TransferInputs, weighting: Weighting) -> TokenMap:
     """Give each token the weighted mean of the source pieces of its text; weights of a row sum to 1."""
     target = inputs.target_vocabulary
-    wanted = np.flatnonzero(target.kinds <= Kind.BYTE)
+    wanted = inputs.spelled
     pieces = inputs.source.encode_bytes([target.context_bytes(i) for i in wanted.tolist()])
     counts = np.diff(pieces.indptr)
     owner = np.repeat(wanted, counts)

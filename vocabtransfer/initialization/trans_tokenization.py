@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.initialization.fallback import fallback
-from vocabtransfer.initialization.identity import equal_tokens, special_tokens
+from vocabtransfer.initialization.identity import equal_tokens, fixed_tokens
 from vocabtransfer.initialization.inputs import Initialization, TransferInputs
 from vocabtransfer.initialization.registry import Need, method
 from vocabtransfer.progress import track
@@ -41,9 +41,9 @@ def trans_tokenization(inputs: TransferInputs, fewest_links: float = FEWEST_LINK
 
 
 def forced_copies(inputs: TransferInputs, equal: TokenMap) -> TokenMap:
-    """Copy special tokens and digits, whatever they were aligned with."""
+    """Copy special tokens, byte tokens and digits, whatever they were aligned with."""
     digits = np.array([text.strip().isdigit() for text in inputs.target_vocabulary.token_bytes]) & equal.filled
-    return special_tokens(inputs).or_else(TokenMap.empty(*inputs.shape).where(~digits, equal))
+    return fixed_tokens(inputs).or_else(TokenMap.empty(*inputs.shape).where(~digits, equal))
 
 
 def aligned_map(
@@ -72,7 +72,8 @@ def related_map(vocabulary: Vocabulary, known: TokenMap) -> TokenMap:
     a word is related to no other), and the longest ones within its text, none of them inside another.
     """
     ordinary = vocabulary.kinds <= Kind.BYTE
-    index = {vocabulary.context_bytes(i): i for i in np.flatnonzero(ordinary & known.filled)[::-1].tolist()}
+    usable = np.flatnonzero(ordinary & known.filled & ~vocabulary.spelled_otherwise())
+    index = {vocabulary.context_bytes(i): i for i in usable[::-1].tolist()}
     index.pop(b"", None)
     texts = sorted(index)
     longest = max(map(len, texts), default=0)

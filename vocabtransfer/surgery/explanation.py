@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.token_map import TokenMap
-from vocabtransfer.vocabulary import Vocabulary
+from vocabtransfer.vocabulary import Kind, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Explanation:
 
 
 def source_names(vocabulary: Vocabulary) -> list[str]:
-    """Return a readable name for every source token: its text, or its raw string where it is not valid text."""
-    texts = (vocabulary.text(i) for i in range(len(vocabulary)))
+    """Return a readable name for every source token: its text; its raw string for bytes and where it is not text."""
+    texts = (None if kind == Kind.BYTE else vocabulary.text(i) for i, kind in enumerate(vocabulary.kinds.tolist()))
     return [text if text else raw for text, raw in zip(texts, vocabulary.strings, strict=True)]
 
 

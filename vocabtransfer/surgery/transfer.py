@@ -19,6 +19,7 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.initialization import Donor, Initialization, Method, TransferInputs, VectorFiles, find_method
+from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
@@ -206,7 +207,7 @@ def target_words(table: WordTable) -> dict[str, float]:
 def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     """Add the unigram calibration where it applies; say in a note where it does not."""
     source, inputs = result.source, result.inputs
-    if not inputs.words or not source.is_causal:
+    if not inputs.words or not source.is_causal or _all_copied(result.token_map):
         return result
     if not fits_in_memory(source.parameters):
         note = f"Frequencies were not calibrated: running {source.name} in float32 needs more memory than is free."
@@ -239,6 +240,11 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
             logit_scale=float(config.get("logit_scale") or 1 / float(config.get("logits_scaling") or 1)),
         )
     return replace(result, initialization=replace(result.initialization, shift=shift))
+
+
+def _all_copied(token_map: TokenMap) -> bool:
+    """Tell whether every row is the source's own, as after trimming: then its frequencies are too."""
+    return set(token_map.counts_by_rule()) <= {SPECIAL, COPIED}
 
 
 def _has_letter(vocabulary: Vocabulary, token: int) -> bool:
