@@ -11,8 +11,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.running import streamed
 from vocabtransfer.running.streamed import open_streamed, run_together, stream_of
+from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
 
 SMALL: dict[str, Any] = {
@@ -164,3 +166,13 @@ def test_eight_bit_weights_are_multiplied_out(tmp_path: Path, batches: list[torc
     with torch.no_grad():
         for one, other in zip(calls(whole, batches), run_together(lazy, calls(lazy, batches)), strict=True):
             assert torch.equal(one(), other)
+
+
+def test_bits_per_byte_are_those_of_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "TABLE_ELEMENTS", 100)
+    folder = save_model("llama", tmp_path)
+    documents = [f"t{i} t{i * 7 % 40} and more of it" for i in range(60)]
+    scores = [
+        bits_per_byte(model, load_tokenizer(folder), documents, window=16, batch_tokens=64) for model in both(folder)
+    ]
+    assert scores[0].nats == scores[1].nats

@@ -1,7 +1,7 @@
 """Exact token losses of any causal model of transformers, in bounded memory whatever the size of the vocabulary."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -63,6 +63,10 @@ class CausalScorer:
         self.separator = document_separator(model, tokenizer)
         self.rows = _check_tables(model, tokenizer)
         self._two_steps = self._check_causal()
+
+    def call(self, batch: Sequence[tuple[NDArray[np.int64], int]]) -> Callable[[], list[NDArray[np.float64]]]:
+        """Return what scores a batch of (sequence, start) when it is called: see `nats`."""
+        return lambda: self.nats([sequence for sequence, _ in batch], [start for _, start in batch])
 
     # Not inference mode: sharded training keeps the buffers that a first pass makes.
     @torch.no_grad()

@@ -209,6 +209,9 @@ def open_streamed(
     ]
     if lacking:
         raise VocabTransferError(f"{checkpoint.name} has no weights for {lacking[0]}, so it cannot run.")
+    # Callers put their inputs where the model says it is, and its first parameter stays empty.
+    own = type(model)
+    model.__class__ = type(own.__name__, (own,), {"device": property(lambda _: place), "__module__": own.__module__})
     model.layer_stream = stream
     return cast(PreTrainedModel, model)
 
