@@ -13,7 +13,7 @@ from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
-    from vocabtransfer.pipeline.build import BuildResult
+    from vocabtransfer.pipeline.build import BuildRequest, BuildResult
 
 SOURCES, ALIGNMENT, RESULT = "Source and target", "Evidence", "Result"
 
@@ -51,6 +51,27 @@ def build(
         [], help="How much each table counts [default: 1].", rich_help_panel=ALIGNMENT
     ),
     text: list[Path] = typer.Option([], help="Text in the target language. Repeatable.", rich_help_panel=ALIGNMENT),
+    source_language: str = typer.Option(
+        "english", help="The language of the other side of pairs and dictionaries.", rich_help_panel=ALIGNMENT
+    ),
+    corpus: Path | None = typer.Option(
+        None, help="A folder that `corpus fetch` wrote: its pairs, text and words.", rich_help_panel=ALIGNMENT
+    ),
+    fetch: bool = typer.Option(
+        False, "--fetch", help="Get a corpus of the language first, where nothing ships.", rich_help_panel=ALIGNMENT
+    ),
+    dictionary: list[Path] = typer.Option(
+        [], help="Headword pairs: lines of source, tab, target. Repeatable.", rich_help_panel=ALIGNMENT
+    ),
+    dictionary_weight: float = typer.Option(
+        3.0, help="Links in sentences that a dictionary entry counts.", rich_help_panel=ALIGNMENT
+    ),
+    held_out: list[Path] = typer.Option(
+        [], help="Text to score on [default: set aside from the text, or what ships].", rich_help_panel=RESULT
+    ),
+    held_out_bytes: int = typer.Option(
+        12_000, min=0, help="How much of it is scored; 0 for no scoring.", rich_help_panel=RESULT
+    ),
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
     vocab_size: str | None = typer.Option(
         None, help="Size of the trained vocabulary, or auto: where more tokens no longer pay.", rich_help_panel=RESULT
@@ -125,7 +146,16 @@ def build(
         allow_pickle=allow_pickle,
         revision=revision,
         seed=seed,
+        source_language=find_language(source_language).tag,
+        corpus=_optional(corpus, "--corpus"),
+        fetch=fetch,
+        dictionary=existing(dictionary, "--dictionary"),
+        dictionary_weight=dictionary_weight,
+        held_out=existing(held_out, "--held-out"),
+        held_out_bytes=held_out_bytes,
     )
+    if fetch and not as_json:
+        say_what_is_fetched(request)
     with show_progress(not as_json):
         result = run_build(request, dry_run=dry_run)
     facts = summary(result)
@@ -185,6 +215,15 @@ def _print(facts: dict[str, Any]) -> None:
     if "tokens_per_word_before" in tokenizer:
         figures = tokenizer["tokens_per_word_before"], tokenizer["tokens_per_word_after"]
         rows.append(("tokens per word", f"{figures[0]:.2f} before, {figures[1]:.2f} after"))
+    if facts["held_out"]:
+        ours, theirs = facts["held_out"]["result"], facts["held_out"]["untouched"]
+        rows.append(
+            (
+                "held-out text",
+                f"{ours['bits_per_byte']:.3f} bits per byte, {ours['tokens_per_word']:.2f} tokens per word; the untouched "
+                f"model {theirs['bits_per_byte']:.3f} and {theirs['tokens_per_word']:.2f}",
+            )
+        )
     rows.append(("rows", ", ".join(f"{count:,} {rule}" for rule, count in facts["rows_by_rule"].items())))
     if "proof" in facts:
         rows.append(("loaded as", facts["proof"]["loaded"]))
@@ -198,6 +237,28 @@ def _print(facts: dict[str, Any]) -> None:
     rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in facts["seconds"].items())))
     rows += [("note", note) for note in facts["notes"]]
     print_table("Built" if "output" in facts else "Planned", rows)
+
+
+def say_what_is_fetched(request: "BuildRequest") -> None:
+    """Say on standard error what --fetch is about to get, before it does."""
+    from vocabtransfer.corpora.catalogue import list_corpora
+    from vocabtransfer.languages import find_language
+    from vocabtransfer.pipeline.gathering import fetched_folder
+
+    language = find_language(request.target)
+    folder = fetched_folder(language, request.source_language)
+    if (folder / "corpus.json").is_file():
+        typer.echo(f"Using the corpus fetched before, in {folder}.", err=True)
+        return
+    with show_progress():
+        offers = [o for o in list_corpora(language, source_language=request.source_language) if not o.refusal]
+    known = sum(offer.bytes or 0 for offer in offers)
+    unknown = sum(offer.bytes is None for offer in offers)
+    typer.echo(
+        f"Fetching {len(offers)} corpora of {language.name}: {known / 1e6:,.1f} MB, and {unknown} whose size is not known "
+        f"before (packages, mostly of less than 20 MB). Ctrl-C stops it; it goes on from there the next time.",
+        err=True,
+    )
 
 
 def _on_one_line(text: str) -> str:

@@ -15,6 +15,7 @@ from .adapt import adapt
 from .align import align_group
 from .build import build
 from .calibrate import calibrate
+from .corpus import corpus_group
 from .evaluate import evaluate
 from .gathering import GatheringCommand
 from .generate import generate
@@ -68,9 +69,10 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(align_group, name="align")
+app.add_typer(corpus_group, name="corpus")
 app.add_typer(head, name="head")
 app.add_typer(tokenizer, name="tokenizer")
-for group in (app, align_group, head, tokenizer):
+for group in (app, align_group, corpus_group, head, tokenizer):
     for registered in group.registered_commands:
         registered.cls = GatheringCommand
 

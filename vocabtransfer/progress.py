@@ -1,7 +1,7 @@
 """One progress display for all long work. Library calls are silent unless a caller asks for the display."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -61,5 +61,19 @@ def step(description: str) -> Iterator[None]:
     task = display.add_task(description, total=None)
     try:
         yield
+    finally:
+        display.remove_task(task)
+
+
+@contextlib.contextmanager
+def count_bytes(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show a bar of bytes while the block runs; the block calls what it is given with the bytes that came."""
+    display = _display.get()
+    if display is None:
+        yield lambda count: None
+        return
+    task = display.add_task(description, total=total, completed=done)
+    try:
+        yield lambda count: display.advance(task, count)
     finally:
         display.remove_task(task)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocabtransfer.corpora.cleaning import clean_pair, count_words
+from vocabtransfer.corpora.package_source import RawPair, Source
 from vocabtransfer.corpora.registry import sources_for
-from vocabtransfer.corpora.source import RawPair, Source
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import track

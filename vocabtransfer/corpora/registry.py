@@ -1,17 +1,17 @@
-"""All sources of parallel text, and which of them have a language."""
+"""The sources that are packages, and which of them have a language."""
 
 from collections.abc import Sequence
 
-from vocabtransfer.corpora import sources_dictionaries, sources_documents, sources_gettext, sources_json
-from vocabtransfer.corpora.source import Source
+from vocabtransfer.corpora.package_source import Source
+from vocabtransfer.corpora.sources import documents, freedict, gettext_catalogues, json_strings
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import Language
 
 SOURCES: tuple[Source, ...] = (
-    *sources_json.SOURCES,
-    *sources_gettext.SOURCES,
-    *sources_documents.SOURCES,
-    *sources_dictionaries.SOURCES,
+    *json_strings.SOURCES,
+    *gettext_catalogues.SOURCES,
+    *documents.SOURCES,
+    *freedict.SOURCES,
 )
 
 

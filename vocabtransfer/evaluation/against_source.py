@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint
@@ -16,6 +17,7 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import fits_in_memory
+from vocabtransfer.running.swap_tables import with_tables
 
 #: UTF-8 bytes that are scored unless told otherwise: half a minute of a CPU core for a model of 135 million parameters.
 HELD_OUT_BYTES = 12_000
@@ -114,3 +116,26 @@ def cannot_score(checkpoint: Checkpoint) -> str:
     if not fits_in_memory(checkpoint.parameters):
         return f"{checkpoint.name} does not fit into half of the free memory in float32, so it was not scored."
     return ""
+
+
+def score_new_tables(
+    source: Checkpoint,
+    tokenizer: PreTrainedTokenizerFast,
+    tables: tuple[Tensor, Tensor | None, Tensor | None],
+    documents: Sequence[str],
+    *,
+    max_bytes: int | None = HELD_OUT_BYTES,
+) -> AgainstSource:
+    """Score a source as it is and with other tables in it, before anything is written; on the CPU, in float32.
+
+    ``tables`` are the input table ``(tokens, hidden)``, the output table of an untied model and the head's bias, as
+    `TransferResult.table` gives them; ``tokenizer`` is theirs. Raises what `score_checkpoint` raises.
+    """
+    refusal = cannot_score(source)
+    if refusal:
+        raise VocabTransferError(refusal)
+    with step("scoring on held-out text"):
+        model = load_causal_model(source.path)
+        before = score_held_out(model, source.tokenizer, documents, max_bytes=max_bytes)
+        with with_tables(model, *tables):
+            return AgainstSource(before, score_held_out(model, tokenizer, documents, max_bytes=max_bytes))

@@ -8,33 +8,37 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.aligner import count_words
-from vocabtransfer.alignment.corpora import ParallelCorpus, read_parallel
-from vocabtransfer.alignment.table import WordTable, merge_tables, shipped_table
+from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
+from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score, score_new_tables
 from vocabtransfer.files.text_files import read_text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.initialization import Need, VectorFiles, find_method
 from vocabtransfer.initialization.inputs import Text
-from vocabtransfer.initialization.norms import Norm
 from vocabtransfer.languages import Language, find_language
-from vocabtransfer.pipeline.facts import build_facts, to_json
+from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
+from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
+from vocabtransfer.pipeline.held_out import HeldOut
 from vocabtransfer.pipeline.page import model_card, render_page
 from vocabtransfer.pipeline.proof import Proof, prove
+from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.progress import step, track
 from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import fixed_tokenizer_class
 from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
-from vocabtransfer.tokenization.train import Algorithm, train_tokenizer, training_notes
+from vocabtransfer.tokenization.train import train_tokenizer, training_notes
 from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 from vocabtransfer.version import __version__
@@ -43,67 +47,7 @@ SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 #: Sentence pairs below which a person is told that there were few.
 FEW_PAIRS = 1_000
 
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """Everything a build can be asked for.
-
-    Attributes:
-        source: alias, hub id, folder or GGUF file of the source model.
-        target: the target language, by any name or code.
-        output: folder to write; without one the result is a head (``as_head`` and ``into``).
-        as_head: write the new vocabulary as a head of this name instead of a checkpoint.
-        into: the Hydra the head goes to; made from the source when there is none.
-        parallel: parallel corpus files (source's best language, target language).
-        text: text in the target language, for the tokenizer and the frequencies.
-        alignment: word tables instead of a parallel corpus; the shipped one of the language when neither is given.
-            Several, from any source languages the model knows (en-tt, ru-tt), are mixed.
-        alignment_weights: how much each table's counts count; 1 each when not given.
-        tokenizer: an existing target tokenizer instead of a trained one.
-        vocab_size: size of the trained vocabulary; chosen from the amount of text when not given, and by what
-            more tokens save against what their rows cost with "auto".
-        romanize: put a romanizer in front of the trained tokenizer (arXiv 2304.08865); it is kept with the checkpoint.
-        algorithm: kind of the trained tokenizer; the source's when not given.
-        method: the initialiser.
-        donor: another model, for methods that learn from one.
-        source_vectors, target_vectors: fastText files for methods that otherwise train vectors.
-        norm: bring new rows to the source's lengths: "none", "global" or "script".
-        calibrate: match the new head to the language's token frequencies; what the method says when not given.
-        columns: which columns of tab-separated parallel files to use, counted from 0.
-        link: how unchanged shards get into the output.
-        pad_to_multiple_of: round the number of rows up to a multiple.
-        overwrite: replace an output that vocabtransfer wrote.
-        allow_pickle: accept ``.bin`` weights.
-        revision: hub revision of the source.
-        seed: for everything random.
-    """
-
-    source: str
-    target: str
-    output: Path | None = None
-    as_head: str | None = None
-    into: Path | None = None
-    parallel: tuple[Path, ...] = ()
-    text: tuple[Path, ...] = ()
-    alignment: tuple[Path, ...] = ()
-    alignment_weights: tuple[float, ...] = ()
-    tokenizer: Path | None = None
-    vocab_size: int | Literal["auto"] | None = None
-    romanize: bool = False
-    algorithm: Algorithm | None = None
-    method: str = "auto"
-    donor: str | None = None
-    source_vectors: Path | None = None
-    target_vectors: Path | None = None
-    norm: Norm = "none"
-    calibrate: bool | None = None
-    columns: tuple[int, int] | None = None
-    link: Literal["hard", "copy"] = "hard"
-    pad_to_multiple_of: int = 1
-    overwrite: bool = False
-    allow_pickle: bool = False
-    revision: str | None = None
-    seed: int = 0
+__all__ = ["BuildRequest", "BuildResult", "build", "default_vocab_size"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,19 +78,24 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     if request.parallel and request.alignment:
         raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
     output = _check_output(request, dry_run)
+    if not (request.fetch or is_given_data(request)) and ships(language, request.source_language) is None:
+        raise no_data(language, request.source_language)
+    request, corpus = with_corpus(request, language)
+    clock.lap("corpus")
+    held_out = find_held_out(request, language)
     with step(f"opening {request.source}"):
         source = open_checkpoint(request.source, allow_pickle=request.allow_pickle, revision=request.revision)
         _ = source.tokenizer
     clock.lap("source")
-    table = _find_table(request, language)
+    table = _find_table(request, language, held_out)
     if table is None and Need.ALIGNMENT in method.needs:
         raise VocabTransferError(
             f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
             "table, or choose --method pieces."
         )
-    words = _words(request, table)
+    words = _words(request, table, held_out)
     clock.lap("alignment")
-    found = _tokenizer(request, source, language, words)
+    found = _tokenizer(request, source, language, words, held_out)
     tokenizer, notes, extra_files = found.tokenizer, found.notes, found.files
     clock.lap("tokenizer")
     result = transfer(
@@ -155,8 +104,8 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         method=request.method,
         alignment=table,
         words=words,
-        text=_text(request, language),
-        source_text=(lambda: (pair[0] for pair in _pairs(request, language))) if request.parallel else None,
+        text=_text(request, language, held_out),
+        source_text=(lambda: (pair[0] for pair in _pairs(request, language, held_out))) if request.parallel else None,
         donor=open_checkpoint(request.donor) if request.donor else None,
         vectors=VectorFiles(request.source_vectors, request.target_vectors),
         calibrate=request.calibrate,
@@ -165,6 +114,9 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     )
     result = dataclasses.replace(result, notes=(*notes, *_thin_evidence(table), *result.notes))
     clock.lap("token map")
+    against, unscored = _score(result, held_out, request.held_out_bytes)
+    result = dataclasses.replace(result, notes=(*result.notes, *unscored))
+    clock.lap("scoring")
     plan = plan_checkpoint(
         source,
         output,
@@ -173,6 +125,8 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         pad_to_multiple_of=request.pad_to_multiple_of,
     )
     facts = build_facts(result, language, table, words, _inputs(request), __version__, sizes=found.sizes)
+    facts["held_out"] = {"text": held_out.origin, **against.facts()} if against else None
+    facts["corpus"] = corpus_facts(corpus)
     if dry_run:
         return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
     report = {**extra_files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
@@ -229,7 +183,34 @@ def default_vocab_size(words: Mapping[str, float]) -> int:
     return int(min(max(size, SMALLEST_VOCABULARY), LARGEST_VOCABULARY))
 
 
-def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
+def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[AgainstSource | None, tuple[str, ...]]:
+    """Score the new tables and the untouched source on the held-out text, or say why that was not done."""
+    if max_bytes == 0:
+        return None, ()
+    if not held_out.lines:
+        return None, ("There was too little text to set some aside, so the result was not scored: give --held-out.",)
+    refusal = cannot_score(result.source)
+    if refusal:
+        return None, (refusal[0].upper() + refusal[1:],)
+    table = result.table("input")
+    assert table is not None, "every model has an input table"
+    tables = (table, result.table("output"), result.table("bias"))
+    return score_new_tables(result.source, result.tokenizer, tables, held_out.lines, max_bytes=max_bytes), ()
+
+
+def _find_table(request: BuildRequest, language: Language, held_out: HeldOut) -> WordTable | None:
+    words = entries(request)
+    table = _sentence_table(request, language, held_out, words)
+    if not words:
+        return table
+    if table is None:
+        return dictionary_table(words, weight=request.dictionary_weight)
+    return with_dictionary(table, words, weight=request.dictionary_weight)
+
+
+def _sentence_table(
+    request: BuildRequest, language: Language, held_out: HeldOut, words: Iterable[tuple[str, str]]
+) -> WordTable | None:
     if request.alignment:
         weights = request.alignment_weights or (1.0,) * len(request.alignment)
         if len(weights) != len(request.alignment):
@@ -237,8 +218,8 @@ def _find_table(request: BuildRequest, language: Language) -> WordTable | None:
         tables = [WordTable.load(path) for path in request.alignment]
         return tables[0] if len(tables) == 1 else merge_tables(tables, weights)
     if request.parallel:
-        return count_words(_pairs(request, language))
-    return shipped_table(language)
+        return count_words(_pairs(request, language, held_out), dictionary=words)
+    return ships(language, request.source_language)
 
 
 def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
@@ -248,11 +229,11 @@ def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
     return (f"The alignment rests on only {pairs:,} sentence pairs, so most rows come from the pieces of their text.",)
 
 
-def _words(request: BuildRequest, table: WordTable | None) -> dict[str, float]:
+def _words(request: BuildRequest, table: WordTable | None, held_out: HeldOut) -> dict[str, float]:
     """Count the words of the target language: of the text when there is some, else of the table."""
     if request.text:
         counts: Counter[str] = Counter()
-        for line in track(read_text(request.text), "counting words"):
+        for line in track(held_out.allowed(read_text(request.text)), "counting words"):
             counts.update(split_words(line))
         if not counts:
             raise VocabTransferError(f"{', '.join(map(str, request.text))}: there is no word in the text.")
@@ -270,7 +251,9 @@ class _Tokenizer:
     sizes: SizeChoice | None = None
 
 
-def _tokenizer(request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float]) -> _Tokenizer:
+def _tokenizer(
+    request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float], held_out: HeldOut
+) -> _Tokenizer:
     """Load or train the target tokenizer."""
     if request.tokenizer is not None:
         if request.vocab_size is not None or request.algorithm is not None or request.romanize:
@@ -284,9 +267,9 @@ def _tokenizer(request: BuildRequest, source: Checkpoint, language: Language, wo
         )
     corpus: Iterable[str] | Mapping[str, int]
     if request.text:
-        corpus = read_text(request.text)
+        corpus = held_out.allowed(read_text(request.text))
     elif request.parallel:
-        corpus = (target for _, target in _pairs(request, language))
+        corpus = (target for _, target in _pairs(request, language, held_out))
     else:
         corpus = {word: round(count) for word, count in words.items() if round(count)}
     # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
@@ -315,15 +298,18 @@ def _tokenizer(request: BuildRequest, source: Checkpoint, language: Language, wo
     return _Tokenizer(tokenizer, notes, files, sizes)
 
 
-def _text(request: BuildRequest, language: Language) -> Text | None:
+def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:
     """Return what gives running text in the target language, if there is any."""
     if request.text:
-        return lambda: read_text(request.text)
-    return (lambda: (target for _, target in _pairs(request, language))) if request.parallel else None
+        return lambda: held_out.allowed(read_text(request.text))
+    return (lambda: (target for _, target in _pairs(request, language, held_out))) if request.parallel else None
 
 
-def _pairs(request: BuildRequest, language: Language) -> ParallelCorpus:
-    return read_parallel(request.parallel, columns=request.columns, source=find_language("en"), target=language)
+def _pairs(request: BuildRequest, language: Language, held_out: HeldOut) -> Iterable[tuple[str, str]]:
+    source = find_language(request.source_language)
+    return held_out.allowed_pairs(
+        read_parallel(request.parallel, columns=request.columns, source=source, target=language)
+    )
 
 
 def _inputs(request: BuildRequest) -> dict[str, Any]:
@@ -331,7 +317,7 @@ def _inputs(request: BuildRequest) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for entry in dataclasses.fields(request):
         value = getattr(request, entry.name)
-        if entry.name in ("output", "into", "overwrite", "link") or value is None or value == ():
+        if entry.name in ("output", "into", "overwrite", "link") or value is None or value in ((), False):
             continue
         facts[entry.name] = _plain(value)
     return facts

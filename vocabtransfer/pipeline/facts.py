@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
 from vocabtransfer.surgery.transfer import TransferResult
@@ -129,6 +130,18 @@ def _worth(text: str | None, initial: bool) -> float:
     if not text or not text.strip().isalpha():
         return 0.01
     return float(initial) + min(len(text.strip()), 6) / 6
+
+
+def corpus_facts(corpus: Corpus | None) -> dict[str, Any] | None:
+    """Return what report and model card say of a fetched corpus: totals, licences, whom to name."""
+    if corpus is None:
+        return None
+    return {
+        "totals": dict(corpus.facts["totals"]),
+        "licences": corpus.licences(),
+        "parts": corpus.credits(),
+        "warnings": list(corpus.facts["warnings"]),
+    }
 
 
 def to_json(facts: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabtransfer.corpora import locales
-from vocabtransfer.corpora.source import Package, RawPair, Registry, Source
+from vocabtransfer.corpora.package_source import Package, RawPair, Registry, Source
 from vocabtransfer.errors import VocabTransferError
 
 CLDR_VERSION = "48.2.0"

@@ -7,7 +7,7 @@ from typing import Any
 
 from vocabtransfer.corpora import locales
 from vocabtransfer.corpora.cleaning import normalise, split_sentences
-from vocabtransfer.corpora.source import Package, RawPair, Source, reader_library
+from vocabtransfer.corpora.package_source import Package, RawPair, Source, reader_library
 from vocabtransfer.errors import VocabTransferError
 
 OFFICE_HELP = "usr/share/libreoffice/help"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vocabtransfer.corpora import locales
 from vocabtransfer.corpora.cleaning import count_words
-from vocabtransfer.corpora.source import Package, RawPair, Source, reader_library
+from vocabtransfer.corpora.package_source import Package, RawPair, Source, reader_library
 from vocabtransfer.errors import VocabTransferError
 
 # Packages with catalogues of many languages; the first block carries Tatar, the rarest language we ship.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vocabtransfer.corpora import locales
 from vocabtransfer.corpora.cleaning import count_words, normalise
-from vocabtransfer.corpora.source import Package, RawPair, Source
+from vocabtransfer.corpora.package_source import Package, RawPair, Source
 from vocabtransfer.errors import VocabTransferError
 
 # German is left out of `locales.FREEDICT_*`: half a million pairs of rare compounds would outweigh all other text.

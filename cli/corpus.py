@@ -1,0 +1,145 @@
+"""`vocabtransfer corpus`: what text there is for a language, fetched, cleaned and shown."""
+
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vocabtransfer.progress import show_progress
+
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+
+if TYPE_CHECKING:
+    from vocabtransfer.corpora.folder import Corpus
+    from vocabtransfer.corpora.offers import Offer
+
+corpus_group = typer.Typer(
+    name="corpus", help="Find, fetch and show text for a language: pairs, running text, words.", no_args_is_help=True
+)
+SOURCE_LANGUAGE = typer.Option("english", help="The language of the other side of pairs.")
+
+
+@corpus_group.command("list")
+def list_(
+    language: str = typer.Argument(..., help="The language: name, ISO code, BCP 47 tag or endonym."),
+    source_language: str = SOURCE_LANGUAGE,
+    from_: list[str] = typer.Option([], "--from", help="Only this source (opus) or data set (opus:GNOME). Repeatable."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Show every source that has a language: kind, size, domain, licence, and whether it can be had now.
+
+    Example: `vocabtransfer corpus list yoruba`
+    """
+    from vocabtransfer.corpora.catalogue import list_corpora
+
+    with show_progress(not as_json):
+        offers = list_corpora(language, source_language=source_language, names=from_)
+    if as_json:
+        print_json({"language": language, "offers": [_plain(offer) for offer in offers]})
+        return
+    table = Table(title=f"Corpora for {language}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("source", "kind", "pairs", "size", "domain", "licence", "now"):
+        table.add_column(name, justify="right" if name in ("pairs", "size") else "left", overflow="fold")
+    for offer in offers:
+        pairs = f"{offer.pairs:,}" if offer.pairs is not None else "?"
+        table.add_row(
+            *(offer.label, offer.kind, pairs, _size(offer.bytes), offer.domain, offer.licence),
+            "no" if offer.refusal else "yes",
+        )
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(table)
+    for reason, refused in groupby(sorted(offers, key=_refusal), key=_refusal):
+        if reason:
+            console.print(f"\nNot now: {reason}. It would have been asked for:")
+            for offer in refused:
+                console.print(f"  {offer.label}: {offer.address}")
+
+
+@corpus_group.command("fetch")
+def fetch(
+    language: str = typer.Argument(..., help="The language: name, ISO code, BCP 47 tag or endonym."),
+    output: Path = typer.Option(..., help="Folder to write."),
+    pairs: int | None = typer.Option(None, min=0, help="Sentence pairs to keep at most [default: 250,000]."),
+    text: int | None = typer.Option(None, min=0, help="Bytes of running text to keep at most [default: 20,000,000]."),
+    from_: list[str] = typer.Option([], "--from", help="Only this source (opus) or data set (opus:GNOME). Repeatable."),
+    source_language: str = SOURCE_LANGUAGE,
+    most_download: int | None = typer.Option(
+        None, min=1, help="Bytes that one data set may download [default: 1,000,000,000]."
+    ),
+    overwrite: bool = typer.Option(False, help="Replace a corpus that vocabtransfer wrote."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Fetch what there is for a language, clean it, and write it into one folder with a page that credits it.
+
+    Example: `vocabtransfer corpus fetch yoruba --output corpus-yo`
+    """
+    from vocabtransfer.corpora.fetch import MOST_DOWNLOAD, MOST_PAIRS, MOST_TEXT, fetch_corpus
+
+    quiet_transformers()
+    with show_progress(not as_json):
+        corpus = fetch_corpus(
+            language,
+            output,
+            source_language=source_language,
+            pairs=MOST_PAIRS if pairs is None else pairs,
+            text=MOST_TEXT if text is None else text,
+            names=from_,
+            most_download=MOST_DOWNLOAD if most_download is None else most_download,
+            overwrite=overwrite,
+        )
+    _show(corpus, as_json)
+
+
+@corpus_group.command("show")
+def show(
+    folder: Path = typer.Argument(..., help="A folder that `corpus fetch` wrote."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Show what a fetched corpus holds, from where, under which licences, and what was dropped.
+
+    Example: `vocabtransfer corpus show corpus-yo`
+    """
+    from vocabtransfer.corpora.folder import open_corpus
+
+    _show(open_corpus(folder), as_json)
+
+
+def _show(corpus: "Corpus", as_json: bool) -> None:
+    facts = {"output": str(corpus.path), **corpus.facts}
+    if as_json:
+        print_json(facts)
+        return
+    totals = corpus.facts["totals"]
+    rows = [
+        ("pairs", f"{totals['pairs']:,}"),
+        ("running text", f"{totals['text_bytes'] / 1e6:,.2f} MB"),
+        ("dictionary", f"{totals['dictionary_entries']:,} entries"),
+        ("held out", f"{totals['held_out_bytes'] / 1e3:,.1f} kB"),
+    ]
+    for part in corpus.parts:
+        dropped = sum(part["dropped"].values())
+        rows.append((part["part"], f"{part['kept']:,} kept, {dropped:,} dropped; {part['licence']}"))
+    rows += [("warning", warning) for warning in corpus.facts["warnings"]]
+    missing = corpus.facts["missing"]
+    if missing:
+        rows.append(("not had", f"{len(missing)} sources, such as {missing[0]}"))
+    rows += [("page", str(corpus.path / "corpus.html")), ("folder", str(corpus.path))]
+    print_table(f"{corpus.facts['language']['name']} corpus", rows)
+
+
+def _refusal(offer: "Offer") -> str:
+    return offer.refusal
+
+
+def _plain(offer: "Offer") -> dict[str, Any]:
+    facts = asdict(offer)
+    facts.pop("details")
+    return facts | {"label": offer.label, "reachable": not offer.refusal}
+
+
+def _size(size: int | None) -> str:
+    return "?" if size is None else f"{size / 1e6:,.1f} MB"

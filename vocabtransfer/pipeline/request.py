@@ -1,0 +1,87 @@
+"""What a build can be asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vocabtransfer.alignment.dictionary import ENTRY_WEIGHT
+from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
+from vocabtransfer.initialization.norms import Norm
+from vocabtransfer.tokenization.train import Algorithm
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Everything a build can be asked for.
+
+    Attributes:
+        source: alias, hub id, folder or GGUF file of the source model.
+        target: the target language, by any name or code.
+        output: folder to write; without one the result is a head (``as_head`` and ``into``).
+        as_head: write the new vocabulary as a head of this name instead of a checkpoint.
+        into: the Hydra the head goes to; made from the source when there is none.
+        parallel: parallel corpus files (source's best language, target language).
+        text: text in the target language, for the tokenizer and the frequencies.
+        alignment: word tables instead of a parallel corpus; the shipped one of the language when neither is given.
+            Several, from any source languages the model knows (en-tt, ru-tt), are mixed.
+        alignment_weights: how much each table's counts count; 1 each when not given.
+        tokenizer: an existing target tokenizer instead of a trained one.
+        vocab_size: size of the trained vocabulary; chosen from the amount of text when not given, and by what
+            more tokens save against what their rows cost with "auto".
+        romanize: put a romanizer in front of the trained tokenizer (arXiv 2304.08865); it is kept with the checkpoint.
+        algorithm: kind of the trained tokenizer; the source's when not given.
+        method: the initialiser.
+        donor: another model, for methods that learn from one.
+        source_vectors, target_vectors: fastText files for methods that otherwise train vectors.
+        norm: bring new rows to the source's lengths: "none", "global" or "script".
+        calibrate: match the new head to the language's token frequencies; what the method says when not given.
+        columns: which columns of tab-separated parallel files to use, counted from 0.
+        link: how unchanged shards get into the output.
+        pad_to_multiple_of: round the number of rows up to a multiple.
+        overwrite: replace an output that vocabtransfer wrote.
+        allow_pickle: accept ``.bin`` weights.
+        revision: hub revision of the source.
+        seed: for everything random.
+        source_language: the language of the other side of pairs and dictionaries; one that the source model knows.
+        corpus: a folder that `fetch_corpus` wrote, in place of ``parallel``, ``text`` and ``dictionary``.
+        fetch: get a corpus of the language first, from every source that answers; kept in the cache.
+        dictionary: files of headword pairs (source, tab, target), counted beside the links of sentences.
+        dictionary_weight: how many links in sentences an entry of a dictionary counts.
+        held_out: text to score the result and the untouched source on; not trained on. Left out, some of what is given
+            is set aside, or the text that ships for the language is taken.
+        held_out_bytes: how much of it is scored; 0 for no scoring.
+    """
+
+    source: str
+    target: str
+    output: Path | None = None
+    as_head: str | None = None
+    into: Path | None = None
+    parallel: tuple[Path, ...] = ()
+    text: tuple[Path, ...] = ()
+    alignment: tuple[Path, ...] = ()
+    alignment_weights: tuple[float, ...] = ()
+    tokenizer: Path | None = None
+    vocab_size: int | Literal["auto"] | None = None
+    romanize: bool = False
+    algorithm: Algorithm | None = None
+    method: str = "auto"
+    donor: str | None = None
+    source_vectors: Path | None = None
+    target_vectors: Path | None = None
+    norm: Norm = "none"
+    calibrate: bool | None = None
+    columns: tuple[int, int] | None = None
+    link: Literal["hard", "copy"] = "hard"
+    pad_to_multiple_of: int = 1
+    overwrite: bool = False
+    allow_pickle: bool = False
+    revision: str | None = None
+    seed: int = 0
+    source_language: str = "en"
+    corpus: Path | None = None
+    fetch: bool = False
+    dictionary: tuple[Path, ...] = ()
+    dictionary_weight: float = ENTRY_WEIGHT
+    held_out: tuple[Path, ...] = ()
+    held_out_bytes: int = HELD_OUT_BYTES
