@@ -4,6 +4,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,6 +338,27 @@ def test_an_interrupt_at_any_moment_leaves_all_or_nothing(
     assert left == (["out"] if moment.endswith("prove") else [])
     if left:
         vt.open_checkpoint(str(tmp_path / "out"))
+
+
+def test_a_result_that_fails_its_proof_replaces_nothing(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The old result stays byte for byte; without one, nothing appears."""
+    broken = shutil.copytree(tiny_llama, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    # Every value is possible, but the weights were not made for them.
+    (broken / "config.json").write_text(json.dumps({**config, "head_dim": 4}))
+    out = tmp_path / "out"
+    arguments = ("--target", "tt", "--parallel", corpus, "--vocab-size", 600, "--output", out, "--no-calibrate")
+    for before in ("nothing", "a good result"):
+        if before == "a good result":
+            code, _, err = run_inside(capsys, "build", "--source", tiny_llama, *arguments)
+            assert code == 0, err
+        files = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+        code, _, err = run_inside(capsys, "build", "--source", broken, *arguments, "--overwrite")
+        assert code == 1 and "so it was not put in its place" in err and "Traceback" not in err
+        assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == files
+        assert not list(tmp_path.glob(".*"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,14 +200,49 @@ def test_a_partial_folder_of_a_running_process_is_left_alone(tmp_path: Path) -> 
     # Even when its process number says nothing here, as in another container, the lock does.
     renamed = theirs.with_name(".target.partial-999999999")
     theirs.rename(renamed)
-    with staged_folder(tmp_path / "target") as folder:
+    refused = pytest.raises(VocabTransferError, match="target is being written by another process")
+    with refused, staged_folder(tmp_path / "target"):
+        pass
+    with staged_folder(tmp_path / "Target") as folder:
         (folder / "ours").write_text("x")
+    with refused, staged_folder(tmp_path / "TARGET", any_case=True):
+        pass
     assert renamed.is_dir()
     renamed.rename(theirs)
     os.write(done[1], b"x")
     thread.join()
-    assert results == [1], "the second to finish must not replace the first"
-    assert snapshot(tmp_path / "target") == {"ours": b"x"} and not theirs.exists()
+    assert results == [0], "the first to begin must not be hindered by the second"
+    assert snapshot(tmp_path / "target") == {"theirs": b"x"} and not theirs.exists()
+
+
+@needs_fork
+def test_of_many_writers_at_once_one_wins(tmp_path: Path) -> None:
+    """Eight begin together; all but one are refused in a sentence, and nothing is left of them."""
+    go, hold, results = os.pipe(), os.pipe(), []
+
+    def work() -> None:
+        os.read(go[0], 1)
+        with staged_folder(tmp_path / "target") as folder:
+            (folder / "a").write_text(str(os.getpid()))
+            os.read(hold[0], 1)
+
+    def refused_or_done() -> None:
+        try:
+            work()
+        except VocabTransferError:
+            os._exit(3)
+
+    threads = [threading.Thread(target=lambda: results.append(in_child(refused_or_done))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    os.write(go[1], b"x" * 8)
+    while len(results) < 7:
+        time.sleep(0.01)
+    os.write(hold[1], b"x")
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [0, *[3] * 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_two_writers_in_one_process(tmp_path: Path) -> None:

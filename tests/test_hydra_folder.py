@@ -350,6 +350,26 @@ def test_verifying_finds_a_changed_byte(hydra: Path) -> None:
         verify_head(hydra, "tatar")
 
 
+def test_a_name_taken_meanwhile_is_refused(hydra: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process adds ``Dutch`` between the look at the names and the writing of ``dutch``."""
+    heads = hydra / "heads"
+    before = names(hydra)
+    monkeypatch.setattr(
+        "vocabtransfer.hydra.add._check_room", lambda *_: shutil.copytree(heads / "tatar", heads / "Dutch")
+    )
+    with pytest.raises(UsageError, match="already has a head named Dutch"):
+        add_head(hydra, "dutch", transferred(source, "dutch"))
+    assert sorted(names(hydra)) == sorted([*before, "Dutch"])
+    assert not list(heads.glob(".*"))
+
+
+def test_a_stray_part_of_a_killed_process_is_cleared(hydra: Path) -> None:
+    stray = hydra / ".hydra.json.999999999.part"
+    stray.write_text("{")
+    open_hydra(hydra)
+    assert not stray.exists()
+
+
 def test_a_failed_addition_leaves_nothing(hydra: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(hydra)
     result = transferred(source, "tatar")

@@ -1,6 +1,7 @@
 """A saved tokenizer gives the same ids to every loader, whatever model lies beside it, and the same bytes each time."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,10 +210,10 @@ def test_failure_half_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
     save_tokenizer(small(), tmp_path)
     before = contents(tmp_path)
 
-    def full(self: Path, *arguments: Any, **options: Any) -> int:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(VocabTransferError, match="No space left"):
         save_tokenizer(small(bos_token="<s>"), tmp_path)
     assert contents(tmp_path) == before

@@ -11,7 +11,6 @@ A key stands for everything that its files depend on; a file that is there need 
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_text import Sentence
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.whole import whole_file
 
 Arrays = Mapping[str, NDArray[Any]]
 MARKER = "vocabtransfer-work.json"
@@ -58,17 +58,9 @@ def open_work(folder: Path | None) -> Iterator[Path]:
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays to an ``.npz`` file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with staged.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
-            # What this file makes superfluous is removed next: it must not be lost with the power.
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    # What this file makes superfluous is removed next: it must not be lost with the power, so it is flushed.
+    with whole_file(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ from vocabtransfer.progress import step, track
 from vocabtransfer.tokenization.save import save_tokenizer
 
 Rows = Callable[[VocabTensor, int, int], torch.Tensor]
+Check = Callable[[Path], object]
 
 BLOCK_ELEMENTS = 1 << 22
 # Where the head has a bias, a padding row gets this one: no softmax leaves it anything, and every float dtype holds it.
@@ -73,6 +74,7 @@ def write_checkpoint(
     link: Link = "hard",
     overwrite: bool = False,
     pad_to_multiple_of: int = 1,
+    check: Check | None = None,
 ) -> WriteReport:
     """Write ``source`` with the vocabulary of ``tokenizer`` into the folder ``target``.
 
@@ -85,10 +87,10 @@ def write_checkpoint(
     rows, whose logit is never the highest, with a bias that rules them out where the head has one, and are suppressed
     in generation_config.json. ``extra_files`` (name -> content) come on top.
 
-    The folder is filled beside ``target``, verified, flushed, and renamed: whatever happens, ``target`` is the old
-    state or the new one. Raises `VocabTransferError` when the target exists (unless ``overwrite``, for folders that
-    this function wrote), overlaps the source, has too little room, when a value is not finite, and when verification
-    fails.
+    The folder is filled beside ``target``, verified, given to ``check`` (which raises what is wrong with it), flushed,
+    and renamed: whatever happens, ``target`` is the old state or the new one. Raises `VocabTransferError` when the
+    target exists (unless ``overwrite``, for folders that this function wrote), is being written by another process,
+    overlaps the source, has too little room, when a value is not finite, and when verification fails.
     """
     started = time.perf_counter()
     extras = dict(extra_files or {})
@@ -126,6 +128,8 @@ def write_checkpoint(
             (staging / name).write_bytes(content)
         with step("verifying the checkpoint"):
             verify_checkpoint(staging, source, tokenizer, sums)
+        if check is not None:
+            check(staging)
         facts = {"vocabtransfer": settings.config["vocabtransfer"]["version"], "source": source.name}
         write_manifest(staging, facts)
         written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) - linked

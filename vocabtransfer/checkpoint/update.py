@@ -10,7 +10,7 @@ import torch
 
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.plan import Link, shard_metadata
-from vocabtransfer.checkpoint.rewrite import WriteReport
+from vocabtransfer.checkpoint.rewrite import Check, WriteReport
 from vocabtransfer.checkpoint.tensors import TORCH_DTYPES, Shard, build_header, raw_bytes
 from vocabtransfer.checkpoint.verify import verify_checkpoint
 from vocabtransfer.errors import VocabTransferError
@@ -32,6 +32,7 @@ def update_checkpoint(
     facts: Mapping[str, str],
     link: Link = "hard",
     overwrite: bool = False,
+    check: Check | None = None,
 ) -> WriteReport:
     """Write ``source`` into the folder ``target`` with some tensors' values replaced.
 
@@ -39,9 +40,9 @@ def update_checkpoint(
     of the source keep their bytes, tokenizer and settings too; shards in which nothing changes are linked or copied.
     ``extra_files`` (name -> content) replace those of the same name; ``facts`` go into the manifest.
 
-    The folder is filled beside ``target``, verified, flushed and renamed. Raises `VocabTransferError` when the target
-    exists (unless ``overwrite``, for folders that this library wrote), a value is not finite, and when verification
-    fails.
+    The folder is filled beside ``target``, verified, given to ``check``, flushed and renamed. Raises
+    `VocabTransferError` when the target exists (unless ``overwrite``, for folders that this library wrote), is being
+    written by another process, a value is not finite, and when verification fails.
     """
     started = time.perf_counter()
     target = settled(target)
@@ -65,6 +66,8 @@ def update_checkpoint(
             (staging / name).write_bytes(content)
         with step("verifying the checkpoint"):
             verify_checkpoint(staging, source, source.tokenizer, sums)
+        if check is not None:
+            check(staging)
         write_manifest(staging, dict(facts))
         written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) - linked
     return WriteReport(target, written, linked, tuple(sorted(sums)), 0, time.perf_counter() - started)

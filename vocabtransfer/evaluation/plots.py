@@ -1,11 +1,11 @@
 """Figures of tokenizer comparisons and of vocabulary sizes, drawn by matplotlib (an extra)."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.compare import Comparison
+from vocabtransfer.files.whole import whole_path
 from vocabtransfer.tokenization.size import SizeChoice
 
 if TYPE_CHECKING:
@@ -96,14 +96,9 @@ def _figure(rows: int, columns: int, width: float) -> tuple["Figure", list["Axes
 
 def _save(figure: Any, path: Path) -> None:
     """Write beside the file and rename."""
-    staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(staged, metadata=dates, dpi=150)
-            staged.replace(path)
-        finally:
-            staged.unlink(missing_ok=True)
+        with whole_path(path) as part:
+            figure.savefig(part, metadata=dates, dpi=150)
     except OSError as problem:
         raise VocabTransferError(f"{path} cannot be written ({problem.strerror or problem}).") from None

@@ -1,9 +1,10 @@
 """Folders that appear whole or not at all.
 
 A folder is filled beside its place, as ``.NAME.partial-PID``, and renamed when it is complete and on disk. A process
-that dies leaves its partial folder behind; the next one to write the same target removes it. Replacing a folder is one
-step where the kernel can exchange two names (Linux); elsewhere the old folder is first renamed to
-``.NAME.previous-PID`` and, should the process die between the two renames, put back by the next run.
+that dies leaves its partial folder behind; the next one to write the same target removes it. One process writes a
+target at a time: a second one is refused before it writes anything. Replacing a folder is one step where the kernel can
+exchange two names (Linux); elsewhere the old folder is first renamed to ``.NAME.previous-PID`` and, should the process
+die between the two renames, put back by the next run.
 """
 
 import contextlib
@@ -13,14 +14,17 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.manifest import refuse_foreign_files
+from vocabtransfer.files.processes import is_running
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+ENTRY_TRIES, ENTRY_WAIT = 100, 0.02
 
 
 def settled(target: Path) -> Path:
@@ -51,11 +55,12 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(target: Path, overwrite: bool = False, *, any_case: bool = False) -> Iterator[Path]:
     """Give an empty folder to fill; it becomes ``target`` when the block ends well and is removed when it does not.
 
     Before that, everything in it is flushed to disk, so that a crash of the machine leaves the old state or the new.
-    Raises `VocabTransferError` for a target that `check_target` refuses, and for what the disk refuses.
+    With ``any_case``, ``x`` and ``X`` are one target. Raises `VocabTransferError` for a target that `check_target`
+    refuses, for one that another process is writing, and for what the disk refuses.
     """
     target = settled(target)
     staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
@@ -63,13 +68,16 @@ def staged_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     ours = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _recover(target)
-        check_target(target, overwrite)
-        if staging.exists():
-            raise VocabTransferError(f"{target} is being written by another part of this process: wait for it.")
-        ours = True
-        staging.mkdir()
-        with _held(staging):
+        with contextlib.ExitStack() as held:
+            with _one_at_a_time(target.parent):
+                _recover(target)
+                check_target(target, overwrite)
+                if staging.exists():
+                    raise VocabTransferError(f"{target} is being written by another part of this process: wait for it.")
+                _refuse_second_writer(target, any_case)
+                ours = True
+                staging.mkdir()
+                held.enter_context(_held(staging))
             yield staging
             _flush(staging)
             _publish(staging, target, overwrite)
@@ -145,6 +153,40 @@ def _recover(target: Path) -> None:
                 _remove(left)
 
 
+def _refuse_second_writer(target: Path, any_case: bool) -> None:
+    """Refuse a target that another process is writing: one that holds the lock of its unfinished folder."""
+    for other in sorted(target.parent.glob(".*.partial-*")):
+        name = other.name[1:].rpartition(".partial-")[0]
+        same = name.casefold() == target.name.casefold() if any_case else name == target.name
+        if not same or other.is_symlink() or not other.is_dir():
+            continue
+        try:
+            with _held(other, only_if_free=True):
+                pass
+        except BlockingIOError:
+            raise VocabTransferError(
+                f"{target.with_name(name)} is being written by another process: wait for it, or choose another place."
+            ) from None
+        except FileNotFoundError:
+            continue  # it was finished in this very moment; what it made is seen before publishing
+
+
+@contextlib.contextmanager
+def _one_at_a_time(parent: Path) -> Iterator[None]:
+    """Let one process at a time look around and begin; where there are no locks, all of them."""
+    for attempt in range(ENTRY_TRIES):
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(_held(parent, only_if_free=True))
+            except BlockingIOError:
+                # Somebody who holds the folder for longer is not at its entry (a training run, say).
+                if attempt < ENTRY_TRIES - 1:
+                    time.sleep(ENTRY_WAIT)
+                    continue
+            yield
+            return
+
+
 def _escaped(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
@@ -154,25 +196,13 @@ def _abandoned(folder: Path, pid: int) -> bool:
 
     The lock also speaks for writers in other containers, whose process numbers mean nothing here.
     """
-    if pid != os.getpid() and _is_running(pid):
+    if pid != os.getpid() and is_running(pid):
         return False
     try:
         with _held(folder, only_if_free=True):
             return True
     except BlockingIOError:
         return False
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # Windows has no harmless way to ask; a folder left behind is the smaller evil.
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import gzip
 import io
 import lzma
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.whole import whole_file
 
 _SNIFFED_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 24
@@ -200,17 +200,9 @@ def open_lines(path: Path) -> Iterator[Callable[[str], object]]:
 @contextmanager
 def _staged(path: Path) -> Iterator[BinaryIO]:
     """Give a file beside ``path`` that takes its place when the block ends well."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with staged.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            staged.replace(path)
-        finally:
-            staged.unlink(missing_ok=True)
+        with whole_file(path) as stream:
+            yield stream
     except OSError as problem:
         raise VocabTransferError(f"{path} cannot be written ({problem.strerror or problem}).") from None
 

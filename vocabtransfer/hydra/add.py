@@ -222,7 +222,8 @@ def write_head(folder: HydraFolder, name: str, new: NewHead, *, force: bool = Fa
             f"the head {name!r} and the backbone of {folder.path} differ in having an output bias."
         )
     _check_room(folder, name, new)
-    with step(f"writing the head {name}"), staged_folder(folder.heads_path / name) as staging:
+    with step(f"writing the head {name}"), staged_folder(folder.heads_path / name, any_case=True) as staging:
+        check_free(name, folder.names(), folder.path)  # from here on nobody else can take the name
         sums = _write_tables(staging / WEIGHTS_NAME, new)
         save_tokenizer(new.tokenizer, staging)
         if new.generation_config is not None:

@@ -6,8 +6,8 @@ hydra/heads/NAME/head.safetensors, tokenizer.json, generation_config.json, head_
 hydra/heads/NAME/adapter/                                    a LoRA for the backbone that goes with the head
 """
 
+import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from vocabtransfer.files.copying import can_link, place_file
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import settled, staged_folder
+from vocabtransfer.files.whole import clear_parts, write_whole
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
 from vocabtransfer.hydra.head_config import HeadConfig, refuse_misfit
 from vocabtransfer.hydra.names import check_name
@@ -107,6 +108,8 @@ def open_hydra(path: str | Path) -> HydraFolder:
     if data["format"] > FORMAT:
         raise VocabTransferError(f"{path} was written by a newer version of vocabtransfer: update vocabtransfer.")
     own, fingerprint, name = map(str, values)
+    with contextlib.suppress(OSError):  # a Hydra that may only be read is a Hydra, too
+        clear_parts(path / HYDRA_NAME)
     return HydraFolder(path, check_name(own), fingerprint, name)
 
 
@@ -149,9 +152,4 @@ def create_hydra(
 def write_hydra_json(folder: Path, own_name: str, fingerprint: str, name: str) -> None:
     """Write hydra.json, in one step where there is one already."""
     facts: Mapping[str, Any] = {"format": FORMAT, "own_head": own_name, "backbone": fingerprint, "name": name}
-    staged = folder / f".{HYDRA_NAME}.{os.getpid()}.part"
-    try:
-        staged.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n")
-        staged.replace(folder / HYDRA_NAME)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_whole(folder / HYDRA_NAME, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")

@@ -27,6 +27,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.probe import probe
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
+from vocabtransfer.files.whole import write_whole
 from vocabtransfer.initialization import VectorFiles, find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import track
@@ -196,10 +197,7 @@ def save_rows(path: Path, contest: Contest, rows: Sequence[Row]) -> None:
         "precision": contest.precision,
         "rows": [asdict(row) for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:

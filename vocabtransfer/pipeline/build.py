@@ -142,18 +142,23 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         )
         clock.lap("writing")
         return BuildResult(request, language, result, facts, plan, head=head, seconds=clock.laps)
+    proofs: list[Proof] = []
+
+    def proved(folder: Path) -> None:
+        clock.lap("writing")
+        with step("proving that the checkpoint loads and generates"):
+            proofs.append(prove(folder, words, language))
+        clock.lap("proof")
+
     written = result.save(
         output,
         link=request.link,
         overwrite=request.overwrite,
         pad_to_multiple_of=request.pad_to_multiple_of,
         extra_files={**report, "README.md": model_card(facts)},
+        check=proved,
     )
-    clock.lap("writing")
-    with step("proving that the checkpoint loads and generates"):
-        proof = prove(written.path, words, language)
-    clock.lap("proof")
-    return BuildResult(request, language, result, facts, plan, written, proof=proof, seconds=clock.laps)
+    return BuildResult(request, language, result, facts, plan, written, proof=proofs[0], seconds=clock.laps)
 
 
 def _check_output(request: BuildRequest, dry_run: bool) -> Path:

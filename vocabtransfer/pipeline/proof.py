@@ -33,6 +33,19 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
     Raises:
         VocabTransferError: something does not load or text does not survive.
     """
+    try:
+        return _prove(folder, words, language, tokens)
+    except (VocabTransferError, MemoryError):
+        raise
+    except Exception as problem:
+        # Model classes raise whatever their code happens to trip over.
+        said = (str(problem).strip().splitlines() or [""])[0].rstrip(".:")
+        raise VocabTransferError(
+            f"The result does not load and generate ({type(problem).__name__}: {said}), so it was not put in its place."
+        ) from problem
+
+
+def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int) -> Proof:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     lettered = [word for word in words if word.isalpha() and len(word) > 2]
     prompt = " ".join(sorted(lettered, key=lambda word: (-words[word], word))[:3]) or language.endonym
@@ -42,9 +55,7 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
         for text in (*ROUND_TRIPS, prompt):
             back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)))
             if back.strip() != text.strip():
-                raise VocabTransferError(
-                    f"The new tokenizer turns {text!r} into {back!r}; the checkpoint is in {folder}."
-                )
+                raise VocabTransferError(f"The new tokenizer turns {text!r} into {back!r}: nothing was written.")
     AutoConfig.from_pretrained(folder, local_files_only=True)  # must open even where the weights do not fit
     checkpoint = read_checkpoint(folder, folder.name)
     if not fits_in_memory(checkpoint.parameters // 2):

@@ -17,6 +17,7 @@ import regex
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.staging import settled
+from vocabtransfer.files.whole import write_whole
 from vocabtransfer.scripts import SCRIPTS, character_scripts
 
 Kind = Literal["copy", "answer"]
@@ -167,14 +168,10 @@ def write_dialogues(dialogues: Iterable[Dialogue], path: str | Path, *, overwrit
     lines = [
         json.dumps({"kind": item.kind, "messages": item.messages()}, ensure_ascii=False) + "\n" for item in dialogues
     ]
-    staged = target.with_name(f".{target.name}.part")
     try:
-        staged.write_text("".join(lines), encoding="utf-8", newline="\n")
-        staged.replace(target)
+        write_whole(target, "".join(lines))
     except OSError as problem:
         raise VocabTransferError(f"{path} cannot be written: {problem.strerror or problem}.") from None
-    finally:
-        staged.unlink(missing_ok=True)
     return len(lines)
 
 

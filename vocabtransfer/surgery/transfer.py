@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,7 @@ class TransferResult:
         overwrite: bool = False,
         pad_to_multiple_of: int = 1,
         extra_files: Mapping[str, bytes] | None = None,
+        check: Callable[[Path], object] | None = None,
     ) -> WriteReport:
         """Write the checkpoint, with its token map beside it; see `vocabtransfer.checkpoint.write_checkpoint`."""
         return write_checkpoint(
@@ -117,6 +118,7 @@ class TransferResult:
             link=link,
             overwrite=overwrite,
             pad_to_multiple_of=pad_to_multiple_of,
+            check=check,
         )
 
 

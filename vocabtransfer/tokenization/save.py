@@ -1,7 +1,6 @@
 """Write a tokenizer to a folder so that every loader reads the same ids back."""
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.auto import tokenization_auto
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.whole import write_whole
 
 # The class that takes tokenizer.json as it is. Any other class (Qwen2TokenizerFast, LlamaTokenizerFast ...) rebuilds
 # the pre-tokenizer or post-processor from its own defaults and so changes ids without a word.
@@ -70,7 +70,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> li
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            _write(folder / name, text)
+            write_whole(folder / name, text)
         if "chat_template.jinja" not in contents:
             (folder / "chat_template.jinja").unlink(missing_ok=True)
     except OSError as error:
@@ -184,14 +184,3 @@ def _chat_templates(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
 def _dump(value: Any) -> str:
     keys_sorted = not isinstance(value.get("model"), dict)  # tokenizer.json keeps the library's own order
     return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=keys_sorted) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside the file and rename, so that an interruption leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        staged.write_text(text, encoding="utf-8", newline="\n")
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

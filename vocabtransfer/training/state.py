@@ -21,6 +21,7 @@ from torch import Tensor
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.staging import staged_folder
+from vocabtransfer.files.whole import whole_path
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
 _FORMAT = "vocabtransfer adaptation 1"
@@ -263,9 +264,8 @@ def check_names(tensors: Mapping[str, Tensor], wanted: Sequence[str], folder: Pa
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    write_tensors(part, tensors)
-    part.replace(path)
+    with whole_path(path) as part:
+        write_tensors(part, tensors)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -287,9 +287,8 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _replace_json(path: Path, facts: Mapping[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    _write_json(part, facts)
-    part.replace(path)
+    with whole_path(path) as part:
+        _write_json(part, facts)
 
 
 def _write_json(path: Path, facts: Mapping[str, Any]) -> None:

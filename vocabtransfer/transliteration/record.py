@@ -1,13 +1,13 @@
 """What a checkpoint says about the romanization in front of its vocabulary: romanization.json."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.whole import write_whole
 from vocabtransfer.transliteration.base import Transliterator, check_digits
 from vocabtransfer.transliteration.registry import find_transliterator
 
@@ -47,14 +47,8 @@ class Romanization:
     def save(self, folder: Path) -> Path:
         """Write romanization.json into a folder and return its path; raises `VocabTransferError` where it cannot."""
         path = folder / FILE_NAME
-        staged = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                staged.write_bytes(self.to_bytes())
-                staged.replace(path)
-            finally:
-                staged.unlink(missing_ok=True)
+            write_whole(path, self.to_bytes())
         except OSError as problem:
             raise VocabTransferError(f"{path} cannot be written ({problem.strerror or problem}).") from None
         return path
