@@ -351,15 +351,15 @@ def test_verifying_finds_a_changed_byte(hydra: Path) -> None:
 
 
 def test_a_name_taken_meanwhile_is_refused(hydra: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process adds ``Dutch`` between the look at the names and the writing of ``dutch``."""
+    """Another process adds ``Uzbek`` between the look at the names and the writing of ``uzbek``."""
     heads = hydra / "heads"
     before = names(hydra)
     monkeypatch.setattr(
-        "vocabtransfer.hydra.add._check_room", lambda *_: shutil.copytree(heads / "tatar", heads / "Dutch")
+        "vocabtransfer.hydra.add._check_room", lambda *_: shutil.copytree(heads / "tatar", heads / "Uzbek")
     )
-    with pytest.raises(UsageError, match="already has a head named Dutch"):
-        add_head(hydra, "dutch", transferred(source, "dutch"))
-    assert sorted(names(hydra)) == sorted([*before, "Dutch"])
+    with pytest.raises(UsageError, match="already has a head named Uzbek"):
+        add_head(hydra, "uzbek", transferred(source, "dutch"))
+    assert sorted(names(hydra)) == sorted([*before, "Uzbek"])
     assert not list(heads.glob(".*"))
 
 
