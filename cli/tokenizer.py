@@ -1,4 +1,4 @@
-"""`vocabtransfer tokenizer`: train, extend, trim, optimise, compare and audit tokenizers."""
+"""`vocabtransfer tokenizer`: train, extend, swap, trim, optimise, compare and audit tokenizers."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ from .tokenizer_parts import (
     write,
 )
 
-app = typer.Typer(help="Train, extend, trim, optimise, compare and audit tokenizers.", no_args_is_help=True)
+app = typer.Typer(help="Train, extend, swap, trim, optimise, compare and audit tokenizers.", no_args_is_help=True)
 
 SOURCE = typer.Argument(..., help="Tokenizer: folder, file, alias or hub id.", show_default=False)
 TEXT = typer.Option(..., "--text", help="Text; plain, gz, xz or zst. Repeatable.")
@@ -195,6 +195,36 @@ def optimise(
         )
         facts = finish(old, made, lines, output, overwrite, source)
     print_facts("Optimised", facts, as_json)
+
+
+@app.command()
+def swap(
+    source: str = SOURCE,
+    text: list[Path] = TEXT,
+    output: Path = OUTPUT,
+    new_tokens: int = typer.Option(..., min=1, help="How many tokens are to change hands."),
+    keep_text: list[Path] = typer.Option([], help="Other text that must be cut as before. Repeatable."),
+    min_count: int = MIN_COUNT,
+    repair_marks: bool = typer.Option(False, help="Let words keep combining marks that the tokenizer cuts off."),
+    overwrite: bool = OVERWRITE,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Give the ids of tokens that the text never uses to new ones; size, all other ids and merges stay.
+
+    Example: `vocabtransfer tokenizer swap qwen3 --text russian.txt --new-tokens 20000 --output qwen3-russian`
+    """
+    from vocabtransfer.tokenization.swap import swap_tokenizer
+
+    check_outputs(output, overwrite)
+    lines = Lines(existing(text, "--text"))
+    keep = Lines(existing(keep_text, "--keep-text")) if keep_text else ()
+    with show_progress(not as_json):
+        old = open_tokenizer(source)
+        made = swap_tokenizer(
+            old, lines, new_tokens=new_tokens, keep=keep, min_count=min_count, repair_marks=repair_marks
+        )
+        facts = finish(old, made, lines, output, overwrite, source)
+    print_facts("Swapped", facts, as_json)
 
 
 @app.command()

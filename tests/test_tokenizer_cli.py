@@ -64,6 +64,13 @@ def test_extend(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.Capture
     assert again["tokens"] == 1_509 and len(load_tokenizer(out)) == 1_509
 
 
+def test_swap_keeps_the_size(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = facts(capsys, "swap", "smollm2", "--text", tatar, "--new-tokens", 60, "--output", tmp_path / "out")
+    assert found["tokens"] == found["tokens_before"] and found["new"] == 60
+    assert found["tokens_per_word"] < found["tokens_per_word_before"]
+    assert len(load_tokenizer(tmp_path / "out")) == found["tokens"]
+
+
 def test_trim_and_optimise(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = [small, "--text", tatar]
     unused = facts(capsys, "trim", *common, "--drop-unused", "--output", tmp_path / "unused")

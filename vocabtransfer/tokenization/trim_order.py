@@ -40,8 +40,16 @@ def removal_order(shape: Shape, usage: IntArray, protected: NDArray[np.bool_]) -
     A token that goes leaves its uses to the tokens that its text is then cut into. Those that a BPE token is merged
     from go only after it (leaf first); of equally used tokens the one with the highest id goes first.
     """
-    parts, bound = _RULES[shape.kind](shape, usage, protected)
-    return _ordered(usage, protected, parts, bound)
+    return _ordered(usage, protected, *token_parts(shape, usage, protected))
+
+
+def token_parts(shape: Shape, usage: IntArray, protected: NDArray[np.bool_]) -> tuple[Parts, IntArray]:
+    """Return what the text of a token falls apart into when the token goes, and which ids must outlive it.
+
+    The second is int64 (V, 2), -1 for none: the tokens that a BPE token is merged from. Used tokens that nothing else can
+    spell are marked in ``protected``, bool (V,).
+    """
+    return _RULES[shape.kind](shape, usage, protected)
 
 
 def _ordered(usage: IntArray, protected: NDArray[np.bool_], parts: Parts, bound: IntArray) -> Order:
