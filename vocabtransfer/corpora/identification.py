@@ -49,6 +49,8 @@ def _model() -> Any:
         return fasttext.load_model(str(path))
     except ValueError as problem:
         raise VocabTransferError(f"{path} is damaged ({problem}): delete it and try again.") from None
+    except AttributeError:  # fasttext-predict has taken its place, or half of it is gone
+        raise VocabTransferError("fasttext-community is damaged: pip install --force-reinstall it.") from None
 
 
 @cache
