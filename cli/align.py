@@ -11,7 +11,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
 from .align_parts import check_outputs, check_table, print_facts
-from .align_tables import filter_corpus, merge, show
+from .align_tables import filter_corpus, merge, pivot, show
 from .arguments import column_pair, existing
 from .output import JSON_OPTION
 
@@ -57,6 +57,7 @@ def align(
         None, help="Count the links of this Pharaoh file instead of aligning; words are split at spaces."
     ),
     dictionary: Path | None = typer.Option(None, help="Translations to lean on: lines of source, tab, target."),
+    dictionary_weight: float = typer.Option(3.0, help="Links that an entry of the dictionary counts; 0 for none."),
     romanize: bool = typer.Option(False, "--romanize", help="Look for cognates in romanized words too."),
     skip_damaged: bool = typer.Option(False, "--skip-damaged", help="Skip and count lines that are not UTF-8."),
     shard_pairs: int | None = typer.Option(
@@ -120,6 +121,11 @@ def align(
                     "processes": processes,
                 },
             )
+        if dictionary is not None and dictionary_weight:
+            from vocabtransfer.alignment.dictionary import with_dictionary
+            from vocabtransfer.alignment.evidence import read_dictionary
+
+            table = with_dictionary(table, read_dictionary(dictionary), weight=dictionary_weight)
         if min_count:
             table = table.prune(min_count)
         table.save(output)
@@ -139,6 +145,7 @@ def align(
 
 align_group.command("corpus")(align)
 align_group.command("merge")(merge)
+align_group.command("pivot")(pivot)
 align_group.command("show")(show)
 align_group.command("filter")(filter_corpus)
 

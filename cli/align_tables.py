@@ -55,6 +55,28 @@ def merge(
     print_facts("Merged", {"output": str(output), "tables": len(tables), **_facts(merged)}, as_json)
 
 
+def pivot(
+    to_pivot: Path = typer.Argument(..., help="A table from the source to the third language: en-ru."),
+    from_pivot: Path = typer.Argument(..., help="A table from the third language to the target: ru-tt."),
+    output: Path = typer.Option(..., help="The table to write: NAME.tsv.gz, .tsv.xz or .tsv.zst."),
+    trust: float = typer.Option(0.5, help="What a link by way of a third language counts beside a direct one."),
+    overwrite: bool = typer.Option(False, help="Replace an existing table."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Make a table by way of a third language, where direct sentence pairs are few.
+
+    Example: `vocabtransfer align pivot en-ru.tsv.xz ru-tt.tsv.xz --output en-ru-tt.tsv.xz`
+    """
+    from vocabtransfer.alignment.pivot import pivot_table
+
+    check_outputs({"--output": output}, overwrite, [to_pivot, from_pivot])
+    check_table(output)
+    first, second = (_load(path) for path in existing([to_pivot, from_pivot], "table"))
+    table = pivot_table(first, second, trust=trust)
+    table.save(output)
+    print_facts("Pivoted", {"output": str(output), **_facts(table)}, as_json)
+
+
 def show(
     table: Path = typer.Argument(..., help="An alignment table."),
     word: list[str] = typer.Option([], help="A word of either language. Repeatable."),

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import threading
+import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ class Site:
     ranges: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/octet-stream"
+    pause: float = 0.0  # seconds between pieces of 64 kB
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -100,6 +102,8 @@ class Site:
             return
         for place in range(0, len(part), 1 << 16):
             handler.wfile.write(part[place : place + (1 << 16)])
+            if self.pause:
+                time.sleep(self.pause)
 
 
 @contextmanager
@@ -186,4 +190,33 @@ def opus_site(data_sets: Mapping[str, Mapping[str, list[str]]], dictionaries: Ma
         return {"corpora": rows}
 
     site.answers["/api/"] = corpora
+    return site
+
+
+HUB_COMMIT = "a" * 40
+
+
+def hub_site(repository: str, configuration: str, parquet: bytes) -> Site:
+    """Return a site that serves one data set as the hub does, with one configuration of one Parquet file."""
+    site = Site(headers={"X-Repo-Commit": HUB_COMMIT})
+    name = f"data/{configuration}/train/000.parquet"
+    readme = (
+        f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n  - split: train\n"
+        f"    path: data/{configuration}/train/*.parquet\n---\n"
+    ).encode()
+    files = {"README.md": readme, name: parquet}
+    api = f"/api/datasets/{repository}"
+    facts = {"id": repository, "sha": HUB_COMMIT, "private": False, "siblings": [{"rfilename": each} for each in files]}
+    folders = ["", "data", f"data/{configuration}", f"data/{configuration}/train"]
+    for revision in ("main", HUB_COMMIT):
+        site.answers[f"{api}/revision/{revision}"] = facts
+        for each, data in files.items():
+            site.files[f"/datasets/{repository}/resolve/{revision}/{each}"] = data
+        for folder, below in zip(folders, [*folders[1:], None], strict=True):
+            entries: list[dict[str, Any]] = []
+            if below is not None:
+                entries.append({"type": "directory", "oid": "0" * 40, "size": 0, "path": below})
+            else:
+                entries.append({"type": "file", "oid": "1" * 40, "size": len(parquet), "path": name})
+            site.answers[f"{api}/tree/{revision}" + (f"/{folder}" if folder else "")] = entries
     return site

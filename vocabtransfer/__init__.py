@@ -56,6 +56,10 @@ _HOMES = {
     "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
+    "list_corpora": "vocabtransfer.corpora.catalogue",
+    "fetch_corpus": "vocabtransfer.corpora.fetch",
+    "open_corpus": "vocabtransfer.corpora.folder",
+    "pivot_table": "vocabtransfer.alignment.pivot",
     "open_map": "vocabtransfer.surgery.opened_map",
     "find_language": "vocabtransfer.languages",
     "VocabTransferError": "vocabtransfer.errors",
@@ -67,8 +71,12 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from vocabtransfer.alignment.aligner import count_words
     from vocabtransfer.alignment.corpora import read_parallel
+    from vocabtransfer.alignment.pivot import pivot_table
     from vocabtransfer.alignment.table import WordTable, shipped_table
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+    from vocabtransfer.corpora.catalogue import list_corpora
+    from vocabtransfer.corpora.fetch import fetch_corpus
+    from vocabtransfer.corpora.folder import open_corpus
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.evaluation.compare import compare

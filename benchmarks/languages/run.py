@@ -64,7 +64,15 @@ def languages(source: str, names: list[str], folder: Path) -> None:
     rows = {row["label"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in names:
         rows[name] = built(
-            name, folder / f"{source}-{name}", "--source", source, "--target", name, "--fetch", "--held-out-bytes", 12_000
+            name,
+            folder / f"{source}-{name}",
+            "--source",
+            source,
+            "--target",
+            name,
+            "--fetch",
+            "--held-out-bytes",
+            12_000,
         )
         print(json.dumps(rows[name], ensure_ascii=False), flush=True)
         _write(path, source, list(rows.values()))
@@ -93,15 +101,23 @@ def tatar(source: str, folder: Path) -> None:
     terms = folder / "terms.tsv"
     terms.write_text("".join(f"{one}\t{other}\n" for one, other in _terms(corpora["en-tt"].pairs)), encoding="utf-8")
     common = ("--source", source, "--target", "tatar", "--held-out", corpora["en-tt"].held_out)
-    table = folder / "en-tt.tsv.xz"
+    table, words = folder / "en-tt.tsv.xz", ("--dictionary", terms)
     rows = [
         built("today's table", folder / "today", *common),
         built("pairs fetched", folder / "pairs", *common, "--corpus", folder / "en-tt"),
-        built("pairs and terms", folder / "terms", *common, "--corpus", folder / "en-tt", "--dictionary", terms),
+        built("pairs and terms", folder / "terms", *common, "--corpus", folder / "en-tt", *words),
         built("table and Russian", folder / "russian", *common, "--alignment", table, folder / "ru-tt.tsv.xz"),
         built("table and pivot", folder / "pivot", *common, "--alignment", table, pivot),
         built(
-            "everything", folder / "all", *common, "--alignment", table, folder / "ru-tt.tsv.xz", pivot, "--dictionary", terms
+            "everything",
+            folder / "all",
+            *common,
+            "--alignment",
+            table,
+            folder / "ru-tt.tsv.xz",
+            pivot,
+            "--dictionary",
+            terms,
         ),
     ]
     _write(RESULTS / f"{source}-tatar.json", source, rows)
@@ -137,7 +153,8 @@ def readme() -> str:
             "",
             f"## {path.stem}",
             "",
-            f"| {first} | pairs | entries | vocabulary | bits per byte | untouched | tokens per word | untouched | seconds |",
+            f"| {first} | pairs | entries | vocabulary | bits per byte | untouched | tokens per word | untouched "
+            "| seconds |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for row in found["rows"]:

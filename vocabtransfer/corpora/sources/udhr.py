@@ -81,9 +81,10 @@ def edition(language: Language) -> str | None:
         text = " ".join(paragraphs(path))
         if len(text.encode()) < _LEAST_BYTES or not _is_written_in(text, language.script):
             continue
-        exact = (tag == language.tag) + (entry["alpha3"] == language.alpha3) + (code == language.alpha3)
-        found.append((-exact, -int(entry["stage"]), len(tag), code))
-    return min(found)[-1] if found else None
+        exact = (tag == language.tag) + (code == language.alpha3)
+        # The edition named by its own code is the usual one (Cusco for Quechua); of two orthographies the later comes last.
+        found.append((exact, int(entry["stage"]), code == entry["alpha3"], -len(tag), code))
+    return max(found)[-1] if found else None
 
 
 def _is_written_in(text: str, script: str) -> bool:
