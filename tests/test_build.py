@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
+from vocabtransfer.pipeline.samples import sample_lines
 
 ENGLISH = (
     "the book is on the table . | a new file was opened | I see two houses and one book | close the window , please"
@@ -473,3 +474,14 @@ def test_a_tmx_file_with_a_third_language_serves_alignment_and_tokenizer(
     )
     assert code == 0, out + err
     assert json.loads(out)["tokenizer"]["tokens_per_word_after"] < 2
+
+
+def test_the_page_shows_how_text_is_cut() -> None:
+    lines = [
+        "Соңгы берничә елда татар теле белән кызыксыну артты.",
+        "кыска",
+        "Бу икенче шактый озын татарча җөмлә, карап чыгыгыз.",
+    ]
+    assert sample_lines(lines, {}) == [lines[0], lines[2]]
+    assert sample_lines(None, {"китаплар": 3.0, "су": 9.0, "мәктәп": 5.0}) == ["мәктәп китаплар"]
+    assert sample_lines(["x" * 500], {}) == ["x" * 140]

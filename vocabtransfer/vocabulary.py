@@ -177,6 +177,17 @@ class Vocabulary:
         except UnicodeDecodeError:
             return None
 
+    def readable(self, i: int) -> str:
+        """Return the token as a person reads it: its text, the hex of its bytes where they are a part of a character.
+
+        Byte tokens (``<0x41>``) keep their name, which is what they are.
+        """
+        text = None if self.kinds[i] == Kind.BYTE else self.text(i)
+        if text:
+            return text
+        partial = self.kinds[i] == Kind.TEXT and self.token_bytes[i]
+        return f"⟨{self.token_bytes[i].hex(' ').upper()}⟩" if partial else self.strings[i]
+
     def scripts(self) -> NDArray[np.uint8]:
         """Return the script most letters of each token are in, as an index into `SCRIPTS` (V,); 0, "Zyyy", for none.
 

@@ -124,7 +124,17 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         link=request.link,
         pad_to_multiple_of=request.pad_to_multiple_of,
     )
-    facts = build_facts(result, language, table, words, _inputs(request), __version__, sizes=found.sizes)
+    shown = _text(request, language, held_out)
+    facts = build_facts(
+        result,
+        language,
+        table,
+        words,
+        _inputs(request),
+        __version__,
+        sizes=found.sizes,
+        text=shown() if shown is not None else None,
+    )
     facts["held_out"] = {"text": held_out.origin, **against.facts()} if against else None
     facts["corpus"] = corpus_facts(corpus)
     if dry_run:

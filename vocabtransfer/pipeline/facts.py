@@ -1,7 +1,7 @@
 """The facts of a build, as one JSON object. No times and no machine: the same build gives the same bytes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
+from vocabtransfer.pipeline.samples import cut_lines, sample_lines
 from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.size import SizeChoice
@@ -30,8 +31,12 @@ def build_facts(
     version: str,
     *,
     sizes: SizeChoice | None = None,
+    text: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """Collect what was done, from what, and what came out; ``sizes`` is what the vocabulary's size was chosen from."""
+    """Collect what was done, from what, and what came out.
+
+    ``sizes`` is what the vocabulary's size was chosen from; from ``text`` a few sentences are shown as they are cut.
+    """
     inputs, layout = result.inputs, result.source.layout
     shift = result.initialization.shift
     return {
@@ -64,6 +69,8 @@ def build_facts(
             "sizes": sizes.facts() if sizes else None,
         },
         "alignment": dict(table.metadata) if table is not None else None,
+        "memory": table_memory(result),
+        "samples": cut_lines(result, sample_lines(text, words)),
         "rows_by_rule": result.token_map.counts_by_rule(),
         "evidence": evidence_histogram(result),
         "examples": examples(result),
@@ -84,6 +91,15 @@ def tokens_per_word(words: Mapping[str, float], inputs: TransferInputs) -> dict[
         return round(float((lengths * counts).sum() / counts.sum()), 3)
 
     return {"tokens_per_word_before": mean(inputs.source), "tokens_per_word_after": mean(inputs.target)}
+
+
+def table_memory(result: TransferResult) -> dict[str, int]:
+    """Return the bytes that tables over the vocabulary take, before and after, in the type they are stored in."""
+    source = result.source
+    before = sum(source.tensors[tensor.name].nbytes for tensor in source.layout.tensors)
+    rows = sum(source.tensors[tensor.name].nbytes // source.layout.rows for tensor in source.layout.tensors)
+    body = sum(info.nbytes for info in source.tensors.values()) - before
+    return {"tables_before": before, "tables_after": rows * len(result.vocabulary), "body": body}
 
 
 def evidence_histogram(result: TransferResult) -> list[dict[str, Any]]:
@@ -119,6 +135,7 @@ def explained(result: TransferResult, row: int, limit: int = 5) -> dict[str, Any
         "id": explanation.id,
         "token": explanation.token,
         "text": explanation.text,
+        "name": result.vocabulary.readable(row),
         "rule": explanation.rule,
         "evidence": round(explanation.evidence, 2),
         "sources": [[name, round(weight, 4)] for name, weight in explanation.sources[:limit]],

@@ -9,6 +9,20 @@ from jinja2 import Environment, PackageLoader
 from vocabtransfer.surgery.transfer import TransferResult
 
 SOURCES_SHOWN = 4
+#: Weights below this are not shown: they round to nothing.
+SMALLEST_SHOWN = 0.005
+#: What a row's rule means, in a sentence for people.
+RULES: Mapping[str, str] = {
+    "special": "A control token (beginning, end, chat marker): its row is the source's row of the same role.",
+    "copied": "The source has a token of the same text: its row is kept.",
+    "aligned": "An average of the rows of its likeliest translations, weighted by how often they stood for it.",
+    "related tokens": "Never seen aligned: the rows of new tokens that contain it or that it contains.",
+    "aligned and pieces": "Partly its translations, partly the source's pieces of its text: there was little evidence.",
+    "pieces": "An average of the rows of the pieces into which the source's tokenizer cuts its text.",
+    "mean": "Nothing is known of it: the mean of all trained rows (or of those in its script).",
+    "random": "Drawn at random with the spread of the trained rows.",
+    "zero": "All zeros.",
+}
 
 _templates = Environment(
     loader=PackageLoader("vocabtransfer", "pipeline"),
@@ -21,7 +35,7 @@ def render_page(facts: Mapping[str, Any], result: TransferResult) -> bytes:
     """Return report.html: self-contained, with every row of the map in it for the search box."""
     page = _templates.get_template("page.html.j2")
     total = sum(facts["rows_by_rule"].values())
-    return page.render(facts=facts, total=total, table=_embedded(_rows(result))).encode()
+    return page.render(facts=facts, total=total, rules=RULES, table=_embedded(_rows(result))).encode()
 
 
 def model_card(facts: Mapping[str, Any]) -> bytes:
@@ -36,9 +50,15 @@ def _rows(result: TransferResult) -> dict[str, Any]:
     sources = []
     for row in range(token_map.n_target):
         heaviest = token_map.row(row)[:SOURCES_SHOWN]
-        sources.append([[used.setdefault(column, len(used)), round(weight, 3)] for column, weight in heaviest])
+        sources.append(
+            [
+                [used.setdefault(column, len(used)), round(weight, 3)]
+                for column, weight in heaviest
+                if weight >= SMALLEST_SHOWN
+            ]
+        )
     return {
-        "tokens": [vocabulary.text(i) or vocabulary.strings[i] for i in range(len(vocabulary))],
+        "tokens": [vocabulary.readable(i) for i in range(len(vocabulary))],
         "rules": list(token_map.rule_names),
         "rule": token_map.rule.tolist(),
         "evidence": [round(value, 1) for value in token_map.evidence.tolist()],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.token_map import TokenMap
-from vocabtransfer.vocabulary import Kind, Vocabulary
+from vocabtransfer.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,8 @@ class Explanation:
 
 
 def source_names(vocabulary: Vocabulary) -> list[str]:
-    """Return a readable name for every source token: its text; its raw string for bytes and where it is not text."""
-    texts = (None if kind == Kind.BYTE else vocabulary.text(i) for i, kind in enumerate(vocabulary.kinds.tolist()))
-    return [text if text else raw for text, raw in zip(texts, vocabulary.strings, strict=True)]
+    """Return a readable name for every source token: see `Vocabulary.readable`."""
+    return [vocabulary.readable(i) for i in range(len(vocabulary))]
 
 
 def explain(token_map: TokenMap, vocabulary: Vocabulary, names: list[str], token: int | str) -> Explanation:
