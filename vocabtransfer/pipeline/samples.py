@@ -23,7 +23,8 @@ def sample_lines(text: Iterable[str] | None, words: Mapping[str, float]) -> list
     if not chosen:
         chosen = list(dict.fromkeys(line[:LONGEST] for line in lines if len(line) > LONGEST))
     if chosen:
-        return [chosen[i * len(chosen) // SHOWN] for i in range(min(SHOWN, len(chosen)))]
+        count = min(SHOWN, len(chosen))
+        return [chosen[i * len(chosen) // count] for i in range(count)]
     frequent = sorted((word for word in words if len(word) > 4), key=lambda word: (-words[word], word))
     rows = [frequent[i : i + WORDS_A_LINE] for i in range(0, min(len(frequent), 3 * WORDS_A_LINE), WORDS_A_LINE)]
     return [" ".join(row) for row in rows if row]
