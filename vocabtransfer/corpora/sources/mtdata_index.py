@@ -6,6 +6,7 @@ What it takes from OPUS is left to the source ``opus``, what lies on the hub to 
 
 import logging
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vocabtransfer.corpora.licences import UNKNOWN
-from vocabtransfer.corpora.offers import CorpusSource, Found, Kind, Offer, corpus_source
+from vocabtransfer.corpora.offers import SOURCES, CorpusSource, Found, Kind, Offer, corpus_source
 from vocabtransfer.corpora.services import refusal
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cache import cache_folder
@@ -31,6 +32,8 @@ _DOMAINS = {
 }
 #: Sets that models are judged on: to train on them would spoil every comparison.
 _BENCHMARKS = ("flores", "ntrex", "newstest", "newsdev", "tico", "test", "dev")
+
+_BY_LANGUAGES: Counter[frozenset[str]] = Counter()
 
 
 @corpus_source
@@ -119,6 +122,18 @@ def entries_of(source: Language | None, target: Language) -> list[Any]:
         return list(get_entries(langs=tuple(bcp47(code) for code in codes)))
     except Exception:  # languages that its tables do not know
         return []
+
+
+def usable_entries(target: Language) -> tuple[int, int]:
+    """Return how many sets of English pairs, and how many of text, the index has for a language."""
+    if SOURCES["mtdata"].missing_library():
+        return 0, 0
+    if not _BY_LANGUAGES:
+        for entry in _index().get_entries():
+            if _is_usable(entry):
+                _BY_LANGUAGES[frozenset(language.lang for language in entry.did.langs)] += 1
+    alone = _BY_LANGUAGES[frozenset((target.alpha3,))]
+    return _BY_LANGUAGES[frozenset(("eng", target.alpha3))], alone
 
 
 def _is_usable(entry: Any) -> bool:

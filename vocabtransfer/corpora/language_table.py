@@ -1,0 +1,165 @@
+"""Writes ``docs/languages.md``: what there is for each language. ``python -m vocabtransfer.corpora.language_table``.
+
+Everything comes out of listings that packages ship: the data base of opustools, the index of mtdata, CLDR's numbers of
+speakers, the declaration of human rights. No service is asked, so the table can be made anywhere. Listed are the 200
+languages with most speakers and every language that has a Wikipedia whose translations OPUS collects.
+"""
+
+import argparse
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocabtransfer.alignment.table import shipped_table
+from vocabtransfer.corpora.identification import known_languages
+from vocabtransfer.corpora.registry import SOURCES
+from vocabtransfer.corpora.sources.mtdata_index import usable_entries
+from vocabtransfer.corpora.sources.opus import shipped_listing
+from vocabtransfer.corpora.sources.udhr import edition
+from vocabtransfer.errors import UsageError
+from vocabtransfer.files.packages import fetch_npm
+from vocabtransfer.languages import Language, find_language
+
+LARGEST = 200
+CLDR_CORE = "cldr-core@48.2.0"
+POPULATION = "package/supplemental/territoryInfo.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one language."""
+
+    language: Language
+    speakers: float
+    opus_sets: int
+    opus_pairs: int
+    dictionaries: int
+    mtdata_pairs: int
+    mtdata_text: int
+    packages: int
+    held_out: bool
+    table: bool
+    identified: bool
+
+
+def speakers() -> Counter[str]:
+    """Return the number of speakers by language code: CLDR's shares of every territory's population, added up."""
+    folder = fetch_npm(CLDR_CORE, [POPULATION])
+    territories = json.loads((folder / POPULATION).read_text(encoding="utf-8"))["supplemental"]["territoryInfo"]
+    found: Counter[str] = Counter()
+    for territory in territories.values():
+        population = float(territory["_population"])
+        for tag, facts in territory.get("languagePopulation", {}).items():
+            code = _code(tag.replace("_", "-"))
+            if code:
+                found[code] += int(population * float(facts["_populationPercent"]) / 100)
+    return found
+
+
+def opus_counts() -> tuple[dict[str, tuple[int, int, int]], set[str]]:
+    """Return (data sets, pairs, dictionaries) beside English by language code, and the languages with a Wikipedia."""
+    sets: defaultdict[str, set[str]] = defaultdict(set)
+    pairs: Counter[str] = Counter()
+    dictionaries: Counter[str] = Counter()
+    wikipedias: set[str] = set()
+    query = (
+        "SELECT source, target, corpus, preprocessing, alignment_pairs FROM opusfile WHERE latest = 'True' "
+        "AND (source = 'en' OR target = 'en' OR corpus = 'wikimedia') AND preprocessing IN ('moses', 'dic', 'mono')"
+    )
+    with closing(sqlite3.connect(f"file:{shipped_listing()}?mode=ro", uri=True)) as connection:
+        for source, target, corpus, preprocessing, count in connection.execute(query):
+            if corpus == "wikimedia":
+                wikipedias.update(code for code in map(_code, (source, target)) if code)
+            if "en" not in (source, target) or not target:
+                continue
+            code = _code(target if source == "en" else source)
+            if code is None or preprocessing == "mono":
+                continue
+            if preprocessing == "dic":
+                dictionaries[code] += 1
+            else:
+                sets[code].add(corpus)
+                pairs[code] += count if isinstance(count, int) else 0
+    codes = sets.keys() | dictionaries.keys()
+    return {code: (len(sets[code]), pairs[code], dictionaries[code]) for code in codes}, wikipedias
+
+
+def _code(tag: str) -> str | None:
+    try:
+        return find_language(tag).code
+    except UsageError:
+        return None
+
+
+def rows() -> list[Row]:
+    """Return the table, largest languages first."""
+    people = speakers()
+    opus, wikipedias = opus_counts()
+    chosen = {code for code, _ in people.most_common(LARGEST)} | wikipedias
+    chosen.discard("en")
+    listed = []
+    for code in sorted(chosen, key=lambda code: (-people[code], code)):
+        language = find_language(code)
+        counts = usable_entries(language)
+        listed.append(
+            Row(
+                language,
+                people[code] / 1e6,
+                *opus.get(code, (0, 0, 0)),
+                *counts,
+                sum(source.locale(language) is not None for source in SOURCES),
+                edition(language) is not None,
+                shipped_table(language) is not None,
+                code in known_languages(),
+            )
+        )
+    return listed
+
+
+def page(table: list[Row]) -> str:
+    """Return the page."""
+    lines = [
+        "# Languages",
+        "",
+        "What there is for each language, from the listings that packages ship. The page is made by",
+        "`python -m vocabtransfer.corpora.language_table`; `vocabtransfer corpus list LANGUAGE` shows the same for one",
+        "language, with sizes, licences and what answers now.",
+        "",
+        f"Listed are the {LARGEST} languages with most speakers (CLDR) and all whose Wikipedia OPUS takes translations",
+        f"from: {len(table)} languages. Everything is counted beside English.",
+        "",
+        "- **OPUS**: data sets and sentence pairs, by the data base of opustools (older than the site: a lower bound).",
+        "- **dic**: dictionaries that OPUS made from its corpora.",
+        "- **mtdata**: sets of pairs / of text in its index, without OPUS, the hub and benchmarks.",
+        "- **packages**: kinds of Debian, npm and PyPI packages with the language; these need no other service.",
+        "- **held out**: the declaration of human rights is there to score on.",
+        "- **table**: an alignment table ships, so `build --target LANGUAGE` needs nothing else.",
+        "- **told**: the language model that checks fetched text can tell the language.",
+        "",
+        "| language | code | speakers, M | OPUS | pairs | dic | mtdata | packages | held out | table | told |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|---|",
+    ]
+    for row in table:
+        people = f"{row.speakers:,.1f}" if row.speakers else ""
+        marks = " | ".join("yes" if mark else "" for mark in (row.held_out, row.table, row.identified))
+        lines.append(
+            f"| {row.language.name} | {row.language.code} | {people} | {row.opus_sets} | {row.opus_pairs:,} | "
+            f"{row.dictionaries} | {row.mtdata_pairs} / {row.mtdata_text} | {row.packages} | {marks} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(prog="python -m vocabtransfer.corpora.language_table", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("docs/languages.md"))
+    options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(page(rows()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
