@@ -186,7 +186,7 @@ def summary(result: "BuildResult") -> dict[str, Any]:
         folder = result.written.path
         facts["output"] = str(folder)
         facts["report"] = str(folder / "report.html")
-        facts["notes"] = [*facts["notes"], *result.written.notes]
+        facts["notes"] = [*facts["notes"], *result.written.notes, *filter(None, [result.proof.note])]
         facts["padded_rows"] = result.written.padded_rows
         facts["proof"] = {
             "loaded": result.proof.loaded,

@@ -103,7 +103,7 @@ def _contest(
     )
     test: list[str] = []
     test_pairs: Sequence[tuple[str, str]] = []
-    if held_out and checkpoint.is_causal:
+    if held_out and checkpoint.continues_text:
         test = list(read_documents(held_out))
     elif held_out:
         test_pairs = list(read_parallel(held_out, columns=column_pair(columns), source=english, target=language))

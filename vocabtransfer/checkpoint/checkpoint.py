@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
+from vocabtransfer.checkpoint.model_class import continues_text, generates
 from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_weights
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
@@ -50,6 +51,16 @@ class Checkpoint:
     def is_causal(self) -> bool:
         """Whether the architecture is a causal language model by its name."""
         return self.architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes text, whatever it reads: its class can generate. Encoders do not."""
+        return generates(self.config)
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether the model goes on with a text by itself, without an encoder: what bits per byte are measured of."""
+        return continues_text(self.config)
 
     @property
     def parameters(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS, model_config
+from vocabtransfer.checkpoint.model_class import generates
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
@@ -33,7 +34,6 @@ POSITIONS_FROM_PAD = (
     *("m2m_100", "nllb-moe", "fsmt", "kosmos-2", "kosmos-2.5", "trocr", "clap", "speech_to_text", "speecht5"),
     *("seamless_m4t", "seamless_m4t_v2"),
 )
-GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "WithLMHead")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def renumber_settings(
         "padded_rows": rows - len(target),
     }
     generation = walk.section(generation_config, "generation_config.json") if generation_config is not None else None
-    if empty and _generates(config):
+    if empty and generates(config):
         generation = generation if generation is not None else _generation_from(new_config)
         generation.pop("_from_model_config", None)
         generation["suppress_tokens"] = sorted({*(generation.get("suppress_tokens") or ()), *empty})
@@ -259,10 +259,6 @@ def _version() -> str:
         return version("vocabtransfer")
     except PackageNotFoundError:
         return "not installed"  # run from a checkout
-
-
-def _generates(config: Mapping[str, Any]) -> bool:
-    return any(mark in name for name in config.get("architectures") or () for mark in GENERATIVE)
 
 
 def _generation_from(config: Mapping[str, Any]) -> dict[str, Any]:

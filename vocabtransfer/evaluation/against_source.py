@@ -111,7 +111,7 @@ def score_against_source(
 
 def cannot_score(checkpoint: Checkpoint) -> str:
     """Return why a checkpoint cannot be scored here, as a sentence; "" when it can."""
-    if not checkpoint.is_causal:
+    if not checkpoint.continues_text:
         return f"{checkpoint.name} is no causal language model, so it has no bits per byte."
     if not fits_in_memory(checkpoint.parameters):
         return f"{checkpoint.name} does not fit into half of the free memory in float32, so it was not scored."

@@ -47,9 +47,7 @@ AGREEMENT, PROVEN = 6.0, 100.0
 _BLOCK = 8192
 
 
-@method(
-    "auto", "copies, then translations as far as they can be trusted, then pieces; calibrated", "ours", calibrated=True
-)
+@method("auto", "copies, then translations as far as they can be trusted, then pieces", "ours", calibrated=True)
 def auto(inputs: TransferInputs) -> Initialization:
     """Blend the source tokens a target token was aligned with and its pieces, by evidence and agreement.
 

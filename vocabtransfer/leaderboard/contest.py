@@ -153,7 +153,7 @@ def run_contest(
         UsageError: ``results`` holds rows of another contest, or there is nothing to measure on.
         VocabTransferError: what the methods and the scoring raise.
     """
-    causal = contest.source.is_causal
+    causal = contest.source.continues_text
     if not (contest.test if causal else contest.test_pairs):
         raise UsageError("There is no held-out text to measure on.")
     rows = {(row.label, row.seed): row for row in (load_rows(results, contest) if results else [])}
@@ -232,7 +232,7 @@ def _rank(line: dict[str, Any]) -> float:
 
 def load_model(source: Checkpoint, precision: Precision = "float32") -> PreTrainedModel:
     """Load what is scored: a causal model with its head, or an encoder's body (always float32); on the CPU."""
-    if source.is_causal:
+    if source.continues_text:
         causal = load_causal_model(source.path)
         if precision == "bfloat16":
             halve_body(causal)
@@ -260,7 +260,7 @@ def _measure(contest: Contest, entry: Entry, seed: int, model: PreTrainedModel) 
         )
         table = result.table("input")
         assert table is not None, "every model has an input table"
-        head, bias = (result.table("output"), result.table("bias")) if contest.source.is_causal else (None, None)
+        head, bias = (result.table("output"), result.table("bias")) if contest.source.continues_text else (None, None)
     seconds = time.perf_counter() - started
     scores = score_tables(contest, model, table, head, bias, seed=seed)
     return Row(entry.label, seed, scores, round(seconds, 2), round(peak[0] / 1e6, 1))
@@ -277,7 +277,7 @@ def score_tables(
 ) -> dict[str, float]:
     """Score tables made by whatever means, as the contest scores those of its methods; see `with_tables`."""
     with with_tables(model, table, head, bias):
-        return _bits(contest, seed, model) if contest.source.is_causal else _accuracies(contest, model)
+        return _bits(contest, seed, model) if contest.source.continues_text else _accuracies(contest, model)
 
 
 def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, float]:

@@ -33,6 +33,7 @@ from vocabtransfer.pipeline.held_out import HeldOut
 from vocabtransfer.pipeline.page import model_card, render_page
 from vocabtransfer.pipeline.proof import Proof, prove
 from vocabtransfer.pipeline.request import BuildRequest
+from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.progress import step, track
 from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.load import load_tokenizer
@@ -112,7 +113,8 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         norm=request.norm,
         seed=request.seed,
     )
-    result = dataclasses.replace(result, notes=(*notes, *_thin_evidence(table), *result.notes))
+    unspelled = unspelled_notes(tokenizer, words)
+    result = dataclasses.replace(result, notes=(*notes, *unspelled, *_thin_evidence(table), *result.notes))
     clock.lap("token map")
     against, unscored = _score(result, held_out, request.held_out_bytes)
     result = dataclasses.replace(result, notes=(*result.notes, *unscored))

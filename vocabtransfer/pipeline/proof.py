@@ -3,26 +3,35 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
+from vocabtransfer.pipeline.spelling import check_round_trips
+from vocabtransfer.running.blank_inputs import blank_inputs
+from vocabtransfer.running.load import load_model, quantisation
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 ROUND_TRIPS = ("Hello, world!", "In 2024: 3.14 × 10^9", "👩‍💻 🎉", "def f(x):\n    return x[1:]\n")
+BLANK = {"pixel_values": "(a grey image)", "input_features": "(silence)", "input_values": "(silence)"}
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was seen: the architecture loaded, and a prompt with what the model went on with (causal models)."""
+    """What was seen: the class loaded, and a prompt with what the model wrote (models that generate).
+
+    The prompt of a model that looks or listens is named in brackets. ``note`` is a sentence where something was not run.
+    """
 
     loaded: str
     prompt: str = ""
     generated: str = ""
+    note: str = ""
 
 
 def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int = 12) -> Proof:
@@ -50,24 +59,30 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
     lettered = [word for word in words if word.isalpha() and len(word) > 2]
     prompt = " ".join(sorted(lettered, key=lambda word: (-words[word], word))[:3]) or language.endonym
     # A romanized vocabulary writes Latin letters: nothing that goes in comes back as it was.
-    romanized = (folder / ROMANIZATION_FILE).is_file()
-    if type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece" and not romanized:
-        for text in (*ROUND_TRIPS, prompt):
-            back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)))
-            if back.strip() != text.strip():
-                raise VocabTransferError(f"The new tokenizer turns {text!r} into {back!r}: nothing was written.")
+    if not (folder / ROMANIZATION_FILE).is_file():
+        check_round_trips(tokenizer, (*ROUND_TRIPS, prompt))
     AutoConfig.from_pretrained(folder, local_files_only=True)  # must open even where the weights do not fit
     checkpoint = read_checkpoint(folder, folder.name)
     if not fits_in_memory(checkpoint.parameters // 2):
         return Proof(f"{checkpoint.architecture} (headers only: the weights do not fit into the free memory)")
-    if not checkpoint.is_causal:
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
+    try:
+        model: Any = load_model(folder, dtype="auto")
+    except VocabTransferError as problem:
+        kind = quantisation(checkpoint.config)
+        if kind is None:
+            raise
+        note = f"The body is quantised ({kind}) and cannot run here, so nothing was generated: {problem}"
+        return Proof(f"{checkpoint.architecture} (headers only)", note=note)
+    blank = blank_inputs(model) if checkpoint.generates else None
+    if blank is None:
         return Proof(type(model).__name__)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
-    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    if blank:
+        prompt, inputs = BLANK[next(iter(blank))], blank
+    else:
+        inputs = {**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)}
+    pad = tokenizer.pad_token_id or 0
     with torch.inference_mode():
-        output = model.generate(
-            **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or 0
-        )
-    generated = str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)
+    seen = 0 if blank or model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    generated = str(tokenizer.decode(output[0, seen:], skip_special_tokens=True))
     return Proof(type(model).__name__, prompt, generated)

@@ -1,12 +1,31 @@
 """Load a checkpoint as the model it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from vocabtransfer.checkpoint.model_class import continues_text, model_class
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
+
+
+def load_model(folder: Path, *, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """Load a checkpoint folder as the class that config.json names, for running it; nothing is downloaded.
+
+    Where transformers lacks that class, or none is named, the model's body is loaded, or its causal model if the name
+    says that it is one. Raises `VocabTransferError` with what transformers says when it cannot be loaded, a package that
+    quantised weights need included.
+    """
+    config = read_json(folder / "config.json")
+    opener = model_class(config) or (AutoModelForCausalLM if continues_text(config) else AutoModel)
+    try:
+        model: Any = opener.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except Exception as problem:
+        raise VocabTransferError(f"the model does not load as {opener.__name__} ({_reason(problem)}).") from problem
+    return cast(PreTrainedModel, model.eval())
 
 
 def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
@@ -16,8 +35,30 @@ def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
     """
     try:
         dtype = torch.float32 if device == "cpu" else "auto"
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: Any = _causal_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cast(PreTrainedModel, model.to(device).eval())
-    except (ValueError, OSError, RuntimeError, AssertionError) as problem:
-        reason = str(problem).strip().splitlines()[0].rstrip(".:") if str(problem).strip() else type(problem).__name__
-        raise VocabTransferError(f"{folder} does not open as a causal model on {device} ({reason}).") from None
+    except (ValueError, OSError, RuntimeError, AssertionError, ImportError) as problem:
+        raise VocabTransferError(
+            f"{folder} does not open as a causal model on {device} ({_reason(problem)})."
+        ) from None
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """Return how config.json says that the body's weights are quantised ("gptq", "awq", "bitsandbytes"); None if not."""
+    stated = config.get("quantization_config")
+    if not isinstance(stated, Mapping):
+        return None
+    return str(stated.get("quant_method") or "a way of its own")
+
+
+def _causal_opener(folder: Path) -> Any:
+    """Return what opens the model for scoring: the class it names, if that goes on with text (Gemma 3 with eyes)."""
+    if not (folder / "config.json").is_file():
+        return AutoModelForCausalLM
+    config = read_json(folder / "config.json")
+    return (model_class(config) if continues_text(config) else None) or AutoModelForCausalLM
+
+
+def _reason(problem: Exception) -> str:
+    said = str(problem).strip()
+    return said.splitlines()[0].rstrip(".:") if said else type(problem).__name__

@@ -12,17 +12,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.numpy import save as save_safetensors
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.links import token_frequencies
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
+from vocabtransfer.checkpoint.layout import TEXT_CONFIGS
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.initialization import Donor, Initialization, Method, TransferInputs, VectorFiles, find_method
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
+from vocabtransfer.running.load import load_model
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
@@ -174,7 +176,7 @@ def transfer(
             source_text=source_text,
             donor=_donor(donor) if donor is not None else None,
             vectors=vectors or VectorFiles(),
-            predicts=source.is_causal,
+            predicts=source.generates,
         )
     if not inputs.trained.any():
         raise VocabTransferError(
@@ -209,11 +211,10 @@ def target_words(table: WordTable) -> dict[str, float]:
 def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     """Add the unigram calibration where it applies; say in a note where it does not."""
     source, inputs = result.source, result.inputs
-    if not inputs.words or not source.is_causal or _all_copied(result.token_map):
+    if not inputs.words or not source.generates or _all_copied(result.token_map):
         return result
     if not fits_in_memory(source.parameters):
-        note = f"Frequencies were not calibrated: running {source.name} in float32 needs more memory than is free."
-        return replace(result, notes=(*result.notes, note))
+        return _uncalibrated(result, f"running {source.name} in float32 needs more memory than is free")
     with step("calibrating token frequencies"):
         movable = np.array([_has_letter(result.vocabulary, i) for i in range(inputs.shape[0])])
         movable &= result.vocabulary.kinds == Kind.TEXT
@@ -228,10 +229,12 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         head = result.table("output") if source.layout.output_name else entered
         assert head is not None, "a layout with an output name has an output table"
         del entered
-        model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
-        states = hidden_states(model, chunks, used, rows)
-        del model
-        config = source.config.get("text_config") or source.config
+        try:
+            states = hidden_states(load_model(source.path), chunks, used, rows)
+        except Exception as problem:  # whatever a model class trips over: the rows are good without it
+            said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
+            return _uncalibrated(result, said)
+        config = _writer(source.config)
         shift = unigram_shift(
             states,
             head.numpy(),
@@ -242,6 +245,16 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
             logit_scale=float(config.get("logit_scale") or 1 / float(config.get("logits_scaling") or 1)),
         )
     return replace(result, initialization=replace(result.initialization, shift=shift))
+
+
+def _uncalibrated(result: TransferResult, reason: str) -> TransferResult:
+    return replace(result, notes=(*result.notes, f"Frequencies were not calibrated: {reason}."))
+
+
+def _writer(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of config.json that speaks of what writes text: of the text model, the decoder, or all of it."""
+    inner = (config.get(name) for name in (*TEXT_CONFIGS, "decoder"))
+    return next((part for part in inner if isinstance(part, Mapping)), config)
 
 
 def _all_copied(token_map: TokenMap) -> bool:

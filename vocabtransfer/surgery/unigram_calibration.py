@@ -7,19 +7,24 @@ needs is then put along the mean hidden state, where it acts as a bias on the lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.initialization.inputs import Shift
+from vocabtransfer.running.blank_inputs import blank_inputs
 
 WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
 STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
 #: Largest change of a logit, in nats: what a finite sample says about rare tokens is not to be taken to the letter.
 LARGEST = 4.0
+#: Positions at the end of a model's table that are left alone: RoBERTa and OPT count from 2.
+RESERVED = 2
 
 
 def draw_words(words: Mapping[str, float], seed: int) -> list[str]:
@@ -34,28 +39,85 @@ def draw_words(words: Mapping[str, float], seed: int) -> list[str]:
 def hidden_states(
     model: Any, chunks: Sequence[Sequence[int]], ids: NDArray[np.int64], rows: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Run a model's body over token sequences whose embedding rows are given; float32 ``(positions, hidden)``.
+    """Run a model over token sequences whose embedding rows are given; float32 ``(positions, hidden)``: the head's input.
 
-    ``ids`` are the tokens that occur, sorted, and ``rows`` (float32, ``(len(ids), hidden)``) their embeddings.
+    ``ids`` are the tokens that occur, sorted, and ``rows`` (float32, ``(len(ids), hidden)``) their embeddings. The
+    model's own embedding modules are used, with the rows in place of their table, so that whatever it does to its rows
+    (scaling, normalisation) is done to these; and its own way to the head. An encoder before a decoder reads another
+    chunk of the same language, a grey image or silence, so that it cannot give the answer away.
 
-    The model's own embedding module is used, with the rows put in place of its table, so that whatever it does to its
-    rows (scaling, normalisation) is done to these.
+    Raises `VocabTransferError` for a model without a head, and for one whose input is of a kind that cannot be made up.
     """
-    embedding = model.get_input_embeddings()
-    kept = embedding.weight, embedding.num_embeddings, embedding.padding_idx
-    embedding.weight = torch.nn.Parameter(torch.from_numpy(rows).to(kept[0].dtype), requires_grad=False)
-    embedding.num_embeddings, embedding.padding_idx = len(ids), None
-    states = []
-    try:
-        with torch.inference_mode():
-            for chunk in chunks:
-                inputs = torch.from_numpy(np.searchsorted(ids, chunk))[None]
-                states.append(
-                    model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0, 1:].float().numpy()
-                )
-    finally:
-        embedding.weight, embedding.num_embeddings, embedding.padding_idx = kept
+    head, blank = model.get_output_embeddings(), blank_inputs(model)
+    if head is None or blank is None:
+        raise VocabTransferError(f"{type(model).__name__} " + ("has no head" if head is None else "reads no text"))
+    longest = _longest(model.config)
+    placed = [torch.from_numpy(np.searchsorted(ids, chunk[:longest]))[None] for chunk in chunks]
+    states: list[NDArray[np.float32]] = []
+    with torch.inference_mode(), _with_rows(model, rows) as first, _watched(head, states):
+        for place, inputs in enumerate(placed):
+            tokens = {"input_ids": inputs + first}
+            if model.config.is_encoder_decoder:
+                read = {} if blank else {"input_ids": placed[place - 1] + first}
+                tokens = {**read, "decoder_input_ids": inputs + first}
+            model(**blank, **tokens, use_cache=False)
     return np.concatenate(states)
+
+
+@contextmanager
+def _with_rows(model: Any, rows: NDArray[np.float32]) -> Iterator[int]:
+    """Put rows in place of the input table, wherever it is used; yield the id of the first.
+
+    The ids lie past the old vocabulary, so that none is taken for an image's place or for padding.
+    """
+    table = model.get_input_embeddings().weight
+    first = len(table)
+    using = [module for module in model.modules() if getattr(module, "weight", None) is table]
+    using = [module for module in using if isinstance(module, torch.nn.Embedding)]
+    kept = [(module, module.num_embeddings, module.padding_idx) for module in using]
+    new = torch.nn.Parameter(torch.from_numpy(rows).to(table.dtype), requires_grad=False)
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, inputs: ((inputs[0] - first).clamp_min(0), *inputs[1:]))
+        for module in using
+    ]
+    try:
+        for module in using:
+            module.weight, module.num_embeddings, module.padding_idx = new, len(rows), None
+        yield first
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, size, padding in kept:
+            module.weight, module.num_embeddings, module.padding_idx = table, size, padding
+
+
+@contextmanager
+def _watched(head: Any, states: list[NDArray[np.float32]]) -> Iterator[None]:
+    """Collect what enters the head, but for each sequence's first position; its logits are not computed."""
+
+    def keep(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        states.append(inputs[0][0, 1:].float().numpy())
+
+    hook = head.register_forward_pre_hook(keep)
+    linear = isinstance(head, torch.nn.Linear)
+    kept = (head.weight, head.bias) if linear else None
+    try:
+        if linear:  # one row of it is enough: nobody reads the logits
+            head.weight = torch.nn.Parameter(head.weight[:1].detach().clone(), requires_grad=False)
+            head.bias = None if head.bias is None else torch.nn.Parameter(head.bias[:1].detach(), requires_grad=False)
+        yield
+    finally:
+        hook.remove()
+        if kept is not None:
+            head.weight, head.bias = kept
+
+
+def _longest(config: Any) -> int:
+    """Return how many tokens a model takes: a table of positions ends somewhere."""
+    text = config.get_text_config(decoder=True)
+    names = ("max_position_embeddings", "max_target_positions", "n_positions")
+    limits = [getattr(text, name, None) for name in names]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > RESERVED), default=1 << 20) - RESERVED
 
 
 def unigram_shift(
