@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.checkpoint.config_values import check_config, check_generation_config
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
 from vocabtransfer.checkpoint.model_class import continues_text, generates
 from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_weights
@@ -147,13 +148,16 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise VocabTransferError(f"{folder} has no config.json, so it is not a model folder.")
     config = read_json(folder / "config.json")
+    check_config(config, folder / "config.json")
     generation = folder / "generation_config.json"
+    generation_config = read_json(generation) if generation.is_file() else None
+    check_generation_config(generation_config or {}, generation)
     weights = read_weights(folder)
     return Checkpoint(
         path=folder,
         name=name,
         config=config,
-        generation_config=read_json(generation) if generation.is_file() else None,
+        generation_config=generation_config,
         tensors=weights.tensors,
         layout=find_layout(config, weights.tensors),
         shards=weights.shards,

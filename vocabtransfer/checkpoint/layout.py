@@ -21,27 +21,33 @@ Part = Literal["input", "output", "shared", "output_bias"]
 
 # In the order of preference: the first name found is the layout's input_name.
 INPUT_NAMES = (
-    r"(model\.|transformer\.)?shared\.weight",  # T5, BART, M2M-100
+    r"(model\.|transformer\.|led\.)?shared\.weight",  # T5, BART, M2M-100, LED
     r"(.+\.)?embed_tokens\.weight",  # Llama and its relatives; OPT; a duplicate of `shared` in T5 and BART
     r"(.+\.)?wte\.weight",  # GPT-2, GPT-J, MPT
     r"(.+\.)?embed_in\.weight",  # GPT-NeoX
     r"(.+\.)?word_embeddings?\.weight",  # BERT, RoBERTa, BLOOM, Falcon; XLNet
     r"(.+\.)?tok_embeddings\.weight",  # ModernBERT, InternLM2
-    r"backbone\.embeddings?\.weight",  # Mamba
+    r"(backbone|rwkv)\.embeddings?\.weight",  # Mamba, RWKV
+    r"(.+\.)?token_embedding\.weight",  # the text towers of CLIP and SigLIP
+    r"(transformer\.)?tokens_embed\.weight",  # the first GPT
+    r"transformer\.(w|embeddings)\.weight",  # CTRL; XLM and FlauBERT
 )
 OUTPUT_NAMES = (
     r"(.+\.)?lm_head\.weight",
     r"(.+\.)?embed_out\.weight",  # GPT-NeoX
     r"(model\.)?output\.weight",  # InternLM2
-    r"cls\.predictions\.decoder\.weight",  # BERT
+    r"(.+\.)?cls\.predictions\.decoder\.weight",  # BERT, also as a decoder
     r"(.+\.)?lm_head\.decoder\.weight",  # RoBERTa, MPNet
     r"predictions\.decoder\.weight",  # ALBERT
+    r"(rwkv\.)?head\.weight",  # RWKV
+    r"pred_layer\.proj\.weight",  # XLM, FlauBERT
     r"(vocab_projector|generator_lm_head|lm_loss|proj_out|decoder)\.weight",  # DistilBERT, ELECTRA, XLNet, Whisper, ...
 )
 BIAS_NAMES = (
     r"(.+\.)?(lm_head|embed_out)\.bias",
-    r"(cls\.)?predictions\.bias",
-    r"(cls\.)?predictions\.decoder\.bias",
+    r"((.+\.)?cls\.)?predictions\.bias",
+    r"((.+\.)?cls\.)?predictions\.decoder\.bias",
+    r"pred_layer\.proj\.bias",
     r"(.+\.)?lm_head\.decoder\.bias",
     r"(vocab_projector|generator_lm_head|lm_loss|proj_out|decoder)\.bias",
     r"(.+\.)?final_logits_bias",  # BART, Marian: shape (1, vocabulary)

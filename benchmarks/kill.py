@@ -1,0 +1,130 @@
+"""Kill a small build at many moments, and see that the output is always the old state or the new one, and loads.
+
+Usage: python benchmarks/kill.py --kills 200 --seed 0
+
+Half of the builds replace an older result (``--overwrite``); half have a source whose proof fails. Each build
+runs in a forked process that is ended with SIGKILL after a random part of the time a whole build takes.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.pipeline.build import BuildRequest, build
+from vocabtransfer.tokenization.save import save_tokenizer
+
+OLD, NEW = toy_tokenizer(["hello", " world"]), toy_tokenizer(["сәлам", " дөнья"], seed=3)
+CONFIG = {
+    **{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 16, "intermediate_size": 16},
+    **{"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False},
+    **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(OLD)},
+}
+
+
+def main() -> None:
+    """Run the kills and print the counts as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        print(json.dumps(_run(Path(place), options.kills, random.Random(options.seed)), indent=2))
+
+
+def _run(place: Path, kills: int, draw: random.Random) -> dict[str, int]:
+    good, broken = _sources(place)
+    save_tokenizer(NEW, place / "tokenizer")
+    old, new, out = place / "old", place / "new", place / "home" / "out"
+    request = BuildRequest(source=str(good), target="tatar", output=old, tokenizer=place / "tokenizer", link="copy")
+    _whole(request, old, seed=1)
+    started = time.perf_counter()
+    _whole(request, new, seed=0)
+    longest = time.perf_counter() - started
+    states = {"old": _snapshot(old), "new": _snapshot(new), "nothing": {}}
+    counts: Counter[str] = Counter()
+    for number in range(kills):
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir()
+        replacing, failing = number % 2 == 1, number % 4 >= 2
+        if replacing:
+            shutil.copytree(old, out)  # keeps the dates, which the manifest speaks of
+        ended = _killed(broken if failing else good, place / "tokenizer", out, draw.uniform(0, 1.1) * longest)
+        left = _snapshot(out)
+        state = next((name for name, files in states.items() if left == files), "torn")
+        wanted = {"old"} if replacing else {"nothing"}
+        right = state in (wanted if failing else wanted | {"new"})
+        counts[f"{'replacing' if replacing else 'new place'}, {'failing proof' if failing else 'good'}: {state}"] += 1
+        counts["killed" if ended == -signal.SIGKILL else "ended before"] += 1
+        counts["wrong"] += not right
+        counts["does not load"] += state in ("old", "new", "torn") and not _loads(out)
+    _whole(BuildRequest(**{**vars(request), "output": out, "overwrite": True}), out, seed=0)
+    counts["left over after one more build"] = len(list(out.parent.glob(".*")))
+    return {"kills asked for": kills, "wrong": 0, "does not load": 0, **dict(sorted(counts.items()))}
+
+
+def _sources(place: Path) -> tuple[Path, Path]:
+    good = write_hollow_checkpoint(place / "good" / "toy", CONFIG, shard_bytes=1 << 20, seed=1)
+    save_tokenizer(OLD, good)
+    broken = Path(shutil.copytree(good, place / "broken" / "toy"))
+    (broken / "config.json").write_text(json.dumps({**CONFIG, "head_dim": 4}))  # not what the weights were made for
+    return good, broken
+
+
+def _whole(request: BuildRequest, output: Path, seed: int) -> None:
+    build(BuildRequest(**{**vars(request), "output": output, "seed": seed, "method": "random"}))
+
+
+def _killed(source: Path, tokenizer: Path, out: Path, after: float) -> int:
+    """Build in a child that is killed after some seconds; return how it ended."""
+    child = os.fork()
+    if child == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the child ends by force)
+        code = 1
+        try:
+            request = BuildRequest(
+                str(source), "tatar", out, tokenizer=tokenizer, link="copy", method="random", overwrite=True
+            )
+            build(request)
+            code = 0
+        except VocabTransferError:
+            code = 3
+        finally:
+            os._exit(code)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _loads(folder: Path) -> bool:
+    try:
+        AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as problem:  # whatever it is, it counts
+        print(f"{folder}: {problem}", file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
