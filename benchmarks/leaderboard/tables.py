@@ -1,4 +1,4 @@
-"""Write the tables of both README.md files, and the plot, from the results, so that none can drift from the others.
+"""Write the tables of README.md and docs/benchmarks.md, and the plot, from the results, so that none can drift.
 
 python benchmarks/leaderboard/tables.py            # rewrites what stands between the marks in README.md
 python benchmarks/leaderboard/tables.py --check    # fails where README.md does not say what the results say
@@ -141,7 +141,7 @@ def costs(tables: Mapping[str, Table]) -> str:
 
 
 def overview(tables: Mapping[str, Table]) -> str:
-    """Return the table of the project's README: every method at once, after the most updates, and what it took."""
+    """Return the table of docs/benchmarks.md: every method at once, after the most updates, and what it took."""
     best, above = ranked(tables, "0")
     last = max((key for table in tables.values() for line in table.values() for key in line["scores"]), key=int)
     lows, _ = ranked(tables, last)
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     pages = {HERE / "README.md": sections()}
-    pages[HERE.parents[1] / "README.md"] = {
+    pages[HERE.parents[1] / "docs" / "benchmarks.md"] = {
         "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]})
     }
     for page, found in pages.items():

@@ -1,0 +1,73 @@
+"""The README and the pages of docs/: their Python runs, their commands exist, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from vocabtransfer_cli.main import app
+
+import vocabtransfer as vt
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(#[^)]*)?\)")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return [body for language, body in FENCE.findall(page.read_text(encoding="utf-8")) if language == kind]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every line of a page's shell blocks that calls vocabtransfer, in words, without what follows a pipe or ``;``."""
+    text = "\n".join(
+        blocks(page, "sh") + re.findall(r"^    (vocabtransfer .*)$", page.read_text("utf-8"), re.MULTILINE)
+    )
+    lines = text.replace("\\\n", " ").splitlines()
+    parts = [part.strip() for line in lines for part in re.split(r"\s*(?:;|&&|\|)\s*", line.split(" #")[0])]
+    return [shlex.split(part)[1:] for part in parts if part.startswith("vocabtransfer ")]
+
+
+@pytest.mark.slow
+def test_the_front_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for body in blocks(ROOT / "README.md", "python"):
+        exec(compile(body, "README.md", "exec"), {})
+    assert (tmp_path / "smollm2-tatar/report.html").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_compiles_and_names_what_exists(page: Path) -> None:
+    for body in blocks(page, "python"):
+        compile(body, page.name, "exec")
+        for name in re.findall(r"\bvt\.(\w+)", body):
+            assert hasattr(vt, name), f"{page.name} uses vt.{name}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    top = typer.main.get_command(app)
+    for words in commands(page):
+        command: Any = top
+        rest = list(words)
+        while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
+            found = command.commands.get(rest.pop(0))
+            assert found is not None, f"{page.name}: there is no command in `vocabtransfer {shlex.join(words)}`"
+            command = found
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)} - {"-h", "--help"}
+        assert used <= options, f"{page.name}: `vocabtransfer {shlex.join(words)}` has {sorted(used - options)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_front_page_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
