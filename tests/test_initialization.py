@@ -68,7 +68,7 @@ def inputs(source: PreTrainedTokenizerFast) -> TransferInputs:
 
 
 #: Methods that run on the inputs of this file, and those of them whose rows are averages.
-HERE = sorted(name for name, method in METHODS.items() if Need.DONOR not in method.needs)
+HERE = sorted(name for name, method in METHODS.items() if not method.needs & {Need.DONOR, Need.BODY})
 AVERAGES = sorted(set(HERE) - {"zero", "bil"})
 
 

@@ -47,7 +47,13 @@ AGREEMENT, PROVEN = 6.0, 100.0
 _BLOCK = 8192
 
 
-@method("auto", "copies, then translations as far as they can be trusted, then pieces", "ours", calibrated=True)
+@method(
+    "auto",
+    "copies, then translations as far as they can be trusted, then pieces; or what scores better on the text",
+    "ours",
+    calibrated=True,
+    rivals=("pieces_characters+calibrate", "pieces+calibrate", "inner_lexicon"),
+)
 def auto(inputs: TransferInputs) -> Initialization:
     """Blend the source tokens a target token was aligned with and its pieces, by evidence and agreement.
 
@@ -59,6 +65,9 @@ def auto(inputs: TransferInputs) -> Initialization:
     are weighted by their characters. Without an alignment, copies and pieces are all there is. A head of its own is
     blended by the agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get
     plain averages over all that was ever aligned, an equal token counted once more.
+
+    This is the first of several ways: where there is running text and the source can be run, pieces and the inner
+    lexicon are scored beside it, and the best is taken (`vocabtransfer.surgery.choice`).
     """
     equal = equal_tokens(inputs)
     copies = fixed_tokens(inputs).or_else(equal)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,28 @@ class Donor:
     trained: NDArray[np.bool_]
 
 
+class SourceBody(Protocol):
+    """The untouched source model, run on token ids of its own vocabulary."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies its logits by."""
+        ...
+
+    def span_states(self, spans: Sequence[NDArray[np.integer[Any]]], layers: int) -> NDArray[np.float32]:
+        """Return the states after ``layers`` layers at the end of each span of ids, float32 ``(spans, hidden)``."""
+        ...
+
+    def text_states(self) -> NDArray[np.float32]:
+        """Return the states before the head over text of the target language, float32 ``(places, hidden)``."""
+        ...
+
+
 @dataclass(frozen=True)
 class VectorFiles:
     """Word vectors a user has: fastText ``.bin`` or text ``.vec`` files for each of the two languages."""
@@ -75,6 +97,7 @@ class TransferInputs:
         source_text: running text in the source model's language.
         donor: another model, for methods that learn from its rows.
         vectors: word vectors trained elsewhere; methods that need some train them from the texts otherwise.
+        body: the source model itself, for methods that look at what it makes of pieces (causal models).
         predicts: the model predicts the next token; False for encoders, which only read.
     """
 
@@ -89,6 +112,7 @@ class TransferInputs:
     source_text: Text | None = None
     donor: Donor | None = None
     vectors: VectorFiles = VectorFiles()
+    body: SourceBody | None = None
     predicts: bool = True
 
     @property

@@ -19,6 +19,7 @@ class Need(Enum):
     ALIGNMENT = "word alignments: give --alignment or --parallel"
     TEXT = "text in the target language: give --text or --parallel"
     DONOR = "a donor model that has the target tokenizer's tokens: give --donor"
+    BODY = "a causal source model that can be run in the memory there is, and words or text of the target language"
     TABLES = "the source model's tables: open the source as a checkpoint"
 
 
@@ -28,7 +29,8 @@ class Method:
 
     ``separate_output`` says that on untied models the head's rows are made in another way than the input's; a tied
     model gets the input's. ``calibrated`` says that matching the head to the language's token frequencies is a part of
-    the method; with any other it is done on request.
+    the method; with any other it is done on request. ``rivals`` are other methods (``name`` or ``name+calibrate``) that
+    it is measured against where there is text to measure on; the best is taken.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Method:
     separate_output: bool
     calibrated: bool
     function: Function
+    rivals: tuple[str, ...] = ()
 
     def __call__(self, inputs: TransferInputs) -> Initialization:
         """Run the method; `UsageError` naming what it needs and the inputs do not have."""
@@ -45,6 +48,7 @@ class Method:
             Need.ALIGNMENT: inputs.table,
             Need.TEXT: inputs.text,
             Need.DONOR: inputs.donor,
+            Need.BODY: inputs.body,
             Need.TABLES: inputs.tables,
         }
         for need in Need:
@@ -63,11 +67,13 @@ def method(
     *needs: Need,
     separate_output: bool = False,
     calibrated: bool = False,
+    rivals: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Register a function as the initialiser ``name``."""
 
     def register(function: Function) -> Function:
-        METHODS[name] = Method(name, summary, reference, frozenset(needs), separate_output, calibrated, function)
+        facts = name, summary, reference, frozenset(needs), separate_output, calibrated
+        METHODS[name] = Method(*facts, function, rivals)
         return function
 
     return register
