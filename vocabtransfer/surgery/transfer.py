@@ -40,6 +40,8 @@ SHIFT_FILE = "calibration.safetensors"
 SOURCE_STRINGS = "source_tokens.json"
 #: Share of the source's tokens from which on a vocabulary counts as an extended one.
 KEPT = 0.9
+#: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
+MEASURED = 1_500_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ def transfer(
             method says when not given.
         norm: bring the new rows to the source's lengths: "none", "global" or "script".
         measure: let a method that has rivals (auto) be scored against them on a sample of the text, and take the best;
-            when not given, where there is running text and the source fits into memory.
+            when not given, where there is running text and the source has at most 1.5 billion parameters.
         seed: for methods and calibration that draw random numbers.
 
     Raises:
@@ -207,7 +209,8 @@ def transfer(
         return _calibrated(result, seed) if calibrate else result
 
     result = made(chosen, calibrate)
-    wanted = sample is not None and sample.running if measure is None else measure
+    affordable = sample is not None and sample.running and source.parameters <= MEASURED
+    wanted = affordable if measure is None else measure
     if not wanted or not chosen.rivals or body is None or sample is None or _all_copied(result.token_map):
         return result
     scores, results = {chosen.name: score(body.model, result, sample.measuring)}, {chosen.name: result}
