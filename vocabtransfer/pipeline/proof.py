@@ -70,7 +70,8 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
     except VocabTransferError as problem:
         kind = quantisation(checkpoint.config)
         if kind is None:
-            raise
+            said = str(problem).removesuffix(".")
+            raise VocabTransferError(f"The result cannot be run: {said}, so it was not put in its place.") from problem
         note = f"The body is quantised ({kind}) and cannot run here, so nothing was generated: {problem}"
         return Proof(f"{checkpoint.architecture} (headers only)", note=note)
     blank = blank_inputs(model) if checkpoint.generates else None
