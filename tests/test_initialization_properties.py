@@ -114,7 +114,7 @@ def test_the_same_inputs_and_seed_give_the_same_bytes(name: str, inputs: Transfe
         np.testing.assert_array_equal(rows_of(inputs, first, part), rows_of(inputs, second, part))
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"mean", "trans_tokenization"}))
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"mean", "trans_tokenization", "dictionary"}))
 def test_a_vocabulary_that_the_source_has_whole_is_copied(name: str, inputs: TransferInputs) -> None:
     same = replace(
         inputs,
