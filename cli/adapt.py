@@ -43,6 +43,11 @@ def adapt(
         "clm", help="clm (next token), distill or alm (from --teacher).", rich_help_panel=TRAINING
     ),
     teacher: str | None = typer.Option(None, help="The model with the old tokenizer.", rich_help_panel=TRAINING),
+    teacher_layer: int | None = typer.Option(
+        None,
+        help="The layer behind which distill compares states while new rows train [default: a third of them].",
+        rich_help_panel=TRAINING,
+    ),
     eval_every: int = typer.Option(100, help="Updates between evaluations.", rich_help_panel=TRAINING),
     patience: int | None = typer.Option(
         None,
@@ -118,6 +123,7 @@ def adapt(
         keep_adapter=keep_adapter,
         objective=objective,
         teacher=teacher,
+        teacher_layer=teacher_layer,
         resume=resume,
         restart_stage=restart_stage,
         link=cast(Literal["hard", "copy"], link),

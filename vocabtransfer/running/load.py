@@ -28,13 +28,15 @@ def load_model(folder: Path, *, dtype: torch.dtype | str = torch.float32) -> Pre
     return cast(PreTrainedModel, model.eval())
 
 
-def load_causal_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
-    """Load a checkpoint folder for scoring: float32 on a CPU, its own precision elsewhere. Nothing is downloaded.
+def load_causal_model(folder: Path, device: str = "cpu", precision: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a checkpoint folder for scoring; nothing is downloaded.
+
+    Not given, the precision is float32 on a CPU, and the checkpoint's own elsewhere.
 
     Raises `VocabTransferError` when transformers has no causal model for it, and for a device that is not there.
     """
     try:
-        dtype = torch.float32 if device == "cpu" else "auto"
+        dtype = precision or (torch.float32 if device == "cpu" else "auto")
         model: Any = _causal_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cast(PreTrainedModel, model.to(device).eval())
     except (ValueError, OSError, RuntimeError, AssertionError, ImportError) as problem:

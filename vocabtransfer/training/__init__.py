@@ -1,7 +1,7 @@
 """Continued pre-training after a transfer: stages, exact resumption, objectives."""
 
 from vocabtransfer.training.adaptation import AdaptResult, adapt
-from vocabtransfer.training.loop import Interrupted
+from vocabtransfer.training.interruption import Interrupted
 from vocabtransfer.training.request import AdaptRequest
 from vocabtransfer.training.stages import LoraShape, Stage
 

@@ -22,13 +22,21 @@ from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.training.loop import Pace, Run, run_stage
-from vocabtransfer.training.objectives import WITH_TEACHER, ChoosesText, Surroundings, find_objective
+from vocabtransfer.training.objectives import (
+    WITH_TEACHER,
+    ChoosesText,
+    LanguageModelling,
+    Surroundings,
+    find_objective,
+)
 from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
-from vocabtransfer.training.result import file_names, write_adapter, write_model
+from vocabtransfer.training.result import file_names, write_adapter, write_model, write_values
+from vocabtransfer.training.row_stage import NUMBERS, RowDistiller, new_tables, set_rows
 from vocabtransfer.training.stages import (
     ALL,
     LORA,
+    NEW,
     OUTER,
     Stage,
     add_lora,
@@ -52,6 +60,7 @@ _OPTIONS = {
     "stages": "--stage",
     "objective": "--objective",
     "teacher": "--teacher",
+    "teacher_layer": "--teacher-layer",
     "seed": "--seed",
     "block": "--block",
     "batch_tokens": "--batch-tokens",
@@ -138,7 +147,10 @@ def _prepare(
     teacher = open_checkpoint(request.teacher, allow_pickle=request.allow_pickle) if request.teacher else None
     precision = torch.bfloat16 if request.dtype == "bf16" else torch.float32
     surroundings = Surroundings(tokenizer, new_rows, teacher, accelerator.device, precision, request.seed)
-    objective = find_objective(request.objective, surroundings)
+    distiller = _distiller(request, checkpoint, stages, surroundings, accelerator.num_processes)
+    only_rows = distiller is not None and len(stages) == 1
+    # Rows alone are trained without the objective: the untouched model need not be held in memory for it.
+    objective = LanguageModelling() if only_rows else find_objective(request.objective, surroundings)
     separator = document_separator(shell, tokenizer)
     target = PackedText(tokenizer, request.text, separator, block, request.seed, objective.needs_text)
     source = replace(target, files=request.source_text, stream=1) if request.source_text else None
@@ -154,6 +166,7 @@ def _prepare(
         if request.held_out and not held_out:
             raise VocabTransferError(f"--held-out {request.held_out[0]}: there is no text to score.")
         settings = _settings(request, checkpoint, teacher, stages, block)
+        settings["teacher_layer"] = distiller.layer if distiller is not None else None
     if accelerator.is_main_process:
         if request.resume and state.exists():
             state.resume(settings, _OPTIONS, restart_stage=request.restart_stage)
@@ -172,8 +185,30 @@ def _prepare(
     mixture = Mixture(target, source, request.share)
     return Run(
         *(accelerator, tokenizer, objective, mixture, held_out, state, pace, stages),
-        *(request.lora, new_rows, request.seed),
+        *(request.lora, new_rows, request.seed, distiller),
     )
+
+
+def _distiller(
+    request: AdaptRequest,
+    checkpoint: Checkpoint,
+    stages: tuple[Stage, ...],
+    surroundings: Surroundings,
+    processes: int,
+) -> RowDistiller | None:
+    """Return what trains the new rows of the first stage alone; None where that has to be done by the whole model."""
+    teacher = surroundings.teacher
+    if request.objective != "distill" or teacher is None or stages[0].name != NEW or processes > 1:
+        if request.teacher_layer is not None:
+            raise UsageError("--teacher-layer is for --objective distill, a first stage new, and one process.")
+        return None
+    found = RowDistiller.find(checkpoint, teacher, request.teacher_layer, surroundings.dtype, surroundings.device)
+    if found is None and request.teacher_layer is not None:
+        raise VocabTransferError(
+            f"{teacher.name} and {checkpoint.name} differ in their layers, so no early layer can be matched: give the model "
+            "that the transfer started from as --teacher, or leave out --teacher-layer."
+        )
+    return found
 
 
 def _block(request: AdaptRequest, shell: PreTrainedModel) -> int:
@@ -220,9 +255,12 @@ def _train(run: Run, checkpoint: Checkpoint) -> None:
     done = run.state.finished()
     progress = run.state.stage_progress(done - 1) if done else Progress(0, 0, Position().to_json())
     for number in range(done, len(run.stages)):
+        if run.rows is not None and number == 0:
+            progress = run.rows.run(run, number, progress)
+            continue
         with step("loading the model"):
             model, _ = load_model(run, checkpoint, number)
-        if number == done:
+        if number <= max(done, 1):
             _check_written_back(checkpoint, model, run.stages)
         progress = run_stage(run, number, model, progress)
         del model
@@ -246,6 +284,9 @@ def load_model(run: Run, checkpoint: Checkpoint, stages: int) -> tuple[PreTraine
         if is_lora:
             add_lora(model, run.lora)
         values = run.state.stage_values(number)
+        if NUMBERS in values:
+            changed |= dict.fromkeys(set_rows(model, values))
+            continue
         load_values(model, values)
         names = merge_lora(model) if is_lora else []
         changed |= dict.fromkeys([*(name for name in values if "lora_" not in name), *names])
@@ -264,6 +305,9 @@ def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> AdaptRes
                 config = add_lora(load_causal_model(checkpoint.path), run.lora)
             values = run.state.stage_values(len(stages) - 1)
             write_adapter(checkpoint, output, config, values, facts, overwrite=request.overwrite)
+        elif run.rows is not None and len(stages) == 1:
+            tables = new_tables(checkpoint, run.state.stage_values(0))
+            written = write_values(checkpoint, output, tables, facts, link=request.link, overwrite=request.overwrite)
         else:
             with step("loading the model"):
                 model, changed = load_model(run, checkpoint, len(stages))
@@ -282,6 +326,7 @@ def _facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: list
         "model": checkpoint.name,
         "objective": request.objective,
         "teacher": request.teacher,
+        "teacher_layer": run.rows.layer if run.rows is not None else None,
         "text": [path.name for path in request.text],
         "source_text": [path.name for path in request.source_text],
         "source_share": request.share,

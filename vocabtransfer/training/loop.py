@@ -6,12 +6,8 @@ a page, there it is a fight with callbacks.
 """
 
 import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step, track
+from vocabtransfer.training.interruption import Interrupted, StopSign
 from vocabtransfer.training.objectives import Batch, Objective
 from vocabtransfer.training.processes import (
     gradient_norm,
@@ -34,6 +31,7 @@ from vocabtransfer.training.processes import (
     summed,
     whole,
 )
+from vocabtransfer.training.row_stage import RowDistiller
 from vocabtransfer.training.stages import NEW, LoraShape, Stage, load_values, make_trainable, table_parameters
 from vocabtransfer.training.state import Progress, State, check_names, checkpoint_tensors, group_of
 from vocabtransfer.training.text import Mixture, Position, Row, make_batch
@@ -42,10 +40,6 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
 LOGITS_AT_A_TIME = 1 << 27
 LONGEST_GRADIENT = 1.0
-
-
-class Interrupted(VocabTransferError):
-    """Somebody asked the run to stop; its state is on disk."""
 
 
 @dataclass(frozen=True)
@@ -82,39 +76,13 @@ class Run:
     lora: LoraShape
     new_rows: NDArray[np.bool_] | None
     seed: int
-    stop: "StopSign" = field(default_factory=lambda: StopSign())
+    rows: RowDistiller | None = None
+    stop: StopSign = field(default_factory=StopSign)
 
     @property
     def tokens_per_update(self) -> int:
         """Places of an update, separators among them."""
         return self.pace.rows * self.mixture.target.block
-
-
-class StopSign:
-    """Whether somebody asked for an end; a first Ctrl-C or SIGTERM raises the sign, a second one ends at once."""
-
-    asked = False
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Take over the two signals inside the block (in the main thread; elsewhere nothing happens)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.asked = True
-            for own, handler in before.items():
-                signal.signal(own, handler)
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def run_stage(run: Run, number: int, model: PreTrainedModel, before: Progress) -> Progress:

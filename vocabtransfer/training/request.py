@@ -45,6 +45,7 @@ class AdaptRequest:
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
         teacher: the model with the old tokenizer.
+        teacher_layer: the layer behind which ``distill`` compares states while new rows train; a third when not given.
         resume: go on where an interrupted run stopped; begin when there is none.
         restart_stage: with ``resume``, begin the stage that was interrupted again.
         link: how unchanged shards get into the output.
@@ -75,6 +76,7 @@ class AdaptRequest:
     keep_adapter: bool = False
     objective: str = "clm"
     teacher: str | None = None
+    teacher_layer: int | None = None
     resume: bool = False
     restart_stage: bool = False
     link: Link = "hard"
@@ -100,6 +102,7 @@ def check_numbers(request: AdaptRequest) -> None:
         "--block": 1 if request.block is None else request.block,
         "--gradient-accumulation": 1 if request.passes is None else request.passes,
         "--lora-rank": request.lora.rank,
+        "--teacher-layer": 1 if request.teacher_layer is None else request.teacher_layer,
     }
     for option, number in positive.items():
         if number < 1:

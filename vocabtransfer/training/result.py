@@ -81,6 +81,19 @@ def write_model(
         for name, names in file_names(checkpoint, model, changed).items()
         for own in names
     }
+    return write_values(checkpoint, target, values, facts, link=link, overwrite=overwrite)
+
+
+def write_values(
+    checkpoint: Checkpoint,
+    target: Path,
+    values: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    *,
+    link: Link,
+    overwrite: bool,
+) -> WriteReport:
+    """Write the checkpoint with other values of some tensors, by their names in its files; see `update_checkpoint`."""
     return update_checkpoint(
         checkpoint,
         target,

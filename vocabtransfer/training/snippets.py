@@ -43,22 +43,26 @@ class SnippetChooser:
         Raises `VocabTransferError` when no document has a new token.
         """
         met = np.zeros(len(self._new), np.int64)
-        for batch, encoding in encode_batches(self._tokenizer, documents, offsets=True):
-            rows = zip(batch, encoding["input_ids"], encoding["offset_mapping"], strict=True)
-            for text, row, spans in rows:
-                ids = np.array(row, np.int64)
-                edges = self._edges(ids)
-                for first, last in pairwise(edges):
-                    found = np.unique(ids[first:last])
-                    found = found[self._new[found]]
-                    if (met[found] < self._per_token).any():
-                        met[found] += 1
-                        # Some tokenizers leave the space in front of a word out of what its token covers.
-                        yield text[spans[first - 1][1] if first else 0 : spans[last - 1][1]]
+        for text, ids in self.cut(documents):
+            found = np.unique(ids)
+            found = found[self._new[found]]
+            if (met[found] < self._per_token).any():
+                met[found] += 1
+                yield text
         if not met.any():
             raise VocabTransferError(
                 "The text has none of the new tokens, so there is nothing to distil: give text in the target language."
             )
+
+    def cut(self, documents: Iterable[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Yield all snippets of the documents in their order, each with its tokens' ids int64."""
+        for batch, encoding in encode_batches(self._tokenizer, documents, offsets=True):
+            rows = zip(batch, encoding["input_ids"], encoding["offset_mapping"], strict=True)
+            for text, row, spans in rows:
+                ids = np.array(row, np.int64)
+                for first, last in pairwise(self._edges(ids)):
+                    # Some tokenizers leave the space in front of a word out of what its token covers.
+                    yield text[spans[first - 1][1] if first else 0 : spans[last - 1][1]], ids[first:last]
 
     def _edges(self, ids: NDArray[np.int64]) -> list[int]:
         """Return where snippets of a document begin, and its end: every ``length`` tokens, but at the next word."""

@@ -177,6 +177,17 @@ class State:
         """Return what a finished stage trained, by name of the parameter."""
         return _load_tensors(self.folder / f"stage-{stage}.safetensors")
 
+    # What is dear to compute and does not change.
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors under a name for processes that go on with the run."""
+        _save_tensors(self.folder / f"{name}.safetensors", tensors)
+
+    def kept(self, name: str) -> dict[str, Tensor] | None:
+        """Return what `keep` kept; None when there is nothing of this name."""
+        path = self.folder / f"{name}.safetensors"
+        return _load_tensors(path) if path.is_file() else None
+
     # Checkpoints of the stage that is running.
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor], keep: int | None) -> None:

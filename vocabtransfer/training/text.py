@@ -88,11 +88,15 @@ class PackedText:
                 place = Place(place.epoch, group + 1)
             place = Place(place.epoch + 1)
 
-    def _groups(self, epoch: int) -> Iterator[list[str]]:
+    def documents(self, epoch: int) -> Iterator[str]:
+        """Yield the documents of an epoch in its order."""
         chance = np.random.default_rng([self.seed, self.stream, epoch])
+        return _shuffled(_side_by_side(self.files, chance), chance)
+
+    def _groups(self, epoch: int) -> Iterator[list[str]]:
         group: list[str] = []
         characters = 0
-        documents = _shuffled(_side_by_side(self.files, chance), chance)
+        documents = self.documents(epoch)
         for document in documents if self.choose is None else self.choose(documents):
             group.append(document)
             characters += len(document)

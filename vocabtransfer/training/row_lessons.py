@@ -1,0 +1,213 @@
+"""What the untouched model says about snippets of text, computed once and kept: the lessons that new rows learn from.
+
+Two things are kept of every place where both tokenisations have read the same bytes: the state behind an early layer
+(what a new token as *input* has to give), and what the head reads there with the log-sum over all rows that stay (what a
+new token as *output* has to stand up against). With these, a row is fitted without running the untouched model again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.progress import step, track
+from vocabtransfer.tokenization.ragged import IntArray, Pieces, runs
+from vocabtransfer.training.chunks import Borders, TokenBytes, common_chunks, to_pieces
+from vocabtransfer.training.early_layers import EarlyLayers
+from vocabtransfer.training.row_head import RowHead
+from vocabtransfer.training.snippets import PER_TOKEN, SnippetChooser
+from vocabtransfer.vocabulary import Vocabulary
+
+# Snippets are chosen among this many times the text that is wanted, so that rare tokens are met too.
+_LOOKED_AT = 40
+_HEAVIEST = 10.0
+_TOKENS_A_PASS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Snippets:
+    """Chosen text as two tokenizers cut it, and the places where both have read the same bytes.
+
+    Sequences begin with a separator, so token k of a text stands in column k + 1. Arrays over places, in the order of
+    texts: ``text``, ``column`` and ``old_column`` int64 say where; ``following`` int64 is the new tokenizer's next token
+    there (-1 at the end of a text); ``matched`` bool whether a new token was read before or at it; ``weight`` float32 by
+    how much the next token is rarer here than in the text that the snippets come from, 1 on average.
+    """
+
+    new: Pieces
+    old: Pieces
+    text: IntArray
+    column: IntArray
+    old_column: IntArray
+    following: IntArray
+    matched: NDArray[np.bool_]
+    weight: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.new)
+
+    def sizes(self) -> IntArray:
+        """Return the tokens of each text as the new tokenizer cuts it."""
+        return np.diff(self.new.indptr)
+
+
+def choose_texts(
+    documents: Iterable[str], chooser: SnippetChooser, new_rows: NDArray[np.bool_], tokens: int
+) -> tuple[list[str], IntArray]:
+    """Choose snippets of ``tokens`` tokens in all, so that every new token is met as often as every other one.
+
+    Returns them in the order of the documents, and how often each id is in all the text that was looked at, int64 (rows,).
+    Raises `VocabTransferError` when no document has a new token.
+    """
+    counts = np.zeros(len(new_rows), np.int64)
+    texts: list[str] = []
+    sizes: list[int] = []
+    found: list[IntArray] = []
+    seen = 0
+    for text, ids in chooser.cut(documents):
+        counts += np.bincount(ids, minlength=len(counts))
+        seen += len(ids)
+        own = np.unique(ids)
+        own = own[new_rows[own]]
+        if len(own):
+            texts.append(text)
+            sizes.append(len(ids))
+            found.append(own)
+        if seen >= _LOOKED_AT * tokens:
+            break
+    if not texts:
+        raise VocabTransferError(
+            "The text has none of the new tokens, so there is nothing to distil: give text in the target language."
+        )
+    chosen = _in_rounds(found, sizes, len(counts), tokens)
+    return [texts[i] for i in np.flatnonzero(chosen)], counts
+
+
+def _in_rounds(found: Sequence[IntArray], sizes: Sequence[int], rows: int, tokens: int) -> NDArray[np.bool_]:
+    """Take first a snippet for every token, then a second one, and so on until there are tokens enough."""
+    met, chosen, taken = np.zeros(rows, np.int64), np.zeros(len(found), np.bool_), 0
+    for wanted in range(1, PER_TOKEN + 1):
+        for i, own in enumerate(found):
+            if taken >= tokens:
+                return chosen
+            if not chosen[i] and (met[own] < wanted).any():
+                chosen[i] = True
+                met[own] += 1
+                taken += sizes[i]
+    return chosen
+
+
+class Cutter:
+    """Two tokenizers that cut the same texts."""
+
+    def __init__(self, new: PreTrainedTokenizerFast, old: PreTrainedTokenizerFast) -> None:
+        self._sides = [(side, TokenBytes(Vocabulary.from_tokenizer(side))) for side in (new, old)]
+
+    def __call__(self, texts: Sequence[str], new_rows: NDArray[np.bool_], counts: IntArray) -> Snippets:
+        """Cut texts with both and find the places that they share; ``counts`` are those of `choose_texts`."""
+        (new, ours), (old, theirs) = (self._cut(texts, side) for side in range(2))
+        pairs = common_chunks(ours, theirs).pairs
+        text = np.searchsorted(new.indptr, pairs[:, 0], side="right") - 1
+        follows = np.append(new.ids, -1)[pairs[:, 0] + 1].astype(np.int64)
+        follows[pairs[:, 0] + 1 == new.indptr[text + 1]] = -1
+        was_new = np.concatenate(([0], np.cumsum(new_rows[new.ids])))
+        return Snippets(
+            new=new,
+            old=old,
+            text=text,
+            column=pairs[:, 0] - new.indptr[text] + 1,
+            old_column=pairs[:, 1] - old.indptr[text] + 1,
+            following=follows,
+            matched=was_new[pairs[:, 0] + 1] > was_new[new.indptr[text]],
+            weight=_weights(follows, new_rows, counts),
+        )
+
+    def _cut(self, texts: Sequence[str], side: int) -> tuple[Pieces, Borders]:
+        tokenizer, widths = self._sides[side]
+        encoding = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        pieces, offsets = to_pieces(encoding["input_ids"], encoding["offset_mapping"])
+        return pieces, widths.borders(pieces, texts, offsets)
+
+
+def _weights(following: IntArray, new_rows: NDArray[np.bool_], counts: IntArray) -> NDArray[np.float32]:
+    """Return how much each place counts, so that next tokens are as frequent as in the whole text."""
+    asked = following >= 0
+    kinds = np.where(new_rows[following], following, len(new_rows))  # all old tokens are one kind
+    whole = np.append(counts * new_rows[: len(counts)], counts[~new_rows[: len(counts)]].sum())
+    here = np.bincount(kinds[asked], minlength=len(new_rows) + 1)
+    share = whole / np.maximum(here, 1)
+    weight = np.where(asked, share[kinds], 0.0)
+    weight = np.minimum(weight / max(weight[asked].mean() if asked.any() else 0.0, 1e-9), _HEAVIEST)
+    return (weight / max(weight[asked].mean() if asked.any() else 0.0, 1e-9)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What the untouched model said about snippets.
+
+    ``early`` (matched places, hidden) are its states behind the early layer; ``last`` (places with a next token, hidden)
+    what its head reads, and ``log_sum`` float32 the log-sum of the rows that stay. Both in the order of the places.
+    """
+
+    early: Tensor
+    last: Tensor
+    log_sum: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the three by name."""
+        return {"early": self.early, "last": self.last, "log_sum": self.log_sum}
+
+
+def padded(pieces: Pieces, texts: IntArray, separator: int) -> NDArray[np.int64]:
+    """Return some texts as rows that begin with the separator and are filled up with it."""
+    lengths = np.diff(pieces.indptr)[texts]
+    ids = np.full((len(texts), 1 + int(lengths.max(initial=0))), separator, np.int64)
+    rows = np.repeat(np.arange(len(texts)), lengths)
+    columns = runs(np.ones(len(texts), np.int64), lengths)
+    ids[rows, columns] = pieces.ids[runs(pieces.indptr[texts], lengths)]
+    return ids
+
+
+def passes(sizes: IntArray, tokens: int = _TOKENS_A_PASS) -> Iterator[IntArray]:
+    """Yield the numbers of texts of nearly one length, about ``tokens`` tokens with their filling at a time."""
+    order = np.argsort(sizes, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * (1 + sizes[order[stop]]) <= tokens:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def take_lessons(snippets: Snippets, teacher: EarlyLayers, head: RowHead, separator: int) -> Lessons:
+    """Run the untouched model over the snippets once and keep what rows are fitted on."""
+    asked = snippets.following >= 0
+    matched_at, asked_at = (np.cumsum(kept) - 1 for kept in (snippets.matched, asked))
+    width, kept_in = head.width, head.dtype
+    early = torch.empty(int(snippets.matched.sum()), width, dtype=kept_in)
+    last = torch.empty(int(asked.sum()), width, dtype=kept_in)
+    log_sum = torch.empty(int(asked.sum()))
+    begins = np.searchsorted(snippets.text, np.arange(len(snippets) + 1))
+    groups = list(passes(np.diff(snippets.old.indptr)))
+    with step("listening to the untouched model"):
+        for texts in track(groups, "the untouched model"):
+            ids = torch.from_numpy(padded(snippets.old, texts, separator)).to(head.device)
+            middle, end = teacher.with_last(ids)
+            lengths = begins[texts + 1] - begins[texts]
+            places = runs(begins[texts], lengths)
+            rows = np.repeat(np.arange(len(texts)), lengths)
+            of_early, of_last = snippets.matched[places], asked[places]
+            columns = snippets.old_column[places]
+            early[matched_at[places[of_early]]] = middle[rows[of_early], columns[of_early]].to("cpu", kept_in)
+            states = end[rows[of_last], columns[of_last]]
+            at = asked_at[places[of_last]]
+            last[at] = states.to("cpu", kept_in)
+            log_sum[at] = head.log_sum(states).cpu()
+    return Lessons(early, last, log_sum)

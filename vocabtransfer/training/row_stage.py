@@ -1,0 +1,256 @@
+"""A stage ``new`` that trains rows alone, from what the untouched model says: cost and memory follow the new rows.
+
+It stands in for the loop over the whole model (see `vocabtransfer.training.loop`) when the objective is ``distill`` and
+the teacher is the model that the transfer started from, so that both have one body.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.evaluation.scoring import document_separator
+from vocabtransfer.progress import step, track
+from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.tokenization.ragged import IntArray
+from vocabtransfer.training.early_layers import DEFAULT_SHARE, EarlyLayers, layer_count, load_early
+from vocabtransfer.training.interruption import Interrupted
+from vocabtransfer.training.row_fit import RowFit, foretold
+from vocabtransfer.training.row_head import RowHead
+from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, take_lessons
+from vocabtransfer.training.snippets import SnippetChooser
+from vocabtransfer.training.state import Progress, checkpoint_tensors, group_of
+
+if TYPE_CHECKING:
+    from vocabtransfer.training.loop import Run
+
+NUMBERS, SIDES = "rows:numbers", ("rows:input", "rows:output")
+# Each snippet is met so often: listening to the untouched model costs as much as one and a half updates on it.
+_USES = 3
+_LARGEST_POOL = 1 << 20
+_COMPARED = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class RowDistiller:
+    """What distillation of rows needs beside a run: the model, the untouched model, and the early layer."""
+
+    model: Checkpoint
+    teacher: Checkpoint
+    layer: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def find(
+        cls, model: Checkpoint, teacher: Checkpoint, layer: int | None, dtype: torch.dtype, device: torch.device
+    ) -> "RowDistiller | None":
+        """Return it where both checkpoints have one body of countable layers, else None.
+
+        Raises `VocabTransferError` for a layer that the body does not have.
+        """
+        count = layer_count(model)
+        if layer is not None and not 1 <= layer <= max(count, 1):
+            raise VocabTransferError(f"--teacher-layer is {layer}: {model.name} has layers 1 to {count}.")
+        if not count or not same_body(model, teacher):
+            return None
+        return cls(model, teacher, layer or max(count // DEFAULT_SHARE, 1), dtype, device)
+
+    def run(self, run: "Run", number: int, before: Progress) -> Progress:
+        """Train the new rows for stage ``number`` of a run and keep the result in its state; see `run_stage`."""
+        return _RowStage(self, run, number, before).train()
+
+
+def same_body(model: Checkpoint, teacher: Checkpoint) -> bool:
+    """Tell whether two checkpoints differ in nothing but tables: names, shapes, and the ends of every tensor."""
+    tables = [{tensor.name for tensor in each.layout.tensors} for each in (model, teacher)]
+    ours, theirs = (set(each.tensors) - names for each, names in zip((model, teacher), tables, strict=True))
+    return ours == theirs and all(_same(model, teacher, name) for name in sorted(ours))
+
+
+def _same(model: Checkpoint, teacher: Checkpoint, name: str) -> bool:
+    if model.tensors[name].shape != teacher.tensors[name].shape:
+        return False
+    ours, theirs = (each.read(name).reshape(-1) for each in (model, teacher))
+    return all(torch.equal(ours[part], theirs[part]) for part in (slice(_COMPARED), slice(-_COMPARED, None)))
+
+
+class _RowStage:
+    def __init__(self, distiller: RowDistiller, run: "Run", number: int, before: Progress) -> None:
+        self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], distiller
+        self.updates = self.stage.updates(run.tokens_per_update)
+        assert run.new_rows is not None, "it is checked before anything runs"
+        self.new_rows = run.new_rows
+        self.rows = np.flatnonzero(run.new_rows)
+        run.state.check_space(len(self.rows) * int(distiller.model.input_table().shape[1]) * 2)
+        found = run.state.latest()
+        self.progress, tensors = found or (
+            replace(before, stage=number, update=0, losses=[], best=None, best_score=None, waited=0),
+            {},
+        )
+        self.fit = self._fit()
+        if tensors:
+            self.fit.restore(group_of(tensors), group_of(tensors, "moment"))
+
+    def _fit(self) -> RowFit:
+        distiller, run = self.distiller, self.run
+        snippets = self._snippets()
+        teacher = distiller.teacher
+        separator = document_separator(_shell(teacher), teacher.tokenizer)
+        head = RowHead(distiller.model, self.rows, distiller.dtype, distiller.device)
+        lessons = self._lessons(snippets, head, separator)
+        model = load_early(distiller.model, distiller.layer, distiller.dtype, distiller.device)
+        own = document_separator(model, run.tokenizer)
+        layers = EarlyLayers(model, distiller.layer)
+        return RowFit(distiller.model, self.rows, layers, head, snippets, lessons, own, run.seed)
+
+    def _snippets(self) -> Snippets:
+        run = self.run
+        pool = min(max(self.updates * run.tokens_per_update // _USES, run.tokens_per_update), _LARGEST_POOL)
+        with step("choosing snippets with new tokens"):
+            documents = run.mixture.target.documents(0)
+            texts, counts = choose_texts(documents, SnippetChooser(run.tokenizer, self.new_rows), self.new_rows, pool)
+            return Cutter(run.tokenizer, self.distiller.teacher.tokenizer)(texts, self.new_rows, counts)
+
+    def _lessons(self, snippets: Snippets, head: RowHead, separator: int) -> Lessons:
+        """Return what the untouched model said, from disk where an earlier process kept it."""
+        name = f"lessons-{self.number}"
+        kept = self.run.state.kept(name)
+        if kept is not None:
+            return Lessons(**kept)
+        distiller = self.distiller
+        model: Any = load_causal_model(distiller.teacher.path, str(distiller.device), distiller.dtype)
+        lessons = take_lessons(snippets, EarlyLayers(model, distiller.layer), head, separator)
+        self.run.state.keep(name, lessons.tensors())
+        return lessons
+
+    def train(self) -> Progress:
+        """Make the updates that are left, evaluating and saving on the way."""
+        run, progress, pace = self.run, self.progress, self.run.pace
+        if run.held_out and progress.update == 0 and progress.best is None:
+            self._begin()
+        plan = self.fit.plan(run.tokens_per_update, self.updates)
+        left = range(progress.update, self.updates)
+        for number in track(left, f"stage {self.stage.name}", total=len(left)):
+            if pace.patience is not None and progress.waited >= pace.patience:
+                break
+            self._update(number, plan[number])
+            last = progress.update == self.updates
+            if run.held_out and (last or progress.update % pace.evaluate_every == 0):
+                self._evaluate()
+                self._save()
+            elif progress.update % pace.save_every == 0:
+                self._save()
+            if run.stop.asked and not last:
+                self._save()
+                raise Interrupted(
+                    f"Interrupted after update {progress.update} of stage {self.stage.name}: go on with --resume."
+                )
+        return self._finish()
+
+    def _update(self, number: int, texts: IntArray) -> None:
+        loss = self.fit.update(number, texts, self.stage.rate(number, self.updates))
+        if not math.isfinite(loss):
+            raise VocabTransferError(
+                f"The loss became NaN or infinite at update {number + 1} of stage {self.stage.name}: give the stage a lower "
+                f"learning rate than {self.stage.learning_rate:g} and go on with --resume --restart-stage, which begins "
+                "this stage again."
+            )
+        self.progress.losses.append(loss)
+        self.progress.tokens += int(self.fit.tokens(texts))
+        self.progress.update += 1
+
+    def _begin(self) -> None:
+        progress = self.progress
+        if not progress.curve:
+            self._evaluate()
+        progress.best, progress.best_score = 0, progress.curve[-1]["bits_per_byte"]
+        if self.run.pace.patience is not None:
+            self._save()
+
+    def _evaluate(self) -> None:
+        progress, run = self.progress, self.run
+        with step("evaluating"):
+            model = load_causal_model(self.distiller.model.path, str(self.distiller.device), self.distiller.dtype)
+            set_rows(model, self.values())
+            bits = bits_per_byte(model, run.tokenizer, run.held_out).bits_per_byte
+        since = progress.update - (progress.curve[-1]["update"] if progress.curve else 0)
+        progress.curve.append(
+            {
+                "stage": self.number,
+                "name": self.stage.name,
+                "update": progress.update,
+                "tokens": progress.tokens,
+                "bits_per_byte": bits,
+                "loss": float(np.mean(progress.losses[-since:])) if since else None,
+            }
+        )
+        if progress.best_score is None or bits < progress.best_score:
+            progress.best, progress.best_score, progress.waited = progress.update, bits, 0
+        else:
+            progress.waited += 1
+
+    def values(self) -> dict[str, Tensor]:
+        """Return the rows as they are now, with what those that no snippet holds are foretold to be."""
+        found = {NUMBERS: torch.from_numpy(self.rows)}
+        for side, change in self.fit.changes.items():
+            rows, counts = self.fit.rows(side).detach().cpu().clone(), self.fit.counts[side]
+            start = rows - change.detach().cpu()
+            rows[torch.from_numpy(np.flatnonzero(counts == 0))] += foretold(start, change.detach().cpu(), counts)[0]
+            found[f"rows:{side}"] = rows
+        return found
+
+    def _save(self) -> None:
+        changes = {side: change.detach() for side, change in self.fit.changes.items()}
+        tensors = checkpoint_tensors(changes, moment=self.fit.moments())
+        with step("saving"):
+            keep = self.progress.best if self.run.pace.patience is not None else None
+            self.run.state.save(self.progress, tensors, keep)
+
+    def _finish(self) -> Progress:
+        """Keep what the stage made: with patience its best, else its last values."""
+        progress, run = self.progress, self.run
+        if run.pace.patience is not None and progress.best is not None and progress.best != progress.update:
+            self.fit.restore(group_of(run.state.tensors_of(progress.best)), {})
+        with step("saving"):
+            run.state.finish_stage(progress, self.values())
+        return progress
+
+
+def set_rows(model: PreTrainedModel, values: Mapping[str, Tensor]) -> list[str]:
+    """Put trained rows into the tables of a model; return the names of the parameters that changed."""
+    tables = {"rows:input": model.get_input_embeddings().weight, "rows:output": model.get_output_embeddings().weight}
+    changed = []
+    for side in SIDES:
+        if side in values:
+            table = tables[side]
+            with torch.no_grad():
+                table[values[NUMBERS].to(table.device)] = values[side].to(table.device, table.dtype)
+            changed += [name for name, parameter in model.named_parameters() if parameter is table]
+    return changed
+
+
+def new_tables(checkpoint: Checkpoint, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tables of a checkpoint with trained rows, by their names in its files, in the dtype they are stored in."""
+    found = {}
+    for tensor in checkpoint.layout.tensors:
+        side = "rows:output" if tensor.part == "output" and "rows:output" in values else "rows:input"
+        if tensor.part not in ("input", "shared", "output"):
+            continue
+        table = checkpoint.read(tensor.name).clone()
+        table[values[NUMBERS]] = values[side].to(table.dtype)
+        found[tensor.name] = table
+    return found
+
+
+def _shell(checkpoint: Checkpoint) -> Any:
+    return SimpleNamespace(config=AutoConfig.from_pretrained(checkpoint.path, local_files_only=True))
