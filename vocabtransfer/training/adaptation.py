@@ -21,7 +21,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
-from vocabtransfer.training.loop import Pace, Run, run_stage
+from vocabtransfer.training.loop import run_stage
 from vocabtransfer.training.objectives import (
     WITH_TEACHER,
     ChoosesText,
@@ -32,7 +32,9 @@ from vocabtransfer.training.objectives import (
 from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
 from vocabtransfer.training.result import file_names, write_adapter, write_model, write_values
-from vocabtransfer.training.row_stage import NUMBERS, RowDistiller, new_tables, set_rows
+from vocabtransfer.training.row_distiller import RowDistiller
+from vocabtransfer.training.row_stage import NUMBERS, new_tables, run_row_stage, set_rows
+from vocabtransfer.training.run import Pace, Run
 from vocabtransfer.training.stages import (
     ALL,
     LORA,
@@ -256,7 +258,7 @@ def _train(run: Run, checkpoint: Checkpoint) -> None:
     progress = run.state.stage_progress(done - 1) if done else Progress(0, 0, Position().to_json())
     for number in range(done, len(run.stages)):
         if run.rows is not None and number == 0:
-            progress = run.rows.run(run, number, progress)
+            progress = run_row_stage(run, number, progress)
             continue
         with step("loading the model"):
             model, _ = load_model(run, checkpoint, number)

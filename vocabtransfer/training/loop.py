@@ -7,21 +7,20 @@ a page, there it is a fight with callbacks.
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step, track
-from vocabtransfer.training.interruption import Interrupted, StopSign
-from vocabtransfer.training.objectives import Batch, Objective
+from vocabtransfer.training.interruption import Interrupted
+from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.processes import (
     gradient_norm,
     like,
@@ -31,58 +30,15 @@ from vocabtransfer.training.processes import (
     summed,
     whole,
 )
-from vocabtransfer.training.row_stage import RowDistiller
-from vocabtransfer.training.stages import NEW, LoraShape, Stage, load_values, make_trainable, table_parameters
-from vocabtransfer.training.state import Progress, State, check_names, checkpoint_tensors, group_of
-from vocabtransfer.training.text import Mixture, Position, Row, make_batch
+from vocabtransfer.training.run import Pace, Run
+from vocabtransfer.training.stages import NEW, load_values, make_trainable, table_parameters
+from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
+from vocabtransfer.training.text import Position, Row, make_batch
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
 LOGITS_AT_A_TIME = 1 << 27
 LONGEST_GRADIENT = 1.0
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How updates are made: none of it changes what is trained on.
-
-    ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
-    take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
-    evaluations without a new best, and hands the best on.
-    """
-
-    rows: int
-    passes: int | None = None
-    gradient_checkpointing: bool = False
-    evaluate_every: int = 100
-    save_every: int = 100
-    patience: int | None = None
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What all stages of a run share."""
-
-    accelerator: Accelerator
-    tokenizer: PreTrainedTokenizerFast
-    objective: Objective
-    mixture: Mixture
-    held_out: tuple[str, ...]
-    state: State
-    pace: Pace
-    stages: tuple[Stage, ...]
-    lora: LoraShape
-    new_rows: NDArray[np.bool_] | None
-    seed: int
-    rows: RowDistiller | None = None
-    stop: StopSign = field(default_factory=StopSign)
-
-    @property
-    def tokens_per_update(self) -> int:
-        """Places of an update, separators among them."""
-        return self.pace.rows * self.mixture.target.block
 
 
 def run_stage(run: Run, number: int, model: PreTrainedModel, before: Progress) -> Progress:

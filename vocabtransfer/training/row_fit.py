@@ -215,11 +215,11 @@ def foretold(start: Tensor, change: Tensor, counts: IntArray, *, least: int = 64
         return nothing, 0.0
     centre = start[met].mean(dim=0)
     known, wanted = start[met] - centre, change[met]
+    size = float(known.square().sum()) / len(known) / start.shape[1]
     known = torch.cat([known, torch.full((len(met), 1), float(known.square().mean().sqrt()) * 10)], dim=1)
     fitted, tested = slice(0, None, 2), slice(1, None, 2)
-    size = float(known.square().mean())
     explained, chosen = 0.0, 0.0
-    for strength in (1.0, 10.0, 100.0, 1000.0):
+    for strength in (0.1, 1.0, 10.0, 100.0):
         found = _ridge(known[fitted], wanted[fitted], strength * size * len(met) / start.shape[1])
         left = (wanted[tested] - known[tested] @ found).square().sum() / wanted[tested].square().sum().clamp(min=1e-12)
         if 1 - float(left) > explained:

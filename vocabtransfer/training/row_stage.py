@@ -6,9 +6,9 @@ the teacher is the model that the transfer started from, so that both have one b
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,76 +22,35 @@ from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.progress import step, track
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.tokenization.ragged import IntArray
-from vocabtransfer.training.early_layers import DEFAULT_SHARE, EarlyLayers, layer_count, load_early
+from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.interruption import Interrupted
 from vocabtransfer.training.row_fit import RowFit, foretold
 from vocabtransfer.training.row_head import RowHead
 from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, take_lessons
+from vocabtransfer.training.run import Run
 from vocabtransfer.training.snippets import SnippetChooser
 from vocabtransfer.training.state import Progress, checkpoint_tensors, group_of
-
-if TYPE_CHECKING:
-    from vocabtransfer.training.loop import Run
 
 NUMBERS, SIDES = "rows:numbers", ("rows:input", "rows:output")
 # Each snippet is met so often: listening to the untouched model costs as much as one and a half updates on it.
 _USES = 3
 _LARGEST_POOL = 1 << 20
-_COMPARED = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class RowDistiller:
-    """What distillation of rows needs beside a run: the model, the untouched model, and the early layer."""
-
-    model: Checkpoint
-    teacher: Checkpoint
-    layer: int
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def find(
-        cls, model: Checkpoint, teacher: Checkpoint, layer: int | None, dtype: torch.dtype, device: torch.device
-    ) -> "RowDistiller | None":
-        """Return it where both checkpoints have one body of countable layers, else None.
-
-        Raises `VocabTransferError` for a layer that the body does not have.
-        """
-        count = layer_count(model)
-        if layer is not None and not 1 <= layer <= max(count, 1):
-            raise VocabTransferError(f"--teacher-layer is {layer}: {model.name} has layers 1 to {count}.")
-        if not count or not same_body(model, teacher):
-            return None
-        return cls(model, teacher, layer or max(count // DEFAULT_SHARE, 1), dtype, device)
-
-    def run(self, run: "Run", number: int, before: Progress) -> Progress:
-        """Train the new rows for stage ``number`` of a run and keep the result in its state; see `run_stage`."""
-        return _RowStage(self, run, number, before).train()
-
-
-def same_body(model: Checkpoint, teacher: Checkpoint) -> bool:
-    """Tell whether two checkpoints differ in nothing but tables: names, shapes, and the ends of every tensor."""
-    tables = [{tensor.name for tensor in each.layout.tensors} for each in (model, teacher)]
-    ours, theirs = (set(each.tensors) - names for each, names in zip((model, teacher), tables, strict=True))
-    return ours == theirs and all(_same(model, teacher, name) for name in sorted(ours))
-
-
-def _same(model: Checkpoint, teacher: Checkpoint, name: str) -> bool:
-    if model.tensors[name].shape != teacher.tensors[name].shape:
-        return False
-    ours, theirs = (each.read(name).reshape(-1) for each in (model, teacher))
-    return all(torch.equal(ours[part], theirs[part]) for part in (slice(_COMPARED), slice(-_COMPARED, None)))
+def run_row_stage(run: Run, number: int, before: Progress) -> Progress:
+    """Train the new rows for stage ``number`` of a run and keep the result in its state; see `run_stage`."""
+    return _RowStage(run, number, before).train()
 
 
 class _RowStage:
-    def __init__(self, distiller: RowDistiller, run: "Run", number: int, before: Progress) -> None:
-        self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], distiller
+    def __init__(self, run: Run, number: int, before: Progress) -> None:
+        assert run.rows is not None, "asked for only where there is one"
+        self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], run.rows
         self.updates = self.stage.updates(run.tokens_per_update)
         assert run.new_rows is not None, "it is checked before anything runs"
         self.new_rows = run.new_rows
         self.rows = np.flatnonzero(run.new_rows)
-        run.state.check_space(len(self.rows) * int(distiller.model.input_table().shape[1]) * 2)
+        run.state.check_space(len(self.rows) * int(run.rows.model.input_table().shape[1]) * 2)
         found = run.state.latest()
         self.progress, tensors = found or (
             replace(before, stage=number, update=0, losses=[], best=None, best_score=None, waited=0),

@@ -1,0 +1,224 @@
+"""Distillation that trains new rows alone: what it computes, what it holds, and that it can be stopped anywhere."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from adapt_samples import Stop, files, one_thread, parameters
+from training_samples import LINES, new_tokenizer, old_tokenizer, small_model, text_file
+
+import vocabtransfer as vt
+from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.surgery.transfer import transfer
+from vocabtransfer.training.early_layers import EarlyLayers, load_early
+from vocabtransfer.training.request import new_rows_of
+from vocabtransfer.training.row_distiller import RowDistiller, same_body
+from vocabtransfer.training.row_fit import RowFit, foretold
+from vocabtransfer.training.row_head import RowHead
+from vocabtransfer.training.row_lessons import Cutter, Snippets, choose_texts, take_lessons
+from vocabtransfer.training.snippets import SnippetChooser
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
+    """A model, and what a transfer made of it."""
+    folder = tmp_path_factory.mktemp("rows")
+    old = small_model(folder / "old", old_tokenizer(), seed=1, tied=request.param)
+    transfer(old, new_tokenizer(), method="pieces").save(folder / "made")
+    return old, open_checkpoint(folder / "made")
+
+
+def adaptation(old: Checkpoint, made: Checkpoint, folder: Path, **options: Any) -> vt.AdaptRequest:
+    settings: dict[str, Any] = {"block": 16, "batch_tokens": 64, "save_every": 2, "cpu": True, "evaluate_every": 4}
+    return vt.AdaptRequest(
+        model=str(made.path),
+        text=(text_file(folder, times=5),),
+        output=folder / "out",
+        stages=(vt.Stage("new", 8, False, 1e-2),),
+        objective="distill",
+        teacher=str(old.path),
+        **(settings | options),
+    )
+
+
+def lessons_of(old: Checkpoint, made: Checkpoint) -> tuple[np.ndarray, Snippets, RowHead, EarlyLayers]:
+    new_rows = new_rows_of(made)
+    assert new_rows is not None
+    texts, counts = choose_texts(LINES, SnippetChooser(made.tokenizer, new_rows), new_rows, 10_000)
+    snippets = Cutter(made.tokenizer, old.tokenizer)(texts, new_rows, counts)
+    head = RowHead(made, np.flatnonzero(new_rows), torch.float32, CPU)
+    return new_rows, snippets, head, EarlyLayers(load_causal_model(old.path), 1)
+
+
+def test_places_are_where_both_have_read_the_same_bytes(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    old, made = pair
+    new_rows, snippets, _, _ = lessons_of(old, made)
+    assert len(snippets.text) > 20 and snippets.matched.any() and not snippets.matched.all()
+    for text, column, old_column, following, matched in zip(
+        snippets.text, snippets.column, snippets.old_column, snippets.following, snippets.matched, strict=True
+    ):
+        read = [
+            b"".join(each.vocabulary.token_bytes[i] for i in side[text][:end])
+            for each, side, end in ((made, snippets.new, column), (old, snippets.old, old_column))
+        ]
+        assert read[0] == read[1]
+        assert matched == new_rows[snippets.new[text][:column]].any()
+        rest = snippets.new[text][column:]
+        assert following == (rest[0] if len(rest) else -1)
+
+
+def test_what_is_kept_is_what_the_untouched_model_says(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    old, made = pair
+    new_rows, snippets, head, teacher = lessons_of(old, made)
+    separator = old.tokenizer.bos_token_id
+    assert separator is not None
+    lessons = take_lessons(snippets, teacher, head, separator)
+    model, asked, matched = load_causal_model(old.path), 0, 0
+    table = made.output_table().float()
+    for place, text in enumerate(snippets.text):
+        ids = torch.tensor([[separator, *snippets.old[text].tolist()]])
+        with torch.no_grad():
+            states = model.base_model(ids, output_hidden_states=True)
+        column = int(snippets.old_column[place])
+        if snippets.matched[place]:
+            torch.testing.assert_close(lessons.early[matched], states.hidden_states[1][0, column], rtol=1e-4, atol=1e-5)
+            matched += 1
+        if snippets.following[place] >= 0:
+            last = states.last_hidden_state[0, column]
+            torch.testing.assert_close(lessons.last[asked], last, rtol=1e-4, atol=1e-5)
+            expected = torch.logsumexp((table @ last)[~torch.from_numpy(new_rows)], 0)
+            torch.testing.assert_close(lessons.log_sum[asked], expected, rtol=1e-4, atol=1e-4)
+            asked += 1
+    assert (matched, asked) == (len(lessons.early), len(lessons.last))
+
+
+def test_layers_above_are_neither_run_nor_loaded(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    _, made = pair
+    whole, cut = load_causal_model(made.path), load_early(made, 1, torch.float32, CPU)
+    names = {name for name, _ in cut.named_parameters()}
+    assert not any(".layers.1." in name for name in names) and any(".layers.0." in name for name in names)
+    ids = torch.tensor([[0, 5, 9, 7, 260]])
+    with torch.no_grad():
+        expected = whole.base_model(ids, output_hidden_states=True).hidden_states[1]
+        table = whole.get_input_embeddings().weight
+        for model in (whole, cut):
+            torch.testing.assert_close(EarlyLayers(model, 1).states(ids, table), expected)
+        assert len(whole.model.layers) == 2, "the layers are all back"
+    with pytest.raises(VocabTransferError, match="layers 1 to 2"):
+        EarlyLayers(whole, 3)
+
+
+def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    old, made = pair
+    new_rows, snippets, head, teacher = lessons_of(old, made)
+    separator = int(old.tokenizer.bos_token_id or 0)
+    lessons = take_lessons(snippets, teacher, head, separator)
+    rows = np.flatnonzero(new_rows)
+    fit = RowFit(
+        made, rows, EarlyLayers(load_early(made, 1, torch.float32, CPU), 1), head, snippets, lessons, separator, 0
+    )
+    held = [parameter for group in fit.optimizer.param_groups for parameter in group["params"]]
+    sides = 1 if made.layout.output_name is None else 2
+    assert [tuple(parameter.shape) for parameter in held] == [(len(rows), head.width)] * sides
+    everything = np.arange(len(snippets))
+    before = [float(fit._state_loss(everything).detach()), float(fit._word_loss(0, 400).detach())]
+    for number, texts in enumerate(fit.plan(64, 60)):
+        fit.update(number, texts, 3e-3)
+    after = [float(fit._state_loss(everything).detach()), float(fit._word_loss(0, 400).detach())]
+    assert after[0] < 0.9 * before[0] and after[1] < before[1]
+    for side, counts in fit.counts.items():
+        moved = (fit.changes[side].detach() != 0).any(dim=1).numpy()
+        assert (moved == (counts > 0)).all(), "rows that no snippet holds stay for `foretold`"
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_stopped_run_goes_on_with_the_same_bytes(
+    held_out: bool, pair: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, made = pair
+    folders = [tmp_path / name for name in ("whole", "stopped")]
+    for folder in folders:
+        folder.mkdir()
+    options = {"held_out": (text_file(tmp_path),), "patience": 5} if held_out else {}
+    whole = adaptation(old, made, folders[0], **options)
+    result = vt.adapt(whole)
+    assert result.facts["teacher_layer"] == 1 and len(result.losses[0]) == 8
+    stopped = adaptation(old, made, folders[1], **options)
+    own, calls = RowFit.update, [0]
+
+    def dying(self: RowFit, *arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise Stop
+        return own(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(RowFit, "update", dying)
+        vt.adapt(stopped)
+    vt.adapt(replace(stopped, resume=True))
+    ours, theirs = files(folders[0] / "out"), files(folders[1] / "out")
+    assert ours == theirs
+    before, after = (parameters(folder) for folder in (made.path, folders[0] / "out"))
+    new_rows = new_rows_of(made)
+    assert new_rows is not None
+    tables = {tensor.name for tensor in made.layout.tensors}
+    for name, value in before.items():
+        same = (value == after[name]).reshape(len(value), -1).all(dim=1).numpy()
+        assert same[~new_rows].all() if name in tables else same.all()
+    assert not torch.equal(before[made.layout.input_name], after[made.layout.input_name])
+
+
+def test_a_later_stage_goes_on_from_the_rows(pair: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
+    old, made = pair
+    stages = (vt.Stage("new", 4, False, 1e-2), vt.Stage("tables", 2, False, 1e-9))
+    result = vt.adapt(replace(adaptation(old, made, tmp_path), stages=stages))
+    assert [stage["updates"] for stage in result.facts["stages"]] == [4, 2]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    vt.adapt(replace(adaptation(old, made, alone), stages=(vt.Stage("new", 4, False, 1e-2),)))
+    # The rate of a stage is shaped by its own length, so the first stages are the same.
+    tables = [parameters(path) for path in (tmp_path / "out", alone / "out")]
+    torch.testing.assert_close(tables[0], tables[1], rtol=1e-5, atol=1e-6)
+
+
+def test_another_body_cannot_teach_rows(pair: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
+    old, made = pair
+    tied = made.layout.output_name is None
+    other = small_model(tmp_path / "other", old_tokenizer(), seed=7, tied=tied)
+    assert same_body(made, old) and not same_body(made, other)
+    assert RowDistiller.find(made, other, None, torch.float32, CPU) is None
+    with pytest.raises(VocabTransferError, match="leave out --teacher-layer"):
+        vt.adapt(adaptation(other, made, tmp_path, teacher_layer=1))
+    with pytest.raises(VocabTransferError, match="has layers 1 to 2"):
+        vt.adapt(adaptation(old, made, tmp_path, teacher_layer=3))
+    with pytest.raises(UsageError, match="--teacher-layer is for"):
+        vt.adapt(replace(adaptation(old, made, tmp_path, teacher_layer=1), objective="clm", teacher=None))
+
+
+def test_rows_that_were_not_met_follow_those_that_were() -> None:
+    chance = torch.Generator().manual_seed(1)
+    start = torch.randn(400, 8, generator=chance)
+    change = start @ torch.randn(8, 8, generator=chance) * 0.3 + 0.2
+    counts = np.ones(400, np.int64)
+    counts[::5] = 0
+    met = torch.from_numpy(counts > 0)
+    found, explained = foretold(start, change * met[:, None], counts)
+    assert explained > 0.9
+    assert (found - change[~met]).square().sum() < 0.1 * change[~met].square().sum()
+    noise = torch.randn(400, 8, generator=chance) * met[:, None]
+    assert foretold(start, noise, counts)[1] < 0.1
+    assert foretold(start[:20], noise[:20], counts[:20])[1] == 0

@@ -1,0 +1,58 @@
+"""What all stages of a training run share."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.training.interruption import StopSign
+from vocabtransfer.training.objectives import Objective
+from vocabtransfer.training.row_distiller import RowDistiller
+from vocabtransfer.training.stages import LoraShape, Stage
+from vocabtransfer.training.state import State
+from vocabtransfer.training.text import Mixture
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How updates are made: none of it changes what is trained on.
+
+    ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
+    take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
+    evaluations without a new best, and hands the best on.
+    """
+
+    rows: int
+    passes: int | None = None
+    gradient_checkpointing: bool = False
+    evaluate_every: int = 100
+    save_every: int = 100
+    patience: int | None = None
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all stages of a run share."""
+
+    accelerator: Accelerator
+    tokenizer: PreTrainedTokenizerFast
+    objective: Objective
+    mixture: Mixture
+    held_out: tuple[str, ...]
+    state: State
+    pace: Pace
+    stages: tuple[Stage, ...]
+    lora: LoraShape
+    new_rows: NDArray[np.bool_] | None
+    seed: int
+    rows: RowDistiller | None = None
+    stop: StopSign = field(default_factory=StopSign)
+
+    @property
+    def tokens_per_update(self) -> int:
+        """Places of an update, separators among them."""
+        return self.pace.rows * self.mixture.target.block
