@@ -10,10 +10,13 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
-from vocabtransfer.running import streamed
+from vocabtransfer.languages import find_language
+from vocabtransfer.pipeline import proof
+from vocabtransfer.running import plan, streamed
 from vocabtransfer.running.streamed import open_streamed, run_together, stream_of
+from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
 
@@ -176,3 +179,38 @@ def test_bits_per_byte_are_those_of_the_whole_model(tmp_path: Path, monkeypatch:
         bits_per_byte(model, load_tokenizer(folder), documents, window=16, batch_tokens=64) for model in both(folder)
     ]
     assert scores[0].nats == scores[1].nats
+
+
+def test_calibration_of_a_model_too_large_is_that_of_one_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = read_checkpoint(save_model("llama", tmp_path), "x")
+    words = {f"t{i}": float(1 + i % 5) for i in range(40)}
+    tokenizer = toy_tokenizer([f"t{i}" for i in range(20, 60)], seed=3)
+    monkeypatch.setattr(streamed, "TABLE_ELEMENTS", 100)
+    whole = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
+    monkeypatch.setattr(plan, "SHARE", 1e-9)
+    assert plan.plan_run(source).streamed
+    lazy = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
+    assert whole.initialization.shift is not None and lazy.initialization.shift is not None
+    assert (whole.initialization.shift.amounts == lazy.initialization.shift.amounts).all()
+
+
+def test_a_model_too_large_is_proved_by_generating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_model("llama", tmp_path)
+    monkeypatch.setattr(plan, "SHARE", 1e-9)
+    monkeypatch.setattr(proof, "fits_in_memory", lambda parameters: False)
+    seen = proof.prove(folder, {"t11": 3.0, "t12": 2.0}, find_language("tatar"))
+    assert seen.loaded == "LlamaForCausalLM" and seen.prompt and "headers" not in seen.loaded
+
+
+def test_devices_and_dtypes_are_checked(tmp_path: Path) -> None:
+    source = read_checkpoint(save_model("llama", tmp_path), "x")
+    for options, said in [
+        ({"device": "tpu"}, "no device"),
+        ({"device": "cpu:3"}, "not there"),
+        ({"dtype": "int4"}, "no dtype"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            plan.plan_run(source, **options)
+    assert "layer by layer" in plan.plan_run(source, memory=1000).sentence()

@@ -13,6 +13,7 @@ from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.plan import open_runnable, plan_run
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def evaluate_checkpoint(
     statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(read_documents(paths), max_bytes))
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with step("Loading the model"):
-        model = load_causal_model(checkpoint.path, place)
+        fits = plan_run(checkpoint, device=place, dtype="float32" if place == "cpu" else None)
+        model = open_runnable(checkpoint, device=place) if fits.streamed else load_causal_model(checkpoint.path, place)
     score = bits_per_byte(
         model,
         checkpoint.tokenizer,

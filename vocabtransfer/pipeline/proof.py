@@ -15,8 +15,11 @@ from vocabtransfer.pipeline.spelling import check_round_trips
 from vocabtransfer.running.blank_inputs import blank_inputs
 from vocabtransfer.running.load import load_model, quantisation
 from vocabtransfer.running.memory import fits_in_memory
+from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
+#: Tokens that a model generates whose layers are read from disk for each.
+STREAMED_TOKENS = 2
 ROUND_TRIPS = ("Hello, world!", "In 2024: 3.14 × 10^9", "👩‍💻 🎉", "def f(x):\n    return x[1:]\n")
 BLANK = {"pixel_values": "(a grey image)", "input_features": "(silence)", "input_values": "(silence)"}
 
@@ -37,7 +40,7 @@ class Proof:
 def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int = 12) -> Proof:
     """Load model and tokenizer from ``folder``, check that text survives the tokenizer, and generate a few tokens.
 
-    Models too large for the free memory are opened without their weights.
+    Models too large for the free memory are run layer by layer, for fewer tokens.
 
     Raises:
         VocabTransferError: something does not load or text does not survive.
@@ -63,10 +66,9 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
         check_round_trips(tokenizer, (*ROUND_TRIPS, prompt))
     AutoConfig.from_pretrained(folder, local_files_only=True)  # must open even where the weights do not fit
     checkpoint = read_checkpoint(folder, folder.name)
-    if not fits_in_memory(checkpoint.parameters // 2):
-        return Proof(f"{checkpoint.architecture} (headers only: the weights do not fit into the free memory)")
+    whole = fits_in_memory(checkpoint.parameters // 2)
     try:
-        model: Any = load_model(folder, dtype="auto")
+        model: Any = load_model(folder, dtype="auto") if whole else open_runnable(checkpoint, dtype="bfloat16")
     except VocabTransferError as problem:
         kind = quantisation(checkpoint.config)
         if kind is None:
@@ -83,7 +85,9 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
         inputs = {**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)}
     pad = tokenizer.pad_token_id or 0
     with torch.inference_mode():
-        output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)
+        output = model.generate(
+            **inputs, max_new_tokens=tokens if whole else STREAMED_TOKENS, do_sample=False, pad_token_id=pad
+        )
     seen = 0 if blank or model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
     generated = str(tokenizer.decode(output[0, seen:], skip_special_tokens=True))
     return Proof(type(model).__name__, prompt, generated)

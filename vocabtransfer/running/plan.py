@@ -7,13 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import psutil
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint.model_class import model_class
 from vocabtransfer.errors import UsageError
+from vocabtransfer.progress import step
+from vocabtransfer.running.load import load_model
 from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -97,6 +101,23 @@ def open_planned(checkpoint: Checkpoint, plan: RunPlan, make: Callable[[bool], P
     if not plan.streamed:
         return make(False)
     return open_streamed(checkpoint, lambda: make(True), dtype=plan.dtype, device=plan.device, keep_bytes=plan.kept)
+
+
+def open_runnable(
+    checkpoint: Checkpoint, *, device: str | None = "cpu", dtype: str | None = None, memory: int | None = None
+) -> PreTrainedModel:
+    """Open a checkpoint for running it: whole when it fits into the memory it may use, else layer by layer.
+
+    The arguments are those of `plan_run`. Raises `VocabTransferError` when it opens in neither way.
+    """
+    plan = plan_run(checkpoint, device=device, dtype=dtype, memory=memory)
+    with step(plan.sentence()):
+        if not plan.streamed:
+            return cast(PreTrainedModel, load_model(checkpoint.path, dtype=plan.dtype).to(plan.device))  # type: ignore[arg-type]
+        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        found = model_class(checkpoint.config)
+        opener: Any = found._from_config if found is not None else AutoModelForCausalLM.from_config
+        return open_planned(checkpoint, plan, lambda _: opener(config, dtype=plan.dtype))
 
 
 def find_device(device: str | None) -> str:

@@ -25,8 +25,7 @@ from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
-from vocabtransfer.running.load import load_model
-from vocabtransfer.running.memory import fits_in_memory
+from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
 from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.sample import draw_sample, source_states
@@ -252,8 +251,6 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     source, inputs = result.source, result.inputs
     if not inputs.words or not source.generates or _all_copied(result.token_map):
         return result
-    if not fits_in_memory(source.parameters):
-        return _uncalibrated(result, f"running {source.name} in float32 needs more memory than is free")
     with step("calibrating token frequencies"):
         movable = np.array([_has_letter(result.vocabulary, i) for i in range(inputs.shape[0])])
         movable &= result.vocabulary.kinds == Kind.TEXT
@@ -269,7 +266,7 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         assert head is not None, "a layout with an output name has an output table"
         del entered
         try:
-            states = hidden_states(load_model(source.path), chunks, used, rows)
+            states = hidden_states(open_runnable(source), chunks, used, rows)
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
             said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
             return _uncalibrated(result, said)

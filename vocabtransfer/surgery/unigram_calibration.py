@@ -7,7 +7,7 @@ needs is then put along the mean hidden state, where it acts as a bias on the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.initialization.inputs import Shift
 from vocabtransfer.running.blank_inputs import blank_inputs
+from vocabtransfer.running.streamed import run_together
 
 WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
 STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
@@ -55,12 +56,15 @@ def hidden_states(
     placed = [torch.from_numpy(np.searchsorted(ids, chunk[:longest]))[None] for chunk in chunks]
     states: list[NDArray[np.float32]] = []
     with torch.inference_mode(), _with_rows(model, rows) as first, _watched(head, states):
-        for place, inputs in enumerate(placed):
-            tokens = {"input_ids": inputs + first}
+
+        def call(place: int) -> Callable[[], Any]:
+            tokens = {"input_ids": placed[place] + first}
             if model.config.is_encoder_decoder:
                 read = {} if blank else {"input_ids": placed[place - 1] + first}
-                tokens = {**read, "decoder_input_ids": inputs + first}
-            model(**blank, **tokens, use_cache=False)
+                tokens = {**read, "decoder_input_ids": placed[place] + first}
+            return lambda: model(**blank, **tokens, use_cache=False)
+
+        run_together(model, [call(place) for place in range(len(placed))])
     return np.concatenate(states)
 
 
@@ -103,7 +107,8 @@ def _watched(head: Any, states: list[NDArray[np.float32]]) -> Iterator[None]:
     kept = (head.weight, head.bias) if linear else None
     try:
         if linear:  # one row of it is enough: nobody reads the logits
-            head.weight = torch.nn.Parameter(head.weight[:1].detach().clone(), requires_grad=False)
+            row = torch.zeros(1, head.weight.shape[1], dtype=head.weight.dtype)
+            head.weight = torch.nn.Parameter(row, requires_grad=False)
             head.bias = None if head.bias is None else torch.nn.Parameter(head.bias[:1].detach(), requires_grad=False)
         yield
     finally:
