@@ -130,8 +130,8 @@ def _fitted(
     """Fit the map on what is taught and return the rows that it makes of the new spans, float32 ``(spans, hidden)``."""
     learnt = [_rows(table, [span for _, span in taught]), taught_states]
     new = [_rows(table, spans), states]
-    # Rows and states differ in size by orders of magnitude, and one ridge is to fit all.
-    sizes = [max(float(block.std()), 1e-12) for block in learnt]
+    # A few numbers of a state are far larger than all others in many models, and one ridge is to fit all.
+    sizes = [np.maximum(block.std(axis=0), 1e-3 * block.std() + 1e-12) for block in learnt]
     examples = np.concatenate([block / size for block, size in zip(learnt, sizes, strict=True)], axis=1)
     places = np.arange(len(taught))
     row_map = fit_affine(examples, places, table, np.array([token for token, _ in taught], np.int64))
