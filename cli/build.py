@@ -73,6 +73,20 @@ def build(
         12_000, min=0, help="How much of it is scored; 0 for no scoring.", rich_help_panel=RESULT
     ),
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
+    vocabulary: str = typer.Option(
+        "auto",
+        help="replace, extend, swap (in place), optimise, or auto: by what the source knows.",
+        rich_help_panel=RESULT,
+    ),
+    preset: str | None = typer.Option(
+        None, help="What a known model did: eeve, ruadapt, tpro, bielik, lapa, ...", rich_help_panel=RESULT
+    ),
+    new_tokens: int | None = typer.Option(
+        None,
+        min=1,
+        help="Tokens that extend or swap bring in [default: by the amount of text].",
+        rich_help_panel=RESULT,
+    ),
     vocab_size: str | None = typer.Option(
         None, help="Size of the trained vocabulary, or auto: where more tokens no longer pay.", rich_help_panel=RESULT
     ),
@@ -130,6 +144,9 @@ def build(
         alignment=existing(alignment, "--alignment"),
         alignment_weights=tuple(alignment_weight),
         tokenizer=_optional(tokenizer, "--tokenizer"),
+        vocabulary=_shape(vocabulary),
+        preset=preset,
+        new_tokens=new_tokens,
         vocab_size=_size(vocab_size),
         romanize=romanize,
         algorithm=algorithm,
@@ -163,6 +180,14 @@ def build(
         print_json(facts)
     else:
         _print(facts)
+
+
+def _shape(text: str) -> Any:
+    from vocabtransfer.pipeline.shapes import SHAPES
+
+    if text not in (*SHAPES, "auto"):
+        raise UsageError(f"--vocabulary is one of {', '.join(SHAPES)} or auto, not {text!r}.")
+    return text
 
 
 def _size(text: str | None) -> int | Literal["auto"] | None:
@@ -215,6 +240,10 @@ def _print(facts: dict[str, Any]) -> None:
     if "tokens_per_word_before" in tokenizer:
         figures = tokenizer["tokens_per_word_before"], tokenizer["tokens_per_word_after"]
         rows.append(("tokens per word", f"{figures[0]:.2f} before, {figures[1]:.2f} after"))
+    shape = facts["vocabulary"]
+    if shape:
+        counts = "" if shape["new"] is None else f" ({shape['kept']:,} tokens kept, {shape['new']:,} new)"
+        rows += [("vocabulary", shape["shape"] + counts), ("why", shape["reason"])]
     if facts["held_out"]:
         ours, theirs = facts["held_out"]["result"], facts["held_out"]["untouched"]
         rows.append(

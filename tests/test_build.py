@@ -311,7 +311,7 @@ def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: 
     "moment",
     [
         "vocabtransfer.pipeline.build.open_checkpoint",
-        "vocabtransfer.pipeline.build.train_tokenizer",
+        "vocabtransfer.pipeline.target_tokenizer.train_tokenizer",
         "vocabtransfer.surgery.transfer.hidden_states",
         "vocabtransfer.surgery.tables.NewTables.rows",
         "vocabtransfer.pipeline.build.render_page",

@@ -59,6 +59,19 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 
+#: What papers and tools call methods that are here under another name.
+ALIASES: dict[str, str] = {
+    "fvt": "pieces",  # Fast Vocabulary Transfer
+    "vipi": "pieces",  # Vocabulary initialisation with partial inheritance, 2022
+    "retok": "pieces",  # ReTok, arXiv 2410.04335
+    "subword_mean": "pieces",
+    "ramen": "trans_tokenization",  # rows by alignment probabilities, arXiv 2002.07306
+    "tweety": "trans_tokenization",
+    "tokensurgeon": "omp",  # mergekit's tool
+    "transplant_vocab": "transplant",
+    "resize_token_embeddings": "hewitt",  # what transformers does on a resize
+}
+
 
 def method(
     name: str,
@@ -80,8 +93,12 @@ def method(
 
 
 def find_method(name: str) -> Method:
-    """Return a method by its name; dashes and underscores are the same. `UsageError` with suggestions otherwise."""
+    """Return a method by its name or an alias of the field; dashes and underscores are the same.
+
+    Raises `UsageError` with suggestions for a name that is neither.
+    """
     wanted = name.strip().lower().replace("-", "_")
+    wanted = ALIASES.get(wanted, wanted)
     if wanted in METHODS:
         return METHODS[wanted]
     near = difflib.get_close_matches(wanted, METHODS, n=1, cutoff=0.5)

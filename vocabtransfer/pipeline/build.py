@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
@@ -31,20 +29,16 @@ from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
 from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
 from vocabtransfer.pipeline.held_out import HeldOut
 from vocabtransfer.pipeline.page import model_card, render_page
+from vocabtransfer.pipeline.presets import with_preset
 from vocabtransfer.pipeline.proof import Proof, prove
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
+from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
 from vocabtransfer.progress import step, track
+from vocabtransfer.surgery.kept_rows import with_kept_rows
 from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
-from vocabtransfer.tokenization.load import load_tokenizer
-from vocabtransfer.tokenization.save import fixed_tokenizer_class
-from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
-from vocabtransfer.tokenization.train import train_tokenizer, training_notes
-from vocabtransfer.transliteration.recipe import prepare_romanized
-from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 from vocabtransfer.version import __version__
 
-SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
 #: Sentence pairs below which a person is told that there were few.
 FEW_PAIRS = 1_000
 
@@ -75,6 +69,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     """
     clock = _Clock()
     language = find_language(request.target)
+    request, preset_notes = with_preset(request)
     method = find_method(request.method)
     if request.parallel and request.alignment:
         raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
@@ -96,7 +91,8 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         )
     words = _words(request, table, held_out)
     clock.lap("alignment")
-    found = _tokenizer(request, source, language, words, held_out)
+    text = _text(request, language, held_out)
+    found = make_tokenizer(request, source, language, words, text, held_out.lines)
     tokenizer, notes, extra_files = found.tokenizer, found.notes, found.files
     clock.lap("tokenizer")
     result = transfer(
@@ -105,7 +101,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         method=request.method,
         alignment=table,
         words=words,
-        text=_text(request, language, held_out),
+        text=text,
         source_text=(lambda: (pair[0] for pair in _pairs(request, language, held_out))) if request.parallel else None,
         donor=open_checkpoint(request.donor) if request.donor else None,
         vectors=VectorFiles(request.source_vectors, request.target_vectors),
@@ -113,20 +109,22 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         norm=request.norm,
         seed=request.seed,
     )
-    unspelled = unspelled_notes(tokenizer, words)
-    result = dataclasses.replace(result, notes=(*notes, *unspelled, *_thin_evidence(table), *result.notes))
+    if found.kept is not None:
+        result = with_kept_rows(result, found.kept)
+    noted = (*preset_notes, *notes, *unspelled_notes(tokenizer, words), *_thin_evidence(table))
+    result = dataclasses.replace(result, notes=(*noted, *result.notes))
     clock.lap("token map")
     against, unscored = _score(result, held_out, request.held_out_bytes)
     result = dataclasses.replace(result, notes=(*result.notes, *unscored))
     clock.lap("scoring")
+    multiple = _multiple(request, found, source, len(result.vocabulary))
     plan = plan_checkpoint(
         source,
         output,
         vocabulary_size=len(result.vocabulary),
         link=request.link,
-        pad_to_multiple_of=request.pad_to_multiple_of,
+        pad_to_multiple_of=multiple,
     )
-    shown = _text(request, language, held_out)
     facts = build_facts(
         result,
         language,
@@ -135,8 +133,9 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         _inputs(request),
         __version__,
         sizes=found.sizes,
-        text=shown() if shown is not None else None,
+        text=text() if text is not None else None,
     )
+    facts["vocabulary"] = found.facts()
     facts["held_out"] = {"text": held_out.origin, **against.facts()} if against else None
     facts["corpus"] = corpus_facts(corpus)
     if dry_run:
@@ -149,7 +148,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
             request.as_head,
             result,
             language=language.tag,
-            pad_to_multiple_of=request.pad_to_multiple_of,
+            pad_to_multiple_of=multiple,
             extra_files=report,
         )
         clock.lap("writing")
@@ -166,7 +165,7 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         output,
         link=request.link,
         overwrite=request.overwrite,
-        pad_to_multiple_of=request.pad_to_multiple_of,
+        pad_to_multiple_of=multiple,
         extra_files={**report, "README.md": model_card(facts)},
         check=proved,
     )
@@ -188,16 +187,12 @@ def _check_output(request: BuildRequest, dry_run: bool) -> Path:
     return request.output.absolute()
 
 
-def default_vocab_size(words: Mapping[str, float]) -> int:
-    """Return a vocabulary size that the amount of text can fill with tokens that were seen often enough.
-
-    25 times the root of the number of running words, in thousands: 4,000 for 27,000 words, 25,000 for a million.
-
-    >>> default_vocab_size({"a": 27_000.0}), default_vocab_size({"a": 1e6}), default_vocab_size({"a": 1e9})
-    (4000, 25000, 32000)
-    """
-    size = round(25 * sum(words.values()) ** 0.5, -3)
-    return int(min(max(size, SMALLEST_VOCABULARY), LARGEST_VOCABULARY))
+def _multiple(request: BuildRequest, found: TargetTokenizer, source: Checkpoint, tokens: int) -> int:
+    """Return what the number of rows is rounded up to: a swapped vocabulary keeps the rows that its table has."""
+    swapped = found.choice is not None and found.choice.shape == "swap"
+    if swapped and request.pad_to_multiple_of == 1 and tokens <= source.layout.rows:
+        return source.layout.rows
+    return request.pad_to_multiple_of
 
 
 def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[AgainstSource | None, tuple[str, ...]]:
@@ -256,63 +251,6 @@ def _words(request: BuildRequest, table: WordTable | None, held_out: HeldOut) ->
             raise VocabTransferError(f"{', '.join(map(str, request.text))}: there is no word in the text.")
         return {word: float(count) for word, count in sorted(counts.items())}
     return target_words(table) if table is not None else {}
-
-
-@dataclass(frozen=True)
-class _Tokenizer:
-    """The target tokenizer, what a person should read, what is to lie beside the checkpoint, the sizes to choose from."""
-
-    tokenizer: PreTrainedTokenizerFast
-    notes: tuple[str, ...] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    sizes: SizeChoice | None = None
-
-
-def _tokenizer(
-    request: BuildRequest, source: Checkpoint, language: Language, words: Mapping[str, float], held_out: HeldOut
-) -> _Tokenizer:
-    """Load or train the target tokenizer."""
-    if request.tokenizer is not None:
-        if request.vocab_size is not None or request.algorithm is not None or request.romanize:
-            raise UsageError(
-                "--vocab-size, --algorithm and --romanize train a tokenizer; leave them out with --tokenizer."
-            )
-        return _Tokenizer(load_tokenizer(request.tokenizer))
-    if not words:
-        raise VocabTransferError(
-            f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
-        )
-    corpus: Iterable[str] | Mapping[str, int]
-    if request.text:
-        corpus = held_out.allowed(read_text(request.text))
-    elif request.parallel:
-        corpus = (target for _, target in _pairs(request, language, held_out))
-    else:
-        corpus = {word: round(count) for word, count in words.items() if round(count)}
-    # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
-    fixed = fixed_tokenizer_class(str(source.config.get("model_type", "")))
-    if fixed and request.algorithm is not None:
-        raise UsageError(
-            f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
-        )
-    sizes: SizeChoice | None = None
-    if request.vocab_size == "auto":
-        corpus = corpus if isinstance(corpus, Mapping) else list(corpus)
-        model = ModelSize.of(source)
-        sizes = choose_vocab_size(
-            corpus, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
-        )
-    size = sizes.size if sizes else int(request.vocab_size or default_vocab_size(words))
-    files: dict[str, bytes] = {}
-    if request.romanize:
-        tokenizer, record = prepare_romanized(language, corpus, source.tokenizer, size, algorithm=request.algorithm)
-        files[ROMANIZATION_FILE] = record.to_bytes()
-    else:
-        tokenizer = train_tokenizer(
-            corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
-        )
-    notes = (*(sizes.notes if sizes else ()), *training_notes(tokenizer))
-    return _Tokenizer(tokenizer, notes, files, sizes)
 
 
 def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:

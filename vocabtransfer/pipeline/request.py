@@ -26,6 +26,12 @@ class BuildRequest:
             Several, from any source languages the model knows (en-tt, ru-tt), are mixed.
         alignment_weights: how much each table's counts count; 1 each when not given.
         tokenizer: an existing target tokenizer instead of a trained one.
+        vocabulary: "replace" (a new one), "extend" (new tokens behind the old ones), "swap" (unused tokens give their ids
+            to new ones), "optimise" (trimmed, then extended, to ``vocab_size``), or "auto": what the untouched model
+            makes of the language decides.
+        preset: the name of a well-known adaptation (see `vocabtransfer.pipeline.presets`) that fills in shape, rows and
+            number of tokens where nothing else is asked for.
+        new_tokens: how many tokens an extended or swapped vocabulary gets; chosen from the amount of text when not given.
         vocab_size: size of the trained vocabulary; chosen from the amount of text when not given, and by what
             more tokens save against what their rows cost with "auto".
         romanize: put a romanizer in front of the trained tokenizer (arXiv 2304.08865); it is kept with the checkpoint.
@@ -62,6 +68,9 @@ class BuildRequest:
     alignment: tuple[Path, ...] = ()
     alignment_weights: tuple[float, ...] = ()
     tokenizer: Path | None = None
+    vocabulary: Literal["replace", "extend", "swap", "optimise", "auto"] = "auto"
+    preset: str | None = None
+    new_tokens: int | None = None
     vocab_size: int | Literal["auto"] | None = None
     romanize: bool = False
     algorithm: Algorithm | None = None

@@ -1,0 +1,215 @@
+"""The tokenizer of a build: given, trained, or made from the source's own by extending, swapping or optimising it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.initialization.inputs import Text
+from vocabtransfer.languages import Language
+from vocabtransfer.pipeline.request import BuildRequest
+from vocabtransfer.pipeline.shapes import ShapeChoice, ask_source, choose_shape
+from vocabtransfer.tokenization.extend import extend_tokenizer
+from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.tokenization.optimise import optimise_tokenizer
+from vocabtransfer.tokenization.reshape import Reshaped
+from vocabtransfer.tokenization.save import fixed_tokenizer_class
+from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
+from vocabtransfer.tokenization.swap import swap_tokenizer
+from vocabtransfer.tokenization.train import train_tokenizer, training_notes
+from vocabtransfer.transliteration.recipe import prepare_romanized
+from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
+
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
+FEWEST_NEW, MOST_NEW = 500, 16_000
+
+
+@dataclass(frozen=True)
+class TargetTokenizer:
+    """The target tokenizer, what a person should read, what is to lie beside the checkpoint, what was chosen and why.
+
+    ``kept`` has the old id of every new id where the source's own vocabulary was reshaped, -1 for new tokens, int64
+    (tokens,); None for a tokenizer that was trained or given.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: SizeChoice | None = None
+    choice: ShapeChoice | None = None
+    kept: NDArray[np.int64] | None = None
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return the shape, why it was taken, and how many tokens were kept and are new; None for a given tokenizer."""
+        if self.choice is None:
+            return None
+        counts: dict[str, int | None] = {"kept": None, "new": None}
+        if self.kept is not None:
+            counts = {"kept": int((self.kept >= 0).sum()), "new": int((self.kept < 0).sum())}
+        return {**self.choice.facts(), **counts}
+
+
+def default_new_tokens(words: Mapping[str, float]) -> int:
+    """Return how many tokens to add to a vocabulary: about a third of what a new one would have.
+
+    Eight times the root of the number of running words, in hundreds, from 500 to 16,000.
+
+    >>> default_new_tokens({"a": 27_000.0}), default_new_tokens({"a": 1e6}), default_new_tokens({"a": 1e9})
+    (1300, 8000, 16000)
+    """
+    return int(min(max(round(8 * sum(words.values()) ** 0.5, -2), FEWEST_NEW), MOST_NEW))
+
+
+def default_vocab_size(words: Mapping[str, float]) -> int:
+    """Return a vocabulary size that the amount of text can fill with tokens that were seen often enough.
+
+    25 times the root of the number of running words, in thousands: 4,000 for 27,000 words, 25,000 for a million.
+
+    >>> default_vocab_size({"a": 27_000.0}), default_vocab_size({"a": 1e6}), default_vocab_size({"a": 1e9})
+    (4000, 25000, 32000)
+    """
+    size = round(25 * sum(words.values()) ** 0.5, -3)
+    return int(min(max(size, SMALLEST_VOCABULARY), LARGEST_VOCABULARY))
+
+
+def make_tokenizer(
+    request: BuildRequest,
+    source: Checkpoint,
+    language: Language,
+    words: Mapping[str, float],
+    text: Text | None,
+    held_out: Sequence[str],
+) -> TargetTokenizer:
+    """Load the target tokenizer, or choose its shape and make it.
+
+    Args:
+        request: what was asked for.
+        source: the source model.
+        language: the target language.
+        words: counts of its words.
+        text: gives its running text, if there is any.
+        held_out: lines that the untouched model is asked about.
+
+    Raises:
+        UsageError: options that exclude each other.
+        VocabTransferError: there is nothing to make a tokenizer from.
+    """
+    check_shape_options(request)
+    if request.tokenizer is not None:
+        return TargetTokenizer(load_tokenizer(request.tokenizer))
+    if not words:
+        raise VocabTransferError(
+            f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
+        )
+    choice = _choice(request, source, language, words, held_out)
+    corpus: Iterable[str] | Mapping[str, int]
+    corpus = text() if text is not None else {word: round(count) for word, count in words.items() if round(count)}
+    if choice.shape == "replace":
+        found = _trained(request, source, language, words, corpus)
+        return dataclasses.replace(found, choice=choice, notes=(*choice.notes, *found.notes))
+    made = _reshaped(request, source, words, corpus, choice)
+    return TargetTokenizer(made.tokenizer, (*choice.notes, *made.notes), choice=choice, kept=made.kept)
+
+
+def check_shape_options(request: BuildRequest) -> None:
+    """Raise `UsageError` for options that belong to other shapes of a vocabulary than the one asked for."""
+    shape = request.vocabulary
+    trained = request.vocab_size is not None or request.algorithm is not None or request.romanize
+    if request.tokenizer is not None:
+        if trained or request.new_tokens is not None or shape != "auto":
+            raise UsageError(
+                "--vocabulary, --new-tokens, --vocab-size, --algorithm and --romanize make a tokenizer; leave them out "
+                "with --tokenizer."
+            )
+        return
+    if request.new_tokens is not None and request.new_tokens < 1:
+        raise UsageError(f"--new-tokens must be at least 1, not {request.new_tokens}.")
+    if request.new_tokens is not None and (trained or shape in ("replace", "optimise")):
+        raise UsageError("--new-tokens is for --vocabulary extend and swap; a new or optimised one has a --vocab-size.")
+    if shape in ("extend", "swap") and trained:
+        raise UsageError(f"--vocabulary {shape} takes --new-tokens, not --vocab-size, --algorithm or --romanize.")
+    if shape == "optimise" and (request.algorithm is not None or request.romanize or request.vocab_size == "auto"):
+        raise UsageError("--vocabulary optimise takes a number as --vocab-size, and no --algorithm or --romanize.")
+
+
+def _choice(
+    request: BuildRequest,
+    source: Checkpoint,
+    language: Language,
+    words: Mapping[str, float],
+    held_out: Sequence[str],
+) -> ShapeChoice:
+    shape = request.vocabulary
+    if shape == "auto" and request.new_tokens is not None:
+        shape = "swap" if "quantization_config" in source.config else "extend"
+    if shape == "auto" and request.as_head is not None:
+        return ShapeChoice("replace", False, "A head of a Hydra has a vocabulary of its own.")
+    if shape == "auto" and (request.vocab_size is not None or request.algorithm is not None or request.romanize):
+        return ShapeChoice(
+            "replace", False, "A size, an algorithm or a romanizer was asked for: a new vocabulary has one."
+        )
+    if shape in ("extend", "swap", "optimise"):
+        return ShapeChoice(shape, False, "It was asked for.")
+    if not source.is_causal:
+        return ShapeChoice("replace", False, "The model only reads, so there is no untouched prediction to lose.")
+    known = ask_source(source, held_out, words, request.seed)
+    assert known is not None, "there are words"
+    return choose_shape(shape, source, language, known)
+
+
+def _reshaped(
+    request: BuildRequest,
+    source: Checkpoint,
+    words: Mapping[str, float],
+    corpus: Iterable[str] | Mapping[str, int],
+    choice: ShapeChoice,
+) -> Reshaped:
+    # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
+    free = fixed_tokenizer_class(str(source.config.get("model_type", ""))) is None
+    new = request.new_tokens or default_new_tokens(words)
+    if choice.shape == "extend":
+        return extend_tokenizer(source.tokenizer, corpus, new_tokens=new, repair_marks=free)
+    if choice.shape == "swap":
+        return swap_tokenizer(source.tokenizer, corpus, new_tokens=new)
+    size = int(request.vocab_size or default_vocab_size(words))
+    return optimise_tokenizer(source.tokenizer, corpus, size=size, repair_marks=free)
+
+
+def _trained(
+    request: BuildRequest,
+    source: Checkpoint,
+    language: Language,
+    words: Mapping[str, float],
+    corpus: Iterable[str] | Mapping[str, int],
+) -> TargetTokenizer:
+    fixed = fixed_tokenizer_class(str(source.config.get("model_type", "")))
+    if fixed and request.algorithm is not None:
+        raise UsageError(
+            f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
+        )
+    sizes: SizeChoice | None = None
+    if request.vocab_size == "auto":
+        corpus = corpus if isinstance(corpus, Mapping) else list(corpus)
+        model = ModelSize.of(source)
+        sizes = choose_vocab_size(
+            corpus, like=source.tokenizer, model=model, algorithm=request.algorithm, repair_marks=fixed is None
+        )
+    size = sizes.size if sizes else int(request.vocab_size or default_vocab_size(words))
+    files: dict[str, bytes] = {}
+    if request.romanize:
+        tokenizer, record = prepare_romanized(language, corpus, source.tokenizer, size, algorithm=request.algorithm)
+        files[ROMANIZATION_FILE] = record.to_bytes()
+    else:
+        tokenizer = train_tokenizer(
+            corpus, like=source.tokenizer, vocab_size=size, algorithm=request.algorithm, repair_marks=fixed is None
+        )
+    notes = (*(sizes.notes if sizes else ()), *training_notes(tokenizer))
+    return TargetTokenizer(tokenizer, notes, files, sizes)
