@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,25 +15,36 @@ from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 def evaluate(
     model: str = typer.Argument(..., help="Folder, alias or hub id of a causal language model."),
     text: list[Path] = typer.Option(..., help="Raw text; plain, gz, xz or zst. Repeatable."),
+    baseline: str | None = typer.Option(None, help="The untouched source: scored on the same bytes, side by side."),
     window: int | None = typer.Option(None, min=2, help="Tokens the model sees at once."),
     max_bytes: int | None = typer.Option(None, min=1, help="Stop after so many bytes of text."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure bits per byte on raw text, comparable whatever the tokenizer, with fertility.
 
-    Example: `vocabtransfer evaluate build/smollm2-tatar --text tatar.txt`
+    Example: `vocabtransfer evaluate build/smollm2-tatar --baseline smollm2 --text tatar.txt`
     """
     from vocabtransfer.evaluation import evaluate_checkpoint
 
     quiet_transformers()
+    files = existing(text, "--text")
     with show_progress(not as_json):
-        result = evaluate_checkpoint(model, existing(text, "--text"), window=window, max_bytes=max_bytes)
+        result = evaluate_checkpoint(model, files, window=window, max_bytes=max_bytes)
+        before = evaluate_checkpoint(baseline, files, window=window, max_bytes=max_bytes) if baseline else None
     facts = asdict(result)
+    if before is not None:
+        facts["baseline"] = asdict(before)
+        facts["gain"] = before.bits_per_byte - result.bits_per_byte
     if as_json:
         print_json(facts)
-    else:
-        rows = [
-            (key.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
-            for key, value in facts.items()
-        ]
-        print_table("Evaluated", rows)
+        return
+    theirs = facts.pop("baseline", {})
+    rows = [
+        (key.replace("_", " "), _cell(value) + (f"; the baseline {_cell(theirs[key])}" if key in theirs else ""))
+        for key, value in facts.items()
+    ]
+    print_table("Evaluated", rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -395,6 +395,21 @@ def test_evaluate_measures_raw_bytes(
     assert 0 < facts["bits_per_byte"] < 20 and facts["tokens_per_word"] > 0
 
 
+def test_evaluate_shows_the_untouched_model_beside_it(
+    built: tuple[Path, object], tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("китап өстәл өстендә\n" * 5, encoding="utf-8")
+    usual = ("evaluate", built[0], "--text", text, "--baseline", tiny_llama)
+    code, out, err = run_inside(capsys, *usual, "--json")
+    assert code == 0, err + out
+    facts = json.loads(out)
+    assert facts["baseline"]["bytes"] == facts["bytes"]
+    assert facts["gain"] == pytest.approx(facts["baseline"]["bits_per_byte"] - facts["bits_per_byte"])
+    code, out, _ = run_inside(capsys, *usual)
+    assert code == 0 and "; the baseline " in out
+
+
 def test_the_python_interface_reads_like_the_documentation(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
     source = vt.open_checkpoint(str(tiny_llama))
     pairs = vt.read_parallel([corpus])

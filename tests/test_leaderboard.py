@@ -10,8 +10,12 @@ from transformers import AutoModel, AutoModelForCausalLM, BertConfig, BertModel,
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.leaderboard.contest import Contest, Entry, load_model, run_contest, split_corpus, summary
+from vocabtransfer.leaderboard.inputs import ContestRequest, open_contest
+from vocabtransfer.leaderboard.plot import check_picture
+from vocabtransfer.leaderboard.untouched import SAME_SECONDS, SAME_TEXT, add_untouched
 from vocabtransfer.running.swap_tables import with_tables
 
 PAIRS = [
@@ -151,3 +155,57 @@ def test_a_corpus_too_small_to_split_is_refused() -> None:
         split_corpus(PAIRS[:1])
     train, held_out, documents = split_corpus(PAIRS, 0.1)
     assert [*train, *held_out] == PAIRS and "".join(documents).count("\n") + len(documents) == len(held_out)
+
+
+def test_the_untouched_model_is_a_row_on_the_same_text_and_in_the_same_seconds(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "rows.json"
+    other = ["a text of another kind, in another language altogether"]
+    here = contest(tiny_llama, other=other)
+    rows = run_contest(here, [Entry.parse("mean")], results=results)
+    assert set(rows[0].other) == {"0", "1", "2"} and rows[0].tokens_per_word is not None
+    assert rows[0].cpu_seconds["2"] >= rows[0].cpu_seconds["1"] > 0
+    same_text, same_seconds = add_untouched(here, rows, results=results)
+    assert (same_text.label, same_seconds.label) == (SAME_TEXT, SAME_SECONDS)
+    assert set(same_text.scores) == set(same_seconds.scores) == {"0", "1", "2"} == set(same_text.other)
+    own = vt.open_checkpoint(str(tiny_llama))
+    model = load_model(own)
+    plain = bits_per_byte(model, own.tokenizer, here.test, max_bytes=here.max_bytes)
+    assert same_text.scores["0"] == round(plain.bits_per_byte, 4) == same_seconds.scores["0"]
+    assert same_text.tokens_per_word == round(plain.tokens_per_word, 3) > rows[0].tokens_per_word
+    assert same_seconds.cpu_seconds["2"] >= rows[0].cpu_seconds["2"]
+    saved = results.read_text()
+    assert add_untouched(here, rows, results=results) == [same_text, same_seconds] and results.read_text() == saved
+    lines = summary([*rows, same_text, same_seconds])
+    assert {line["method"] for line in lines} == {"mean", SAME_TEXT, SAME_SECONDS}
+
+
+def test_without_training_the_untouched_model_is_one_row(tiny_llama: Path) -> None:
+    here = contest(tiny_llama, updates=(), other=["another text"])
+    (row,) = add_untouched(here, [])
+    assert set(row.scores) == {"0"} == set(row.other) and row.label == SAME_TEXT
+
+
+def test_the_tokenizer_of_a_contest_is_the_one_that_build_makes(tiny_llama: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "pairs.tsv"
+    corpus.write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
+    made = open_contest(ContestRequest(str(tiny_llama), "tatar", (corpus,), vocabulary="extend", new_tokens=9))
+    assert len(made.tokenizer) == len(made.source.tokenizer) + 9
+    plain = open_contest(ContestRequest(str(tiny_llama), "tatar", (corpus,), vocab_size=400))
+    assert (
+        plain.tokenizer.get_vocab()
+        == vt.train_tokenizer(
+            [target for _, target in plain.pairs], like=plain.source.tokenizer, vocab_size=400
+        ).get_vocab()
+    )
+
+
+def test_a_picture_is_checked_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ends in"):
+        check_picture(tmp_path / "curves.doc")
+    (tmp_path / "mine.svg").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        check_picture(tmp_path / "mine.svg")
+    check_picture(tmp_path / "mine.svg", overwrite=True)
+    check_picture(tmp_path / "new.png")

@@ -8,7 +8,7 @@ import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class ProbeResult:
     """Bits per byte of the evaluation documents by number of updates (0 first), and what it took to get there.
 
     ``losses`` are the mean training losses of the updates in nats a token; ``trained_tokens`` counts repetitions.
+    ``cpu_seconds`` are those of the training up to each number of updates, without the scoring, all threads together;
+    ``other`` are scores on other documents.
     """
 
     scores: dict[int, BitsPerByte]
@@ -42,6 +44,8 @@ class ProbeResult:
     trained_tokens: int
     learning_rate: float
     seconds: float
+    cpu_seconds: dict[int, float] = field(default_factory=dict)
+    other: dict[int, BitsPerByte] = field(default_factory=dict)
 
     @property
     def bits_per_byte(self) -> dict[int, float]:
@@ -61,6 +65,8 @@ def probe(
     block: int = 128,
     seed: int = 0,
     max_eval_bytes: int | None = None,
+    other_documents: Sequence[str] = (),
+    until_cpu_seconds: float | None = None,
 ) -> ProbeResult:
     """Train the input table and the head of ``model`` for a while, measure, and put everything back as it was.
 
@@ -69,7 +75,10 @@ def probe(
     ``block`` tokens, each behind the document separator; a text too short is repeated in a new order. An update is one
     AdamW step (no weight decay, gradients cut at norm 1) on ``batch_tokens`` of them, at a ``learning_rate`` that is
     constant after 10 updates of warm-up. The evaluation documents are scored as by `bits_per_byte`, before the first
-    update and after each number in ``updates``.
+    update and after each number in ``updates``; so are ``other_documents``, text of another kind, if there are any.
+
+    With ``until_cpu_seconds`` the largest number of updates is a limit: training ends, with a last score, after the update
+    at which so much CPU time went into training.
 
     Deterministic for given inputs, seed and number of threads. The model's parameters must be float32.
 
@@ -79,28 +88,46 @@ def probe(
     wanted = sorted(set(updates))
     _check_arguments(model, wanted, learning_rate, batch_tokens, block)
     started = time.perf_counter()
-    score = {0: bits_per_byte(model, tokenizer, eval_documents, max_bytes=max_eval_bytes)}
+    score: dict[int, BitsPerByte] = {}
+    other: dict[int, BitsPerByte] = {}
+    cpu: dict[int, float] = {0: 0.0}
+
+    def measure(done: int) -> None:
+        score[done] = bits_per_byte(model, tokenizer, eval_documents, max_bytes=max_eval_bytes)
+        if other_documents:
+            other[done] = bits_per_byte(model, tokenizer, other_documents, max_bytes=max_eval_bytes)
+
+    measure(0)
     separator = document_separator(model, tokenizer)
     rows_per_update = max(batch_tokens // block, 1)
     needed = wanted[-1] * rows_per_update
     sample = _sample(train_documents, needed * block * _CHARACTERS_PER_TOKEN, seed)
     blocks = _blocks(tokenizer, sample, separator, block, needed)
     losses: list[float] = []
+    spent = 0.0
     with _trainable_tables(model) as tables:
         optimizer = torch.optim.AdamW(tables, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         batches = _batches(blocks, rows_per_update, wanted[-1], seed)
         for done, batch in enumerate(track(batches, "Probing", total=wanted[-1]), 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(done / _WARM_UP, 1.0)
+            began = time.process_time()
             losses.append(_update(model, optimizer, tables, batch, separator))
-            if done in wanted:
-                score[done] = bits_per_byte(model, tokenizer, eval_documents, max_bytes=max_eval_bytes)
+            spent += time.process_time() - began
+            over = until_cpu_seconds is not None and spent >= until_cpu_seconds
+            if done in wanted or over:
+                cpu[done] = spent
+                measure(done)
+            if over:
+                break
     return ProbeResult(
         scores=score,
         losses=tuple(losses),
         trained_tokens=len(losses) * rows_per_update * (blocks.shape[1] - 1),
         learning_rate=learning_rate,
         seconds=time.perf_counter() - started,
+        cpu_seconds=cpu,
+        other=other,
     )
 
 

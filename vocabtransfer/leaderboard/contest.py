@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +85,7 @@ class Contest:
         pairs: training pairs (source language, target language).
         test: held-out documents (causal models).
         test_pairs: held-out pairs (encoders).
+        other: held-out documents of another kind of text than the tokenizer was made for (causal models).
         table: word-pair counts of the training pairs.
         donor: another model, for the methods that learn from one.
         vectors: word vectors trained elsewhere.
@@ -101,6 +101,7 @@ class Contest:
     table: WordTable
     test: Sequence[str] = ()
     test_pairs: Sequence[tuple[str, str]] = ()
+    other: Sequence[str] = ()
     donor: Checkpoint | None = None
     vectors: VectorFiles = field(default_factory=VectorFiles)
     updates: tuple[int, ...] = (50, 200)
@@ -120,6 +121,8 @@ class Contest:
         facts = [self.source.name, self.updates, self.batch_tokens, self.learning_rate, self.max_bytes, len(self.pairs)]
         if self.precision != "float32":
             facts.append(self.precision)
+        if self.other:
+            facts.append(list(self.other))
         # Whoever encoded with it last may have left padding or truncation switched on.
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         tokenizer.no_padding()
@@ -135,6 +138,8 @@ class Row:
 
     ``scores`` are bits per byte by number of updates (lower is better), or retrieval accuracies by direction (higher is
     better). ``seconds`` and ``megabytes`` (peak above what was in memory before) are what making the tables took.
+    ``other`` are the scores on text of another kind, ``tokens_per_word`` what the row's tokenizer makes of the held-out
+    text, ``cpu_seconds`` the CPU time of the training by number of updates.
     """
 
     label: str
@@ -142,6 +147,19 @@ class Row:
     scores: Mapping[str, float]
     seconds: float
     megabytes: float
+    other: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_word: float | None = None
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What tables reached: the scores of a `Row`, and what belongs to them there."""
+
+    scores: Mapping[str, float]
+    other: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_word: float | None = None
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_contest(
@@ -159,9 +177,10 @@ def run_contest(
     rows = {(row.label, row.seed): row for row in (load_rows(results, contest) if results else [])}
     wanted = [(entry, seed) for seed in seeds for entry in entries if (entry.label, seed) not in rows]
     model = load_model(contest.source, contest.precision) if wanted else None
+    vectors = source_vectors(contest, model) if model is not None and not causal else None
     for entry, seed in track(wanted, "methods"):
         assert model is not None, "it is loaded when something is wanted"
-        rows[entry.label, seed] = _measure(contest, entry, seed, model)
+        rows[entry.label, seed] = _measure(contest, entry, seed, model, vectors)
         if results is not None:
             save_rows(results, contest, list(rows.values()))
     order = {entry.label: i for i, entry in enumerate(entries)}
@@ -215,6 +234,10 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "method": label,
                 "seeds": len(mine),
                 "scores": {key: round(math.fsum(values) / len(values), 4) for key, values in scores.items()},
+                "other": {
+                    key: round(math.fsum(row.other[key] for row in mine) / len(mine), 4) for key in mine[0].other
+                },
+                "tokens_per_word": mine[0].tokens_per_word,
                 "spread": {key: round(max(values) - min(values), 4) for key, values in scores.items()},
                 "seconds": round(math.fsum(row.seconds for row in mine) / len(mine), 1),
                 "megabytes": round(max(row.megabytes for row in mine)),
@@ -241,7 +264,9 @@ def load_model(source: Checkpoint, precision: Precision = "float32") -> PreTrain
     return model
 
 
-def _measure(contest: Contest, entry: Entry, seed: int, model: PreTrainedModel) -> Row:
+def _measure(
+    contest: Contest, entry: Entry, seed: int, model: PreTrainedModel, vectors: NDArray[np.float32] | None
+) -> Row:
     started = time.perf_counter()
     with _peak_memory() as peak:
         result = transfer(
@@ -262,8 +287,20 @@ def _measure(contest: Contest, entry: Entry, seed: int, model: PreTrainedModel) 
         assert table is not None, "every model has an input table"
         head, bias = (result.table("output"), result.table("bias")) if contest.source.continues_text else (None, None)
     seconds = time.perf_counter() - started
-    scores = score_tables(contest, model, table, head, bias, seed=seed)
-    return Row(entry.label, seed, scores, round(seconds, 2), round(peak[0] / 1e6, 1))
+    with with_tables(model, table, head, bias):
+        found = (
+            _bits(contest, seed, model) if contest.source.continues_text else Scores(_accuracies(contest, model, vectors))
+        )
+    return Row(
+        entry.label,
+        seed,
+        found.scores,
+        round(seconds, 2),
+        round(peak[0] / 1e6, 1),
+        found.other,
+        found.tokens_per_word,
+        found.cpu_seconds,
+    )
 
 
 def score_tables(
@@ -276,31 +313,59 @@ def score_tables(
     seed: int = 0,
 ) -> dict[str, float]:
     """Score tables made by whatever means, as the contest scores those of its methods; see `with_tables`."""
+    vectors = None if contest.source.continues_text else source_vectors(contest, model)
     with with_tables(model, table, head, bias):
-        return _bits(contest, seed, model) if contest.source.continues_text else _accuracies(contest, model)
+        if contest.source.continues_text:
+            return dict(_bits(contest, seed, model).scores)
+        return _accuracies(contest, model, vectors)
 
 
-def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> dict[str, float]:
-    if not contest.updates:
-        score = bits_per_byte(model, contest.tokenizer, contest.test, max_bytes=contest.max_bytes)
-        return {"0": round(score.bits_per_byte, 4)}
+def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> Scores:
+    if contest.updates:
+        return probed_scores(contest, model, contest.tokenizer, contest.updates, seed=seed)
+    score = bits_per_byte(model, contest.tokenizer, contest.test, max_bytes=contest.max_bytes)
+    other = {}
+    if contest.other:
+        elsewhere = bits_per_byte(model, contest.tokenizer, contest.other, max_bytes=contest.max_bytes)
+        other["0"] = round(elsewhere.bits_per_byte, 4)
+    return Scores({"0": round(score.bits_per_byte, 4)}, other, round(score.tokens_per_word, 3))
+
+
+def probed_scores(
+    contest: Contest,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    updates: Sequence[int],
+    *,
+    seed: int,
+    until_cpu_seconds: float | None = None,
+) -> Scores:
+    """Score a model with the contest's text before and after ``updates`` of its tables; see `probe`."""
     probed = probe(
         model,
-        contest.tokenizer,
+        tokenizer,
         contest.text,
         contest.test,
-        updates=contest.updates,
+        updates=updates,
         learning_rate=contest.learning_rate,
         batch_tokens=contest.batch_tokens,
         seed=seed,
         max_eval_bytes=contest.max_bytes,
+        other_documents=contest.other,
+        until_cpu_seconds=until_cpu_seconds,
     )
-    return {str(updates): round(bits, 4) for updates, bits in probed.bits_per_byte.items()}
+    return Scores(
+        {str(done): round(bits, 4) for done, bits in probed.bits_per_byte.items()},
+        {str(done): round(score.bits_per_byte, 4) for done, score in probed.other.items()},
+        round(probed.scores[0].tokens_per_word, 3),
+        {str(done): round(seconds, 2) for done, seconds in probed.cpu_seconds.items()},
+    )
 
 
-def _accuracies(contest: Contest, model: PreTrainedModel) -> dict[str, float]:
+def _accuracies(contest: Contest, model: PreTrainedModel, vectors: NDArray[np.float32] | None) -> dict[str, float]:
+    assert vectors is not None, "an encoder is measured against the source's sentence vectors"
     target = sentence_vectors(model, contest.tokenizer, [target for _, target in contest.test_pairs])
-    found = retrieval(_source_vectors(contest, model), target)
+    found = retrieval(vectors, target)
     return {
         "accuracy": round(found.accuracy, 4),
         "to source": round(found.to_source, 4),
@@ -308,8 +373,7 @@ def _accuracies(contest: Contest, model: PreTrainedModel) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=1)
-def _source_vectors(contest: Contest, model: PreTrainedModel) -> NDArray[np.float32]:
+def source_vectors(contest: Contest, model: PreTrainedModel) -> NDArray[np.float32]:
     """Return what the untouched model makes of the source sentences; the same for all methods."""
     with with_tables(model, contest.source.input_table().float()):
         return sentence_vectors(model, contest.source.tokenizer, [source for source, _ in contest.test_pairs])

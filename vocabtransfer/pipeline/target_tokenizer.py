@@ -158,7 +158,7 @@ def _choice(
         )
     if shape in ("extend", "swap", "optimise"):
         return ShapeChoice(shape, False, "It was asked for.")
-    if not source.is_causal:
+    if not source.continues_text:
         return ShapeChoice("replace", False, "The model only reads, so there is no untouched prediction to lose.")
     known = ask_source(source, held_out, words, request.seed)
     assert known is not None, "there are words"

@@ -1,0 +1,88 @@
+"""What a leaderboard is made from: files and names in, a contest out, with the tokenizer that `build` would make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.evaluation import read_documents
+from vocabtransfer.languages import find_language
+from vocabtransfer.leaderboard.contest import Contest, split_corpus
+from vocabtransfer.pipeline.request import BuildRequest
+from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
+from vocabtransfer.surgery.transfer import target_words
+
+#: Held-out pairs that an encoder is measured on.
+MOST_TEST_PAIRS = 1_000
+
+
+@dataclass(frozen=True)
+class ContestRequest:
+    """What a contest can be asked for; the fields of `BuildRequest` and `Contest` of the same names say what they are.
+
+    ``held_out`` is text (pairs for encoders) instead of the last tenth of the corpus, ``other_text`` text of another kind.
+    """
+
+    source: str
+    target: str
+    parallel: tuple[Path, ...]
+    columns: tuple[int, int] | None = None
+    held_out: tuple[Path, ...] = ()
+    other_text: tuple[Path, ...] = ()
+    tokenizer: Path | None = None
+    vocab_size: int | None = None
+    vocabulary: str = "replace"
+    new_tokens: int | None = None
+    donor: str | None = None
+    updates: tuple[int, ...] = (50, 200)
+    batch_tokens: int = 512
+    learning_rate: float = 3e-4
+    max_bytes: int | None = 40_000
+
+
+def open_contest(request: ContestRequest) -> Contest:
+    """Read everything that the methods are given, and make the target tokenizer as a build would.
+
+    Raises what reading, aligning and `make_tokenizer` raise.
+    """
+    language, english = find_language(request.target), find_language("en")
+    source = open_checkpoint(request.source)
+    pairs: Sequence[tuple[str, str]] = list(
+        read_parallel(request.parallel, columns=request.columns, source=english, target=language)
+    )
+    test: list[str] = []
+    test_pairs: Sequence[tuple[str, str]] = []
+    if request.held_out and source.continues_text:
+        test = list(read_documents(request.held_out))
+    elif request.held_out:
+        test_pairs = list(read_parallel(request.held_out, columns=request.columns, source=english, target=language))
+    else:
+        pairs, test_pairs, test = split_corpus(pairs)
+    table = count_words(pairs)
+    wanted = BuildRequest(
+        request.source,
+        request.target,
+        tokenizer=request.tokenizer,
+        vocab_size=request.vocab_size,
+        vocabulary=request.vocabulary if request.tokenizer is None else "auto",  # type: ignore[arg-type]
+        new_tokens=request.new_tokens,
+    )
+    made = make_tokenizer(wanted, source, language, target_words(table), lambda: (target for _, target in pairs), test)
+    return Contest(
+        source=source,
+        tokenizer=made.tokenizer,
+        pairs=pairs,
+        table=table,
+        test=test,
+        test_pairs=test_pairs[:MOST_TEST_PAIRS],
+        other=list(read_documents(request.other_text)) if request.other_text else (),
+        donor=open_checkpoint(request.donor) if request.donor else None,
+        updates=request.updates,
+        batch_tokens=request.batch_tokens,
+        learning_rate=request.learning_rate,
+        max_bytes=request.max_bytes,
+    )
