@@ -15,6 +15,8 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import find_language
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.pipeline.shapes import Knowledge, ask_source, choose_shape, weighted_characters
+from vocabtransfer.tokenization.swap import swap_tokenizer
+from vocabtransfer.tokenization.write import write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,17 @@ def test_untrained_rows_stay_too(tiny_llama: Path, corpus: Path, tmp_path: Path)
     AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(source)
     build(request(source, corpus, tmp_path / "out", vocabulary="extend", new_tokens=10, method="pieces"))
     assert not vt.open_checkpoint(tmp_path / "out").input_table()[[5_000, 6_000]].any()
+
+
+def test_a_tokenizer_that_was_swapped_before_keeps_its_rows_too(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    source = vt.open_checkpoint(tiny_llama)
+    made = swap_tokenizer(source.tokenizer, TATAR.split("|") * 9, new_tokens=12)
+    write_tokenizer(made.tokenizer, tmp_path / "tokenizer", kept=made.kept)
+    found = build(request(tiny_llama, corpus, tmp_path / "out", tokenizer=tmp_path / "tokenizer"))
+    assert found.facts["vocabulary"] is None
+    old, new = source.input_table(), vt.open_checkpoint(tmp_path / "out").input_table()
+    kept = torch.from_numpy(made.kept >= 0)
+    assert len(old) == len(new) and torch.equal(old[kept], new[kept]) and not torch.equal(old[~kept], new[~kept])
 
 
 def test_optimise_and_auto(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:

@@ -289,7 +289,9 @@ def _measure(
     seconds = time.perf_counter() - started
     with with_tables(model, table, head, bias):
         found = (
-            _bits(contest, seed, model) if contest.source.continues_text else Scores(_accuracies(contest, model, vectors))
+            _bits(contest, seed, model)
+            if contest.source.continues_text
+            else Scores(_accuracies(contest, model, vectors))
         )
     return Row(
         entry.label,

@@ -189,8 +189,7 @@ def _check_output(request: BuildRequest, dry_run: bool) -> Path:
 
 def _multiple(request: BuildRequest, found: TargetTokenizer, source: Checkpoint, tokens: int) -> int:
     """Return what the number of rows is rounded up to: a swapped vocabulary keeps the rows that its table has."""
-    swapped = found.choice is not None and found.choice.shape == "swap"
-    if swapped and request.pad_to_multiple_of == 1 and tokens <= source.layout.rows:
+    if found.in_place and request.pad_to_multiple_of == 1 and tokens <= source.layout.rows:
         return source.layout.rows
     return request.pad_to_multiple_of
 

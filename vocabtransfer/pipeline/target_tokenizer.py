@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from vocabtransfer.tokenization.save import fixed_tokenizer_class
 from vocabtransfer.tokenization.size import ModelSize, SizeChoice, choose_vocab_size
 from vocabtransfer.tokenization.swap import swap_tokenizer
 from vocabtransfer.tokenization.train import train_tokenizer, training_notes
+from vocabtransfer.tokenization.write import read_kept
 from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
@@ -46,6 +48,11 @@ class TargetTokenizer:
     sizes: SizeChoice | None = None
     choice: ShapeChoice | None = None
     kept: NDArray[np.int64] | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether every kept token has the id that it had: a swapped vocabulary, or one extended into spare rows."""
+        return self.kept is not None and bool(((self.kept == -1) | (self.kept == np.arange(len(self.kept)))).all())
 
     def facts(self) -> dict[str, Any] | None:
         """Return the shape, why it was taken, and how many tokens were kept and are new; None for a given tokenizer."""
@@ -88,7 +95,7 @@ def make_tokenizer(
     text: Text | None,
     held_out: Sequence[str],
 ) -> TargetTokenizer:
-    """Load the target tokenizer, or choose its shape and make it.
+    """Load the target tokenizer, with the ids it kept if it was made from the source's, or choose its shape and make it.
 
     Args:
         request: what was asked for.
@@ -104,7 +111,8 @@ def make_tokenizer(
     """
     check_shape_options(request)
     if request.tokenizer is not None:
-        return TargetTokenizer(load_tokenizer(request.tokenizer))
+        tokenizer = load_tokenizer(request.tokenizer)
+        return TargetTokenizer(tokenizer, kept=_stored_kept(request.tokenizer, tokenizer, source))
     if not words:
         raise VocabTransferError(
             f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
@@ -117,6 +125,17 @@ def make_tokenizer(
         return dataclasses.replace(found, choice=choice, notes=(*choice.notes, *found.notes))
     made = _reshaped(request, source, words, corpus, choice)
     return TargetTokenizer(made.tokenizer, (*choice.notes, *made.notes), choice=choice, kept=made.kept)
+
+
+def _stored_kept(path: Path, tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> NDArray[np.int64] | None:
+    """Return which ids `vocabtransfer tokenizer` kept when it made a tokenizer, if it made it from this source's."""
+    kept = read_kept(path) if path.is_dir() else None
+    if kept is None:
+        return None
+    old = {i: text for text, i in source.tokenizer.get_vocab().items()}
+    new = tokenizer.get_vocab()
+    same = all(old.get(int(kept[i])) == text for text, i in new.items() if i < len(kept) and kept[i] >= 0)
+    return kept if same and max(new.values()) < len(kept) else None
 
 
 def check_shape_options(request: BuildRequest) -> None:
