@@ -197,6 +197,8 @@ def make(family: str, folder: Path, old: PreTrainedTokenizerFast) -> str:
     for key in ("model_type", "transformers_version", "architectures", "_name_or_path"):
         values.pop(key, None)
     config = config_class.from_dict(copy.deepcopy(values))
+    if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = ids["pad"]  # every published model says where its decoder starts
     torch.manual_seed(0)
     model = getattr(transformers, name)(config).eval()
     generator = torch.Generator().manual_seed(1)
