@@ -17,6 +17,7 @@ from .build import build
 from .calibrate import calibrate
 from .corpus import corpus_group
 from .evaluate import evaluate
+from .export import export
 from .gathering import GatheringCommand
 from .generate import generate
 from .head import head
@@ -70,9 +71,10 @@ for command in (
     app.command()(command)
 app.add_typer(align_group, name="align")
 app.add_typer(corpus_group, name="corpus")
+app.add_typer(export, name="export")
 app.add_typer(head, name="head")
 app.add_typer(tokenizer, name="tokenizer")
-for group in (app, align_group, corpus_group, head, tokenizer):
+for group in (app, align_group, corpus_group, export, head, tokenizer):
     for registered in group.registered_commands:
         registered.cls = GatheringCommand
 

@@ -56,6 +56,8 @@ _HOMES = {
     "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
+    "export_gguf": "vocabtransfer.export",
+    "GgufReport": "vocabtransfer.export",
     "list_corpora": "vocabtransfer.corpora.catalogue",
     "fetch_corpus": "vocabtransfer.corpora.fetch",
     "open_corpus": "vocabtransfer.corpora.folder",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.evaluation.compare import compare
+    from vocabtransfer.export import GgufReport, export_gguf
     from vocabtransfer.files.text_files import read_text
     from vocabtransfer.hydra import (
         HydraForCausalLM,

@@ -1,0 +1,107 @@
+"""GGUF export: what is written reads back as the same tensors, ids and logits; what cannot be said is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+
+from vocabtransfer import export_gguf, open_checkpoint
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint.gguf_file import read_gguf
+from vocabtransfer.errors import UsageError, VocabTransferError
+
+TEXTS = (
+    "The year 2024: it's 3,141.59!",
+    "Ул яңа китап укый.\n\n  def f(x):\n\treturn x",
+    "नमस्ते दुनिया · 你好 · مرحبا · สวัสดี · 😀👩‍👩‍👧  ",
+    "<|im_start|>user\nHallo<|im_end|>",
+)
+
+
+def _model(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, kind: str = "llama", **settings: object) -> Checkpoint:
+    torch.manual_seed(0)
+    sizes = {
+        **{"vocab_size": len(tokenizer) + 8, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5},
+        **settings,
+    }
+    if kind == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    else:
+        model = AutoModelForCausalLM.from_config(Qwen3Config(**sizes))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return open_checkpoint(tmp_path / "model")
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return open_checkpoint("smollm2").tokenizer
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_written_file_reads_back_as_the_same_model(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, kind: str, tied: bool
+) -> None:
+    source = _model(tmp_path, tokenizer, kind, tie_word_embeddings=tied)
+    report = export_gguf(source, tmp_path / "out.gguf", kind="f32")
+    back = open_checkpoint(report.path)
+    assert report.pre_tokenizer == "smollm"
+    for name in back.tensors:
+        assert torch.equal(back.read(name), source.read(name)), name
+    for text in TEXTS:
+        assert back.tokenizer(text)["input_ids"] == source.tokenizer(text)["input_ids"]
+    ids = torch.tensor([source.tokenizer(TEXTS[1])["input_ids"]])
+    ours, theirs = (AutoModelForCausalLM.from_pretrained(c.path, dtype=torch.float32) for c in (back, source))
+    with torch.no_grad():
+        assert torch.allclose(ours(ids).logits, theirs(ids).logits, atol=1e-5)
+
+
+def test_types_are_stored_as_asked(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = _model(tmp_path, tokenizer)
+    for kind, tolerance in (("f16", 1e-3), ("bf16", 1e-2), ("q8_0", 2e-2)):
+        file = read_gguf(export_gguf(source, tmp_path / f"{kind}.gguf", kind=kind).path)
+        assert {t.kind for t in file.tensors.values() if len(t.shape) > 1} == {kind.upper()}
+        assert {t.kind for t in file.tensors.values() if len(t.shape) == 1} == {"F32"}
+        table = torch.from_numpy(file.values("token_embd.weight"))
+        expected = source.input_table().float()
+        assert (table - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_padding_and_roles(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = _model(tmp_path, tokenizer)
+    fields = read_gguf(export_gguf(source, tmp_path / "out.gguf").path).fields
+    assert len(fields["tokenizer.ggml.tokens"]) == source.layout.rows
+    assert fields["tokenizer.ggml.token_type"][-8:] == [5] * 8
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.eos_token_id
+    assert fields["tokenizer.chat_template"] == tokenizer.chat_template
+
+
+def test_rules_without_a_name_are_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    odd = pre_tokenizers.Split(Regex(r"\p{L}{1,3}"), "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([odd, byte_level])
+    source = _model(tmp_path, tokenizer)
+    with pytest.raises(VocabTransferError, match="no name for"):
+        export_gguf(source, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_other_refusals(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = _model(tmp_path, tokenizer)
+    with pytest.raises(UsageError, match="q3"):
+        export_gguf(source, tmp_path / "out.gguf", kind="q3")
+    (tmp_path / "there.gguf").write_text("mine")
+    with pytest.raises(VocabTransferError, match="exists"):
+        export_gguf(source, tmp_path / "there.gguf")
+    assert (tmp_path / "there.gguf").read_text() == "mine"
+    source.config["rope_scaling"] = {"rope_type": "yarn", "factor": 4.0}
+    source.config.pop("rope_parameters", None)
+    with pytest.raises(VocabTransferError, match="rotary"):
+        export_gguf(source, tmp_path / "out.gguf")
+    source.config["model_type"] = "gemma3_text"
+    with pytest.raises(VocabTransferError, match="gemma3_text"):
+        export_gguf(source, tmp_path / "out.gguf")
