@@ -130,7 +130,7 @@ def our_inputs(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     from vocabtransfer.alignment.table import WordTable
-    from vocabtransfer.files.text_files import read_text
+    from vocabtransfer.files.text import read_text
     from vocabtransfer.initialization import TransferInputs, VectorFiles
     from vocabtransfer.tokenization.pieces import PieceEncoder
 
@@ -251,7 +251,7 @@ OURS = {
 def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write everything that both sides read."""
     import vocabtransfer as vt
-    from vocabtransfer.files.text_files import read_text
+    from vocabtransfer.files.text import read_text
 
     source = vt.load_tokenizer(arguments.source)
     lines = [line for line in read_text([arguments.text]) if line.strip()]

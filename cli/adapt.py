@@ -8,7 +8,7 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import existing
+from .arguments import FIELD_HELP, KINDS, existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 DATA, TRAINING, COST, RESULT = "Text", "Training", "Memory and speed", "Result"
@@ -18,9 +18,10 @@ def adapt(
     model: str = typer.Argument(..., help="The model to train: folder, alias, hub id or GGUF file."),
     text: list[Path] = typer.Option(
         ...,
-        help="Text in the target language, documents parted by empty lines; plain, gz, xz or zst. Repeatable.",
+        help=f"Text in the target language, documents parted by empty lines: {KINDS}. Repeatable.",
         rich_help_panel=DATA,
     ),
+    field: str | None = typer.Option(None, help=FIELD_HELP, rich_help_panel=DATA),
     source_text: list[Path] = typer.Option(
         [], help="Text in the source language, mixed in so that it is not forgotten. Repeatable.", rich_help_panel=DATA
     ),
@@ -130,6 +131,7 @@ def adapt(
         overwrite=overwrite,
         allow_pickle=allow_pickle,
         seed=seed,
+        field=field,
     )
     first = is_first_process()
     with show_progress(not as_json and first):

@@ -12,7 +12,7 @@ from vocabtransfer.progress import show_progress
 
 from .align_parts import check_outputs, check_table, print_facts
 from .align_tables import filter_corpus, merge, pivot, show
-from .arguments import column_pair, existing
+from .arguments import COLUMNS_HELP, PAIR_KINDS, column_pair, existing
 from .output import JSON_OPTION
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ align_group = typer.Typer(
 
 
 def align(
-    parallel: list[Path] = typer.Argument(..., help="TSV, TMX or two Moses files; plain, gz, xz or zst."),
+    parallel: list[Path] = typer.Argument(..., help=f"{PAIR_KINDS}."),
     output: Path = typer.Option(..., help="The table to write: NAME.tsv.gz, .tsv.xz or .tsv.zst."),
     target: str = typer.Option(..., help="The target language."),
     source: str = typer.Option("english", help="The source language."),
-    columns: str | None = typer.Option(None, help="The two columns of a TSV, counted from 0: 1,2."),
+    columns: str | None = typer.Option(None, help=COLUMNS_HELP),
     min_count: float = typer.Option(0.0, help="Leave out word pairs with a smaller count."),
     links: Path | None = typer.Option(None, help="Write the links too, as i-j pairs (Pharaoh), a line for each pair."),
     words: Path | None = typer.Option(None, help="Write the pairs too, split at spaces as the links count words."),

@@ -12,7 +12,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import show_progress, track
 
 from .align_parts import check_outputs, check_table, print_facts
-from .arguments import column_pair, existing
+from .arguments import COLUMNS_HELP, PAIR_KINDS, column_pair, existing
 from .output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ def show(
 
 
 def filter_corpus(
-    parallel: list[Path] = typer.Argument(..., help="TSV, TMX or two Moses files; plain, gz, xz or zst."),
+    parallel: list[Path] = typer.Argument(..., help=f"{PAIR_KINDS}."),
     output: Path = typer.Option(..., help="The pairs to keep: NAME.tsv, .tsv.gz, .tsv.xz or .tsv.zst."),
     target: str = typer.Option(..., help="The target language."),
     source: str = typer.Option("english", help="The source language."),
-    columns: str | None = typer.Option(None, help="The two columns of a TSV, counted from 0: 1,2."),
+    columns: str | None = typer.Option(None, help=COLUMNS_HELP),
     max_ratio: float = typer.Option(3.0, help="How many times longer or shorter than usual a translation may be."),
     max_words: int = typer.Option(256, min=1, help="Words a sentence may have."),
     keep_identical: bool = typer.Option(False, "--keep-identical", help="Keep pairs whose sides are alike."),

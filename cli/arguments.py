@@ -1,8 +1,20 @@
 """Reading what users type: files that must exist, and columns."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
 
 from vocabtransfer.errors import UsageError
+
+if TYPE_CHECKING:
+    from vocabtransfer.files.text import Text
+
+KINDS = "plain, JSONL, CSV, TSV, Parquet or a datasets folder; gz, bz2, xz, zst"
+PAIR_KINDS = "TSV, CSV, JSONL, Parquet, TMX or two Moses files; plain, gz, bz2, xz or zst"
+COLUMNS_HELP = "The two columns or fields, named or counted from 0: en,nl or 1,2."
+FIELD_HELP = "The field that holds the text in JSONL, CSV, Parquet ..., named or counted from 0 [default: found]."
+FIELD = typer.Option(None, "--field", help=FIELD_HELP)
 
 
 def existing(paths: list[Path], option: str) -> tuple[Path, ...]:
@@ -13,11 +25,21 @@ def existing(paths: list[Path], option: str) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def column_pair(text: str | None) -> tuple[int, int] | None:
-    """Return the two column numbers of ``1,2``; `UsageError` for anything else."""
+def text_files(paths: list[Path], option: str, field: str | None) -> "Text":
+    """Return the text of files that exist."""
+    from vocabtransfer.files.text import read_text
+
+    return read_text(existing(paths, option), field=field)
+
+
+def column_pair(text: str | None) -> tuple[int | str, int | str] | None:
+    """Return the two columns of ``1,2`` or ``en,nl``; `UsageError` for anything else."""
     if text is None:
         return None
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--columns takes two numbers counted from 0, such as 1,2, not {text!r}.")
-    return int(parts[0]), int(parts[1])
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise UsageError(
+            f"--columns takes two numbers counted from 0, or two names, such as 1,2 or en,nl, not {text!r}."
+        )
+    first, second = (int(part) if part.isascii() and part.isdecimal() else part for part in parts)
+    return first, second

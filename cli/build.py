@@ -8,7 +8,7 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import column_pair, existing
+from .arguments import COLUMNS_HELP, FIELD_HELP, KINDS, PAIR_KINDS, column_pair, existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 from .tokenizer_parts import print_curve
 
@@ -38,19 +38,16 @@ def build(
     allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code).", rich_help_panel=SOURCES),
     parallel: list[Path] = typer.Option(
         [],
-        help="Parallel corpus: TSV, TMX or two Moses files; plain, gz, xz or zst. Repeatable.",
+        help=f"Parallel corpus: {PAIR_KINDS}. Repeatable.",
         rich_help_panel=ALIGNMENT,
     ),
-    columns: str | None = typer.Option(
-        None, help="The two columns of a TSV, counted from 0: 1,2.", rich_help_panel=ALIGNMENT
-    ),
+    columns: str | None = typer.Option(None, help=COLUMNS_HELP, rich_help_panel=ALIGNMENT),
     alignment: list[Path] = typer.Option(
         [], help="An alignment table instead of a corpus. Repeatable: en-tt and ru-tt.", rich_help_panel=ALIGNMENT
     ),
     alignment_weight: list[float] = typer.Option(
         [], help="How much each table counts [default: 1].", rich_help_panel=ALIGNMENT
     ),
-    text: list[Path] = typer.Option([], help="Text in the target language. Repeatable.", rich_help_panel=ALIGNMENT),
     source_language: str = typer.Option(
         "english", help="The language of the other side of pairs and dictionaries.", rich_help_panel=ALIGNMENT
     ),
@@ -72,6 +69,10 @@ def build(
     held_out_bytes: int = typer.Option(
         12_000, min=0, help="How much of it is scored; 0 for no scoring.", rich_help_panel=RESULT
     ),
+    text: list[Path] = typer.Option(
+        [], help=f"Text in the target language: {KINDS}. Repeatable.", rich_help_panel=ALIGNMENT
+    ),
+    field: str | None = typer.Option(None, help=FIELD_HELP, rich_help_panel=ALIGNMENT),
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
     vocabulary: str = typer.Option(
         "auto",
@@ -157,6 +158,7 @@ def build(
         source_vectors=_optional(source_vectors, "--source-vectors"),
         target_vectors=_optional(target_vectors, "--target-vectors"),
         columns=column_pair(columns),
+        field=field,
         link=cast(Literal["hard", "copy"], link),
         pad_to_multiple_of=pad_to_multiple_of,
         overwrite=overwrite,

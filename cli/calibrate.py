@@ -9,7 +9,7 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import existing
+from .arguments import FIELD_HELP, KINDS, existing
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 DATA, TRAINING, RESULT = "Dialogues", "Training", "Result"
@@ -18,8 +18,9 @@ DATA, TRAINING, RESULT = "Dialogues", "Training", "Result"
 def calibrate(
     model: str = typer.Argument(..., help="A chat model: folder, alias, hub id or GGUF file."),
     text: list[Path] = typer.Option(
-        ..., help="Running text in the target language; plain, gz, xz or zst. Repeatable.", rich_help_panel=DATA
+        ..., help=f"Running text in the target language: {KINDS}. Repeatable.", rich_help_panel=DATA
     ),
+    field: str | None = typer.Option(None, help=FIELD_HELP, rich_help_panel=DATA),
     requests: Path | None = typer.Option(
         None,
         help="Requests in the target language, one a line: the model's own sound answers are learned, too.",

@@ -8,14 +8,15 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .arguments import existing
+from .arguments import FIELD, KINDS, text_files
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 
 def evaluate(
     model: str = typer.Argument(..., help="Folder, alias or hub id of a causal language model."),
-    text: list[Path] = typer.Option(..., help="Raw text; plain, gz, xz or zst. Repeatable."),
+    text: list[Path] = typer.Option(..., help=f"Raw text: {KINDS}. Repeatable."),
     baseline: str | None = typer.Option(None, help="The untouched source: scored on the same bytes, side by side."),
+    field: str | None = FIELD,
     window: int | None = typer.Option(None, min=2, help="Tokens the model sees at once."),
     max_bytes: int | None = typer.Option(None, min=1, help="Stop after so many bytes of text."),
     as_json: bool = JSON_OPTION,
@@ -27,7 +28,7 @@ def evaluate(
     from vocabtransfer.evaluation import evaluate_checkpoint
 
     quiet_transformers()
-    files = existing(text, "--text")
+    files = text_files(text, "--text", field)
     with show_progress(not as_json):
         result = evaluate_checkpoint(model, files, window=window, max_bytes=max_bytes)
         before = evaluate_checkpoint(baseline, files, window=window, max_bytes=max_bytes) if baseline else None

@@ -10,7 +10,7 @@ from rich.table import Table
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import column_pair, existing
+from .arguments import COLUMNS_HELP, column_pair, existing
 from .output import JSON_OPTION, print_json, quiet_transformers
 
 DEFAULT_METHODS = ["auto", "trans_tokenization", "pieces", "mean"]
@@ -20,7 +20,7 @@ def leaderboard(
     source: str = typer.Option(..., help="Alias, hub id, folder or GGUF file: a causal model, or an encoder."),
     target: str = typer.Option(..., help="The target language: name, ISO code, BCP 47 tag or endonym."),
     parallel: list[Path] = typer.Option(..., help="Parallel corpus; its last tenth is held out. Repeatable."),
-    columns: str | None = typer.Option(None, help="The two columns of a TSV, counted from 0: 1,2."),
+    columns: str | None = typer.Option(None, help=COLUMNS_HELP),
     held_out: list[Path] = typer.Option([], help="Held-out text (encoders: pairs) instead of the corpus's end."),
     methods: list[str] = typer.Option(
         DEFAULT_METHODS, "--method", help="METHOD, METHOD+calibrate, METHOD+norm=script; all of them with `all`."

@@ -8,10 +8,9 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import column_pair, existing
+from .arguments import FIELD, KINDS, column_pair, existing, text_files
 from .output import JSON_OPTION, print_json, print_table
 from .tokenizer_parts import (
-    Lines,
     check_outputs,
     english_of,
     facts_about,
@@ -30,7 +29,7 @@ from .tokenizer_parts import (
 app = typer.Typer(help="Train, extend, swap, trim, optimise, compare and audit tokenizers.", no_args_is_help=True)
 
 SOURCE = typer.Argument(..., help="Tokenizer: folder, file, alias or hub id.", show_default=False)
-TEXT = typer.Option(..., "--text", help="Text; plain, gz, xz or zst. Repeatable.")
+TEXT = typer.Option(..., "--text", help=f"Text: {KINDS}. Repeatable.")
 OUTPUT = typer.Option(..., help="Folder to write.")
 OVERWRITE = typer.Option(False, help="Replace an output that vocabtransfer wrote.")
 MIN_COUNT = typer.Option(2, min=1, help="A new token must have been seen so often.")
@@ -41,6 +40,7 @@ REPAIR = typer.Option(True, help="Let words keep combining marks that the tokeni
 def train(
     like: str = typer.Option(..., help="The tokenizer to follow: folder, file, alias or hub id."),
     text: list[Path] = TEXT,
+    field: str | None = FIELD,
     output: Path = OUTPUT,
     vocab_size: str = typer.Option(..., help="A number, or auto: where more tokens no longer pay."),
     algorithm: str | None = typer.Option(None, help="bpe, sentencepiece, unigram or wordpiece [default: as --like]."),
@@ -69,7 +69,7 @@ def train(
     if not automatic and (plot or sizes or token_parameters or body_parameters):
         raise UsageError("--plot, --sizes, --body-parameters and --token-parameters are for --vocab-size auto.")
     check_outputs(output, overwrite, plot)
-    lines = Lines(existing(text, "--text"))
+    lines = text_files(text, "--text", field)
     with show_progress(not as_json):
         source = open_tokenizer(like)
         curve = None
@@ -109,6 +109,7 @@ def train(
 def extend(
     source: str = SOURCE,
     text: list[Path] = TEXT,
+    field: str | None = FIELD,
     output: Path = OUTPUT,
     new_tokens: int = typer.Option(..., min=1, help="How many tokens to add."),
     min_count: int = MIN_COUNT,
@@ -123,7 +124,7 @@ def extend(
     from vocabtransfer.tokenization.extend import extend_tokenizer
 
     check_outputs(output, overwrite)
-    lines = Lines(existing(text, "--text"))
+    lines = text_files(text, "--text", field)
     with show_progress(not as_json):
         old = open_tokenizer(source)
         made = extend_tokenizer(old, lines, new_tokens=new_tokens, min_count=min_count, repair_marks=repair_marks)
@@ -135,6 +136,7 @@ def extend(
 def trim(
     source: str = SOURCE,
     text: list[Path] = TEXT,
+    field: str | None = FIELD,
     output: Path = OUTPUT,
     keep: int | None = typer.Option(None, min=1, help="The length of the result."),
     drop_unused: bool = typer.Option(False, "--drop-unused", help="Drop exactly what the text never uses."),
@@ -151,7 +153,7 @@ def trim(
     if (keep is None) is not drop_unused:
         raise UsageError("Give either --keep with a number of tokens or --drop-unused.")
     check_outputs(output, overwrite)
-    lines = Lines(existing(text, "--text"))
+    lines = text_files(text, "--text", field)
     with show_progress(not as_json):
         old = open_tokenizer(source)
         made = trim_tokenizer(old, lines, keep=keep, drop_unused=drop_unused, keep_reserved=keep_reserved)
@@ -163,6 +165,7 @@ def trim(
 def optimise(
     source: str = SOURCE,
     text: list[Path] = TEXT,
+    field: str | None = FIELD,
     output: Path = OUTPUT,
     vocab_size: int = typer.Option(..., min=1, help="The length of the result."),
     keep: int | None = typer.Option(
@@ -181,7 +184,7 @@ def optimise(
     from vocabtransfer.tokenization.optimise import optimise_tokenizer
 
     check_outputs(output, overwrite)
-    lines = Lines(existing(text, "--text"))
+    lines = text_files(text, "--text", field)
     with show_progress(not as_json):
         old = open_tokenizer(source)
         made = optimise_tokenizer(
@@ -201,6 +204,7 @@ def optimise(
 def swap(
     source: str = SOURCE,
     text: list[Path] = TEXT,
+    field: str | None = FIELD,
     output: Path = OUTPUT,
     new_tokens: int = typer.Option(..., min=1, help="How many tokens are to change hands."),
     keep_text: list[Path] = typer.Option([], help="Other text that must be cut as before. Repeatable."),
@@ -216,8 +220,8 @@ def swap(
     from vocabtransfer.tokenization.swap import swap_tokenizer
 
     check_outputs(output, overwrite)
-    lines = Lines(existing(text, "--text"))
-    keep = Lines(existing(keep_text, "--keep-text")) if keep_text else ()
+    lines = text_files(text, "--text", field)
+    keep = text_files(keep_text, "--keep-text", field) if keep_text else ()
     with show_progress(not as_json):
         old = open_tokenizer(source)
         made = swap_tokenizer(
@@ -234,6 +238,7 @@ def compare(
     english: list[str] = typer.Option([], help="The same lines in English, DOMAIN=FILE or FILE. Repeatable."),
     parallel: list[Path] = typer.Option([], help="Instead: TSV with English and the text. Repeatable."),
     columns: str = typer.Option("0,1", help="The columns of English and of the text in --parallel, from 0."),
+    field: str | None = FIELD,
     domain_column: int | None = typer.Option(None, min=0, help="The column that names the domain [default: the file]."),
     plot: Path | None = typer.Option(None, help="Draw the figures into this .svg, .png or .pdf."),
     overwrite: bool = typer.Option(False, help="Replace the plot."),
@@ -252,13 +257,15 @@ def compare(
         from vocabtransfer.evaluation.plots import check_plot, plot_comparison
 
         check_plot(plot, overwrite)
-    sides = column_pair(columns)
+    first, second = column_pair(columns) or (0, 1)
+    if isinstance(first, str) or isinstance(second, str):
+        raise UsageError(f"--columns are counted from 0 here, such as 1,2, not {columns!r}.")
     texts: Mapping[str, Iterable[str]]
     others: Mapping[str, Iterable[str]]
-    if parallel and sides:
-        texts, others = read_domains(existing(parallel, "--parallel"), sides, domain_column)
+    if parallel:
+        texts, others = read_domains(existing(parallel, "--parallel"), (first, second), domain_column)
     else:
-        texts, others = named_files(text, "--text"), english_of(text, english)
+        texts, others = named_files(text, "--text", field), english_of(text, english, field)
     with show_progress(not as_json):
         comparison = run_compare(open_all(tokenizers), texts, english=others)
         if plot:

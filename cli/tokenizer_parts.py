@@ -1,6 +1,6 @@
 """What the commands of `vocabtransfer tokenizer` share: opening, writing, and printing what was done."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vocabtransfer.errors import UsageError
 
-from .arguments import existing
+from .arguments import text_files
 from .output import print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
@@ -19,22 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from vocabtransfer.evaluation.compare import Comparison
+    from vocabtransfer.files.text import Text
     from vocabtransfer.tokenization.reshape import Reshaped
     from vocabtransfer.tokenization.size import ModelSize
 
 SAMPLE_LINES = 2_000
-
-
-class Lines:
-    """The lines of text files; every iteration reads the files afresh."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    def __iter__(self) -> Iterator[str]:
-        from vocabtransfer.files.text_files import read_text
-
-        return read_text(self._paths)
 
 
 def open_tokenizer(reference: str) -> "PreTrainedTokenizerFast":
@@ -59,7 +48,7 @@ def open_all(references: Sequence[str]) -> dict[str, "PreTrainedTokenizerFast"]:
     return {name: open_tokenizer(reference) for name, reference in named.items()}
 
 
-def named_files(arguments: Sequence[str], option: str) -> dict[str, Lines]:
+def named_files(arguments: Sequence[str], option: str, field: str | None = None) -> dict[str, "Text"]:
     """Return lines by domain from ``DOMAIN=FILE`` or ``FILE``; several files of a domain follow one another."""
     from vocabtransfer.evaluation.compare import domain_name
 
@@ -67,10 +56,10 @@ def named_files(arguments: Sequence[str], option: str) -> dict[str, Lines]:
     for argument in arguments:
         name, path = _named(argument)
         files.setdefault(name if name != argument else domain_name(Path(path)), []).append(Path(path))
-    return {name: Lines(existing(paths, option)) for name, paths in files.items()}
+    return {name: text_files(paths, option, field) for name, paths in files.items()}
 
 
-def english_of(texts: Sequence[str], english: Sequence[str]) -> dict[str, Lines]:
+def english_of(texts: Sequence[str], english: Sequence[str], field: str | None = None) -> dict[str, "Text"]:
     """Return the English lines by the domain of their text: named like it, or in the same order without names."""
     if all(_named(argument)[0] == argument for argument in english) and english:
         if len(english) != len(texts):
@@ -79,7 +68,7 @@ def english_of(texts: Sequence[str], english: Sequence[str]) -> dict[str, Lines]
 
         names = [name if name != text else domain_name(Path(text)) for text in texts for name in [_named(text)[0]]]
         english = [f"{name}={path}" for name, path in zip(names, english, strict=True)]
-    return named_files(english, "--english")
+    return named_files(english, "--english", field)
 
 
 def _named(argument: str) -> tuple[str, str]:
@@ -126,7 +115,7 @@ def check_outputs(output: Path, overwrite: bool, plot: Path | None = None) -> No
 
 
 def finish(
-    old: "PreTrainedTokenizerFast", made: "Reshaped", lines: Lines, output: Path, overwrite: bool, source: str
+    old: "PreTrainedTokenizerFast", made: "Reshaped", lines: "Text", output: Path, overwrite: bool, source: str
 ) -> dict[str, Any]:
     """Write a reshaped tokenizer and return the facts about it."""
     facts = facts_about(old, made.tokenizer, lines, made.notes)
@@ -135,7 +124,7 @@ def finish(
 
 
 def facts_about(
-    old: "PreTrainedTokenizerFast", new: "PreTrainedTokenizerFast", lines: Lines, notes: Sequence[str]
+    old: "PreTrainedTokenizerFast", new: "PreTrainedTokenizerFast", lines: "Text", notes: Sequence[str]
 ) -> dict[str, Any]:
     """Return sizes, tokens per word on the first lines of the text, and notes."""
     from vocabtransfer.evaluation.fertility import tokenizer_statistics

@@ -187,7 +187,7 @@ def test_a_corpus_folder_becomes_a_checkpoint_that_credits_it(
     corpus = fetch_corpus("tatar", tmp_path / "corpus", names=["pretend"])
     held = corpus.held_out
     assert held is not None and corpus.text is not None
-    from vocabtransfer.files.text_files import read_text
+    from vocabtransfer.files.text import read_text
 
     assert not set(read_text([held])) & set(read_text([corpus.text]))
     request = vt.BuildRequest(

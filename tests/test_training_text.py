@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.evaluation.texts import read_documents
+from vocabtransfer.files.text import read_text
 from vocabtransfer.training import text as text_module
 from vocabtransfer.training.objectives import IGNORED
 from vocabtransfer.training.text import Mixture, PackedText, Place, Position, Row, make_batch
@@ -26,7 +27,12 @@ TOKENIZER = byte_tokenizer()
 
 def packed(files: tuple[Path, ...], **options: Any) -> PackedText:
     return PackedText(
-        options.pop("tokenizer", TOKENIZER), files, 0, options.pop("block", 16), options.pop("seed", 0), **options
+        options.pop("tokenizer", TOKENIZER),
+        read_text(files),
+        0,
+        options.pop("block", 16),
+        options.pop("seed", 0),
+        **options,
     )
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
+from vocabtransfer.files.text import read_text
 from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.text import PackedText, Place, make_batch
 
@@ -43,6 +44,6 @@ def packed_batch(
 ) -> Batch:
     """The first rows of a file as the loop makes them."""
     assert tokenizer.bos_token_id is not None
-    packed = PackedText(tokenizer, (file,), tokenizer.bos_token_id, block, 0, needs_text)
+    packed = PackedText(tokenizer, read_text(file), tokenizer.bos_token_id, block, 0, needs_text)
     stream = packed.rows(Place())
     return make_batch([next(stream)[0] for _ in range(rows)], torch.device("cpu"))

@@ -29,7 +29,8 @@ _HOMES = {
     "shipped_table": "vocabtransfer.alignment.table",
     "count_words": "vocabtransfer.alignment.aligner",
     "read_parallel": "vocabtransfer.alignment.corpora",
-    "read_text": "vocabtransfer.files.text_files",
+    "read_text": "vocabtransfer.files.text",
+    "Text": "vocabtransfer.files.text",
     "transfer": "vocabtransfer.surgery.transfer",
     "TransferResult": "vocabtransfer.surgery.transfer",
     "TokenMap": "vocabtransfer.token_map",
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.evaluation.compare import compare
     from vocabtransfer.export import GgufReport, export_gguf
-    from vocabtransfer.files.text_files import read_text
+    from vocabtransfer.files.text import Text, read_text
     from vocabtransfer.hydra import (
         HydraForCausalLM,
         add_head,

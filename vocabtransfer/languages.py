@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import langcodes
@@ -42,6 +42,7 @@ class Language:
     script: str  # ISO 15924: "Cyrl"; the one asked for, else the one the language is mostly written in
     endonym: str  # in the language itself: "татар"
     tag: str  # BCP 47, with the script only where it is not the usual one: "tt", "tt-Latn"
+    region: str = field(default="", repr=False, compare=False)  # ISO 3166, only where it was asked for: "BR"
 
 
 def find_language(text: str) -> Language:
@@ -80,6 +81,7 @@ def _language(found: langcodes.Language) -> Language:
         script=script,
         endonym=written.language_name(written),
         tag=code if script == usual else f"{code}-{script}",
+        region=found.territory or "",
     )
 
 

@@ -1,35 +1,41 @@
-"""Parallel corpora as streams of sentence pairs: tab-separated files, Moses file pairs and TMX, plain or compressed.
+"""Parallel corpora as streams of sentence pairs: files of columns or records, Moses file pairs and TMX.
 
 What a file is shows in its name or its first lines. Pairs that cannot be used are skipped and counted by reason; a file
 that is clearly not what it should be (unequal line counts, swapped sides, a target that is really English) is an error.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, zip_longest
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, ParseError
+from typing import TYPE_CHECKING
 
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
+import regex
 
 from vocabtransfer.alignment.sides import SideCheck
+from vocabtransfer.alignment.tmx import read_tmx
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.files.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_sound_lines, read_text
+from vocabtransfer.files.records import Records, bare_suffix, open_records
+from vocabtransfer.files.text import read_text
+from vocabtransfer.files.text_files import read_lines, read_sound_lines
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
 
-__all__ = ["CorpusStatistics", "ParallelCorpus", "read_parallel", "read_text"]
+__all__ = ["Columns", "CorpusStatistics", "ParallelCorpus", "read_parallel", "read_text"]
+
+#: Two columns or fields, source and target, each by its name or counted from 0.
+Columns = tuple[int | str, int | str]
+
+#: Files, one or many.
+Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 _SNIFFED_LINES = 200
 _CHECKED_PAIRS = 2000
-_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-# In TMX these hold the markup of the original format, not text; <hi> and <sub> hold text.
-_TMX_CODES = frozenset({"bpt", "ept", "ph", "it", "ut"})
+_SIDES = (("source", "src"), ("target", "tgt", "trg"))
 
 _Lines = Callable[[Path], Iterator[tuple[int, str | None]]]
 
@@ -58,21 +64,23 @@ class ParallelCorpus:
 
     def __init__(
         self,
-        paths: Sequence[str | Path],
+        paths: Paths,
         *,
-        columns: tuple[int, int] | None = None,
+        columns: Columns | None = None,
         source: "Language | None" = None,
         target: "Language | None" = None,
         skip_damaged: bool = False,
     ) -> None:
-        if columns is not None and (min(columns) < 0 or columns[0] == columns[1]):
-            raise UsageError(f"columns {columns} must be two different numbers counted from 0.")
+        if columns is not None and (columns[0] == columns[1] or any(isinstance(c, int) and c < 0 for c in columns)):
+            raise UsageError(f"columns {columns} must be two different numbers counted from 0, or two different names.")
         self.statistics = CorpusStatistics()
         self._columns = columns
         self._source = source
         self._target = target
         self._skip_damaged = skip_damaged
-        self._parts = _group_files([Path(path) for path in paths], _reader(skip_damaged, Counter()))
+        self._known = {name for language in (source, target) if language for name in _names_of(language)}
+        files = list(read_text(paths).files)
+        self._parts = _group_files(files, self._open, _reader(skip_damaged, Counter()))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         statistics = self.statistics = CorpusStatistics()
@@ -104,26 +112,32 @@ class ParallelCorpus:
 
     def _read(self, part: tuple[Path, ...], statistics: CorpusStatistics) -> Iterator[tuple[str, str]]:
         if _is_tmx(part[0]):
-            return _read_tmx(part[0], self._source, self._target, statistics)
+            return read_tmx(part[0], self._source, self._target, statistics.skipped)
         lines = _reader(self._skip_damaged, statistics.skipped)
         if len(part) == 2:
             return _read_moses(*part, lines)
-        separator = _separator(part[0], _reader(self._skip_damaged, Counter()))
-        return _read_columns(part[0], separator, self._columns, statistics, lines)
+        records = self._open(part[0], statistics.skipped) or _barred(part[0], lines)
+        return _read_columns(records, self._columns, (self._source, self._target), statistics)
+
+    def _open(self, path: Path, skipped: Counter[str] | None = None) -> Records | None:
+        counted = (Counter() if skipped is None else skipped) if self._skip_damaged else None
+        return open_records(path, skipped=counted, named=self._columns or (), known=self._known)
 
 
 def read_parallel(
-    paths: Sequence[str | Path],
+    paths: Paths,
     *,
-    columns: tuple[int, int] | None = None,
+    columns: Columns | None = None,
     source: "Language | None" = None,
     target: "Language | None" = None,
     skip_damaged: bool = False,
 ) -> ParallelCorpus:
     """Open a parallel corpus: (source, target) sentence pairs, streamed, stripped, never empty.
 
-    ``paths`` mixes freely tab-separated files, TMX files and Moses pairs (two files in a row, one sentence a line), each
-    plain, gzip, xz or Zstandard. ``columns`` are the two columns of tab-separated files, counted from 0; left out, they
+    ``paths`` mixes freely files of columns (TSV, CSV, ``source ||| target``), of records (JSONL, Parquet, Arrow, folders
+    that `datasets` saved), TMX files and Moses pairs (two files in a row, one sentence a line); text files may be
+    compressed with gzip, bzip2, xz or Zstandard. ``columns`` are two columns or fields, by name or counted from 0; left
+    out, they are those named after the languages, or source and target; else they
     are the only two, or the only two that are not labels or numbers. The languages choose the sides of a TMX file and
     allow the check that the target is in its own language. With ``skip_damaged``, single lines that are not UTF-8 or
     longer than 16 MiB are counted and skipped, with their partners.
@@ -134,14 +148,14 @@ def read_parallel(
     return ParallelCorpus(paths, columns=columns, source=source, target=target, skip_damaged=skip_damaged)
 
 
-def _group_files(paths: list[Path], read: _Lines) -> list[tuple[Path, ...]]:
-    """Return one tuple a corpus part: (file,) for tab-separated and TMX files, (source, target) for Moses pairs."""
+def _group_files(paths: list[Path], records: Callable[[Path], Records | None], read: _Lines) -> list[tuple[Path, ...]]:
+    """Return one tuple a corpus part: (file,) for files of pairs, (source, target) for Moses pairs."""
     if not paths:
         raise UsageError("a parallel corpus needs at least one file.")
     parts: list[tuple[Path, ...]] = []
     waiting: Path | None = None
     for path in paths:
-        if _is_tmx(path) or _suffix(path) in (".tsv", ".tab") or _separator(path, read) is not None:
+        if _is_tmx(path) or records(path) is not None or _is_barred(path, read):
             parts.append((path,))
         elif waiting is None:
             waiting = path
@@ -149,55 +163,86 @@ def _group_files(paths: list[Path], read: _Lines) -> list[tuple[Path, ...]]:
             parts.append((waiting, path))
             waiting = None
     if waiting is not None:
-        raise UsageError(f"{waiting} has one column and no partner: name a tab-separated file, TMX or two Moses files.")
+        comma = sum("," in line for line in _first_lines(waiting, read)) > 0.9 * len(_first_lines(waiting, read)) > 0
+        hint = " (if its columns are parted by commas, name it .csv)" if comma else ""
+        raise UsageError(
+            f"{waiting} has one column and no partner{hint}: name a file with two columns, TMX or two Moses files."
+        )
     return parts
 
 
-def _suffix(path: Path) -> str:
-    name = path.with_suffix("") if path.suffix.lower() in COMPRESSION_SUFFIXES else path
-    return name.suffix.lower()
-
-
 def _is_tmx(path: Path) -> bool:
-    return _suffix(path) == ".tmx"
+    return bare_suffix(path) == ".tmx"
 
 
 def _reader(skip_damaged: bool, skipped: Counter[str]) -> _Lines:
     return partial(read_sound_lines, skipped=skipped) if skip_damaged else read_lines
 
 
-def _separator(path: Path, read: _Lines) -> str | None:
-    """Return what parts the columns in the first lines, a tab or fast_align's ``|||``; None for one column."""
-    lines = [line for _, line in islice(read(path), _SNIFFED_LINES) if line]
-    for separator in ("\t", " ||| "):
-        # A stray line without a separator is a matter for the statistics; a stray tab in plain text is no column.
-        if lines and sum(separator in line for line in lines) > len(lines) / 2:
-            return separator
-    return None
+def _first_lines(path: Path, read: _Lines) -> list[str]:
+    return [line for _, line in islice(read(path), _SNIFFED_LINES) if line]
+
+
+def _is_barred(path: Path, read: _Lines) -> bool:
+    """Say whether the first lines have fast_align's ``|||``, with spaces around it or without."""
+    lines = _first_lines(path, read)
+    return bool(lines) and sum("|||" in line for line in lines) > len(lines) / 2
+
+
+def _barred(path: Path, read: _Lines) -> Records:
+    return Records(path, "bars", (), lambda: (line.split("|||") for _, line in read(path) if line))
 
 
 def _read_columns(
-    path: Path, separator: str | None, columns: tuple[int, int] | None, statistics: CorpusStatistics, read: _Lines
+    records: Records,
+    columns: Columns | None,
+    languages: "tuple[Language | None, Language | None]",
+    statistics: CorpusStatistics,
 ) -> Iterator[tuple[str, str]]:
-    if separator is None:
-        if not any((line or "").strip() for _, line in read(path)):
-            raise VocabTransferError(f"{path} is empty: each line needs a source and a target.")
-        raise VocabTransferError(f"{path} has no tab-separated columns: each line needs a source and a target.")
-    rows = (line.split(separator) for _, line in read(path) if line)
+    path = records.path
+    rows = records.rows()
     head = list(islice(rows, _SNIFFED_LINES))
-    # The usual number of columns, so that a stray tab in one line does not make all others wrong.
-    width = Counter(map(len, head)).most_common(1)[0][0]
-    first, second = columns or _find_columns(path, [row for row in head if len(row) == width])
-    if max(first, second) >= width:
-        raise VocabTransferError(f"{path} has {width} columns, so there is no column {max(first, second)} (from 0).")
+    width = records.width(head)
+    if width < 2 and not any(any(map(str.strip, row)) for row in head):
+        raise VocabTransferError(f"{path} is empty: each line needs a source and a target.")
+    if width < 2:
+        kind = "tab-separated columns" if records.kind == "tsv" else "second column"
+        raise VocabTransferError(f"{path} has no {kind}: each line needs a source and a target.")
+    if columns is not None:
+        first, second = (records.place(column, width) for column in columns)
+    else:
+        first, second = _named_columns(records.names, languages) or _find_columns(
+            records, [row for row in head if len(row) == width]
+        )
+    if first == second:
+        raise UsageError(f"{path}: columns {columns} are one and the same: name two.")
     for fields in chain(head, rows):
         if len(fields) != width:
             statistics.skipped[f"without exactly {width} columns"] += 1
         else:
-            yield fields[first], fields[second]
+            yield fields[first].replace("\n", " "), fields[second].replace("\n", " ")
 
 
-def _find_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
+def _names_of(language: "Language") -> set[str]:
+    """Return what a column in a language may be called, in lower case."""
+    return {name.casefold() for name in (language.code, language.alpha3, language.name, language.endonym, language.tag)}
+
+
+def _named_columns(
+    names: Sequence[str], languages: "tuple[Language | None, Language | None]"
+) -> tuple[int, int] | None:
+    """Return the columns named after the languages (``nl``, ``translation.en``, ``sentence_en``), or source and target."""
+    parted = [{name.casefold(), *regex.split(r"[\W_]+", name.casefold())} for name in names]
+    sides: list[set[int]] = []
+    for language, usual in zip(languages, _SIDES, strict=True):
+        found = {c for c, parts in enumerate(parted) if language is not None and parts & _names_of(language)}
+        sides.append(found or {c for c, name in enumerate(names) if name.casefold() in usual})
+    if any(len(side) != 1 for side in sides) or sides[0] == sides[1]:
+        return None
+    return sides[0].pop(), sides[1].pop()
+
+
+def _find_columns(records: Records, rows: list[list[str]]) -> tuple[int, int]:
     """Return the two columns that hold sentences: labels repeat all the time, identifiers and scores are numbers."""
     width = len(rows[0])
     columns = list(range(width))
@@ -206,8 +251,9 @@ def _find_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
         values = [[row[column] for row in rows] for column in columns]
         columns = [c for c in columns if len(set(values[c])) > most_labels and not all(map(_is_number, values[c]))]
     if len(columns) != 2:
+        there = f"the fields {', '.join(records.names)}" if records.names else f"{width} columns"
         raise UsageError(
-            f"{path} has {width} columns: say which two hold source and target, as columns counted from 0."
+            f"{records.path} has {there}: say which two hold source and target, as columns named or counted from 0."
         )
     return columns[0], columns[1]
 
@@ -216,7 +262,7 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return False
+        return not text
     return True
 
 
@@ -232,66 +278,3 @@ def _read_moses(source: Path, target: Path, read: _Lines) -> Iterator[tuple[str,
             f"{source} has {counts[0]} lines and {target} has {counts[1]}: "
             "the two files of a Moses pair need one sentence a line, in the same order."
         )
-
-
-def _read_tmx(
-    path: Path, source: "Language | None", target: "Language | None", statistics: CorpusStatistics
-) -> Iterator[tuple[str, str]]:
-    wanted = [{language.code, language.alpha3} if language else None for language in (source, target)]
-    default: str | None = None
-    with open_bytes(path) as stream:
-        try:
-            for event, element in defusedxml.ElementTree.iterparse(stream, events=("start", "end")):
-                if event == "start" and element.tag in ("body", "header"):
-                    parent = element
-                    default = _primary(element.get("srclang", default or ""))
-                elif event == "end" and element.tag == "tu":
-                    pair = _choose_sides(_variants(element), wanted, default)
-                    parent.clear()  # a TMX file may be larger than memory
-                    if pair is None:
-                        statistics.skipped["without both languages"] += 1
-                    else:
-                        yield pair
-        except (ParseError, DefusedXmlException) as problem:
-            raise VocabTransferError(f"{path} is not a TMX file that can be read safely: {problem}.") from None
-
-
-def _primary(tag: str) -> str:
-    return tag.replace("_", "-").split("-")[0].lower()
-
-
-def _variants(unit: Element) -> dict[str, str]:
-    variants: dict[str, str] = {}
-    for variant in unit.iter("tuv"):
-        segment = variant.find("seg")
-        if segment is not None:
-            tag = variant.get(_XML_LANG) or variant.get("lang") or ""
-            variants.setdefault(_primary(tag), " ".join("".join(_segment_text(segment)).split()))
-    return variants
-
-
-def _segment_text(element: Element) -> Iterable[str]:
-    if element.tag not in _TMX_CODES:
-        yield element.text or ""
-        for child in element:
-            yield from _segment_text(child)
-            yield child.tail or ""
-
-
-def _choose_sides(
-    variants: dict[str, str], wanted: Sequence[set[str] | None], default: str | None
-) -> tuple[str, str] | None:
-    """Return the pair of a translation unit; a language not asked for is the one that is left, the header's first."""
-    chosen: list[Any] = [next((tag for tag in variants if names and tag in names), None) for names in wanted]
-    for side, names in enumerate(wanted):
-        if names is None:
-            rest = [tag for tag in variants if tag != chosen[1 - side]]
-            if side == 0 and wanted[1] is None and default in rest:
-                rest = [default]
-            if side == 0 and wanted[1] is None:
-                chosen[0] = rest[0] if rest else None
-            else:
-                chosen[side] = rest[0] if len(rest) == 1 else None
-    if chosen[0] is None or chosen[1] is None:
-        return None
-    return variants[chosen[0]], variants[chosen[1]]

@@ -1,6 +1,5 @@
 """Everything `vocabtransfer evaluate` reports about a checkpoint and some text files."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.fertility import tokenizer_statistics
-from vocabtransfer.evaluation.texts import limit_bytes, read_documents
+from vocabtransfer.evaluation.texts import limit_bytes
+from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.plan import open_runnable, plan_run
@@ -47,30 +47,31 @@ class Evaluation:
 
 def evaluate_checkpoint(
     reference: str | Path,
-    files: Sequence[str | Path],
+    files: TextFiles,
     *,
+    field: str | None = None,
     window: int | None = None,
     stride: int | None = None,
     batch_tokens: int = 2048,
     max_bytes: int | None = None,
     device: str | None = None,
 ) -> Evaluation:
-    """Open a checkpoint (hub id, folder, GGUF file, alias) and score the text of ``files``, plain or compressed.
+    """Open a checkpoint (hub id, folder, GGUF file, alias) and score the text of ``files``, one or many; see `read_text`.
 
-    How files become documents is said at `read_documents`; the other options are those of `bits_per_byte`. The model
+    How files become documents is said at `Text.documents`; the other options are those of `bits_per_byte`. The model
     runs in float32 on a CPU and in its own precision on a GPU; ``device`` left out takes a GPU when there is one.
 
     Raises `VocabTransferError` when the checkpoint cannot be opened or is not causal, and for files that are missing,
     empty, binary or not UTF-8; `UsageError` for options that make no sense.
     """
-    if not files:
+    text = read_text(files, field=field)
+    if not text:
         raise UsageError("Name at least one text file to evaluate on.")
-    paths = [Path(file) for file in files]
     # Text before model: a bad file is told at once, not after minutes.
-    if not any(limit_bytes(read_documents(paths), max_bytes)):
-        raise VocabTransferError(f"{', '.join(map(str, paths))}: there is no text to score.")
+    if not any(limit_bytes(text.documents(), max_bytes)):
+        raise VocabTransferError(f"{text}: there is no text to score.")
     checkpoint = open_checkpoint(reference)
-    statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(read_documents(paths), max_bytes))
+    statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(text.documents(), max_bytes))
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with step("Loading the model"):
         fits = plan_run(checkpoint, device=place, dtype="float32" if place == "cpu" else None)
@@ -78,7 +79,7 @@ def evaluate_checkpoint(
     score = bits_per_byte(
         model,
         checkpoint.tokenizer,
-        read_documents(paths),
+        text.documents(),
         window=window,
         stride=stride,
         batch_tokens=batch_tokens,
@@ -86,7 +87,7 @@ def evaluate_checkpoint(
     )
     return Evaluation(
         model=checkpoint.name,
-        files=[str(path) for path in paths],
+        files=[str(path) for path in text.files],
         device=place,
         bits_per_byte=score.bits_per_byte,
         perplexity_per_token=score.perplexity_per_token,

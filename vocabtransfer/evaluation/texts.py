@@ -1,37 +1,22 @@
 """Documents out of text files, and batches of them encoded: what everything that measures text starts with."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
-from vocabtransfer.files.text_files import read_lines
+from vocabtransfer.files.text import DOCUMENT_CHARACTERS, TextFiles, read_text
 
-DOCUMENT_CHARACTERS = 1 << 14
+__all__ = ["DOCUMENT_CHARACTERS", "encode_batches", "limit_bytes", "read_documents"]
+
 _BATCH_ITEMS = 1024
 _BATCH_CHARACTERS = 1 << 19
 
 
-def read_documents(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield the documents of UTF-8 text files, plain or compressed, without holding a file in memory.
-
-    A document is a run of lines without an empty line between them, joined by line feeds. It ends early, at the end of
-    a line, once it has 16,384 characters. Raises `VocabTransferError` for files that are missing, binary or not UTF-8.
-    """
-    for path in paths:
-        lines: list[str] = []
-        characters = 0
-        for _, line in read_lines(path):
-            if line.strip():
-                lines.append(line)
-                characters += len(line) + 1
-            if lines and (characters > DOCUMENT_CHARACTERS or not line.strip()):
-                yield "\n".join(lines)
-                lines, characters = [], 0
-        if lines:
-            yield "\n".join(lines)
+def read_documents(text: TextFiles, *, field: str | None = None) -> Iterator[str]:
+    """Yield the documents of text files, one or many, without holding a file in memory; see `Text.documents`."""
+    return read_text(text, field=field).documents()
 
 
 def limit_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Lines of text files, plain or compressed, checked on the way: one sentence says which file and line is at fault."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -24,13 +25,15 @@ _MAX_CONTROL_SHARE = 0.005
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _CORRUPT = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile)
 
-_COMPRESSIONS = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst")
+# Zstandard packs up to 128 KiB into 4 bytes, and gives everything out at once: small bites bound the memory.
+_ZSTD_BITE = 1 << 11
+_COMPRESSIONS = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2"}
+COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressing gzip, xz and Zstandard as its first bytes tell (not its name).
+    """Open a file for reading, decompressing gzip, bzip2, xz and Zstandard as its first bytes tell (not its name).
 
     Raises `VocabTransferError` when the file cannot be read or turns out damaged, also while the block reads it.
     """
@@ -47,6 +50,9 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         detail = str(problem).rstrip(".") or type(problem).__name__
         raise VocabTransferError(f"{path} is damaged or cut short ({detail}): get it again.") from None
     except OSError as problem:
+        # bzip2's reader says what is wrong with the data by an OSError without a number.
+        if problem.errno is None:
+            raise VocabTransferError(f"{path} is damaged or cut short ({problem}): get it again.") from None
         raise VocabTransferError(f"{path} cannot be read ({problem.strerror or problem}).") from None
 
 
@@ -94,17 +100,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str | None, str]]:
                 yield number, line, ""
 
 
-def read_text(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield the lines of several text files, one after the other, without empty lines and lines that hold NULs.
-
-    Raises `VocabTransferError` as `read_lines` does.
-    """
-    for path in paths:
-        for _, line in read_lines(path):
-            if line.strip() and "\0" not in line:
-                yield line
-
-
 class _ZstdReader(io.RawIOBase):
     """Decompresses Zstandard frames one after the other; the library's own reader takes a cut file for a whole one."""
 
@@ -120,10 +115,10 @@ class _ZstdReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             if self._frame.eof:
-                packed = self._frame.unused_data or self._raw.read(_SNIFFED_BYTES)
+                packed = self._frame.unused_data or self._raw.read(_ZSTD_BITE)
                 self._frame, self._begun = zstandard.ZstdDecompressor().decompressobj(), False
             else:
-                packed = self._raw.read(_SNIFFED_BYTES)
+                packed = self._raw.read(_ZSTD_BITE)
             if not packed:
                 if self._begun:
                     raise EOFError("the last frame is not complete")
@@ -140,6 +135,9 @@ def _decompress(raw: BinaryIO, compression: str | None) -> Iterator[BinaryIO]:
     if compression == "gz":
         with gzip.GzipFile(fileobj=raw) as stream:
             yield cast(BinaryIO, io.BufferedReader(stream, _SNIFFED_BYTES))
+    elif compression == "bz2":
+        with bz2.BZ2File(raw) as stream:
+            yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _SNIFFED_BYTES))
     elif compression == "xz":
         with lzma.LZMAFile(raw) as stream:
             yield cast(BinaryIO, io.BufferedReader(stream, _SNIFFED_BYTES))
@@ -165,7 +163,7 @@ def _refuse_binary(path: Path, head: bytes) -> None:
 
 
 def write_compressed(path: Path, data: bytes) -> None:
-    """Write bytes compressed as the suffix tells (.gz, .xz, .zst, else plain), whole or not at all.
+    """Write bytes compressed as the suffix tells (.gz, .bz2, .xz, .zst, else plain), whole or not at all.
 
     The same bytes give the same file: no times or names are stored. Raises `VocabTransferError` when it cannot be
     written; what was there before is then still there.
@@ -173,6 +171,7 @@ def write_compressed(path: Path, data: bytes) -> None:
     compress = {
         ".gz": lambda: gzip.compress(data, mtime=0),
         ".xz": lambda: lzma.compress(data, preset=6),
+        ".bz2": lambda: bz2.compress(data),
         ".zst": lambda: zstandard.ZstdCompressor(level=19).compress(data),
     }.get(path.suffix, lambda: data)
     with _staged(path) as stream:
@@ -212,6 +211,9 @@ def _compressing(raw: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
     if suffix == ".gz":
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
             yield cast(BinaryIO, packed)
+    elif suffix == ".bz2":
+        with bz2.BZ2File(raw, "wb") as zipped:
+            yield cast(BinaryIO, zipped)
     elif suffix == ".xz":
         with lzma.LZMAFile(raw, "wb", preset=6) as stream:
             yield cast(BinaryIO, stream)

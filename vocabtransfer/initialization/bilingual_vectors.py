@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.initialization.inputs import Text, TransferInputs
+from vocabtransfer.files.text import Text
+from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.initialization.neighbours import unit_rows
 from vocabtransfer.initialization.vector_files import load_word_vectors
 from vocabtransfer.initialization.word_vectors import Training, WordVectors, train_word_vectors

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.errors import UsageError
+from vocabtransfer.files.text import Text
 from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import identity
-from vocabtransfer.initialization.inputs import Initialization, Text, TransferInputs
+from vocabtransfer.initialization.inputs import Initialization, TransferInputs
 from vocabtransfer.initialization.neighbours import sparsemax_weights, spread, unit_rows
 from vocabtransfer.initialization.registry import Need, method
 from vocabtransfer.initialization.token_vectors import encoded_text, subword_vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from scipy import sparse
 
 from vocabtransfer.alignment.links import token_counts
 from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.files.text import Text
 from vocabtransfer.token_map import RowReader, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
@@ -21,8 +22,6 @@ from vocabtransfer.vocabulary import Kind, Vocabulary
 NOISE_BLOCK = 1024
 #: Which of a model's tables: the input embeddings, or the output rows of the head (the same where they are tied).
 Part = Literal["input", "output"]
-#: Gives a text from its beginning each time it is called.
-Text = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, eq=False)

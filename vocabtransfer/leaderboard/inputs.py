@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocabtransfer.alignment.aligner import count_words
-from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.alignment.corpora import Columns, read_parallel
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation import read_documents
+from vocabtransfer.files.text import Text
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
@@ -30,7 +31,7 @@ class ContestRequest:
     source: str
     target: str
     parallel: tuple[Path, ...]
-    columns: tuple[int, int] | None = None
+    columns: Columns | None = None
     held_out: tuple[Path, ...] = ()
     other_text: tuple[Path, ...] = ()
     tokenizer: Path | None = None
@@ -71,7 +72,9 @@ def open_contest(request: ContestRequest) -> Contest:
         vocabulary=request.vocabulary if request.tokenizer is None else "auto",  # type: ignore[arg-type]
         new_tokens=request.new_tokens,
     )
-    made = make_tokenizer(wanted, source, language, target_words(table), lambda: (target for _, target in pairs), test)
+    made = make_tokenizer(
+        wanted, source, language, target_words(table), Text(source=lambda: (target for _, target in pairs)), test
+    )
     return Contest(
         source=source,
         tokenizer=made.tokenizer,

@@ -18,12 +18,11 @@ from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score, score_new_tables
-from vocabtransfer.files.text_files import read_text
+from vocabtransfer.files.text import Text, read_text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.initialization import Need, VectorFiles, find_method
-from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
 from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
@@ -247,7 +246,7 @@ def _words(request: BuildRequest, table: WordTable | None, held_out: HeldOut) ->
         for line in track(held_out.allowed(read_text(request.text)), "counting words"):
             counts.update(split_words(line))
         if not counts:
-            raise VocabTransferError(f"{', '.join(map(str, request.text))}: there is no word in the text.")
+            raise VocabTransferError(f"{read_text(request.text)}: there is no word in the text.")
         return {word: float(count) for word, count in sorted(counts.items())}
     return target_words(table) if table is not None else {}
 
@@ -255,8 +254,8 @@ def _words(request: BuildRequest, table: WordTable | None, held_out: HeldOut) ->
 def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:
     """Return what gives running text in the target language, if there is any."""
     if request.text:
-        return lambda: held_out.allowed(read_text(request.text))
-    return (lambda: (target for _, target in _pairs(request, language, held_out))) if request.parallel else None
+        return Text(source=lambda: held_out.allowed(read_text(request.text)))
+    return Text(source=lambda: (pair[1] for pair in _pairs(request, language, held_out))) if request.parallel else None
 
 
 def _pairs(request: BuildRequest, language: Language, held_out: HeldOut) -> Iterable[tuple[str, str]]:
@@ -271,13 +270,15 @@ def _inputs(request: BuildRequest) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for entry in dataclasses.fields(request):
         value = getattr(request, entry.name)
-        if entry.name in ("output", "into", "overwrite", "link") or value is None or value in ((), False):
+        if entry.name in ("output", "into", "overwrite", "link") or value is None or value in ((), False, Text()):
             continue
         facts[entry.name] = _plain(value)
     return facts
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Text):
+        return value.names()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value.name if isinstance(value, Path) else value

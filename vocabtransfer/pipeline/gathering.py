@@ -105,7 +105,7 @@ def find_held_out(request: BuildRequest, language: Language) -> HeldOut:
     if request.held_out_bytes == 0:
         return HeldOut()
     if request.text:
-        from vocabtransfer.files.text_files import read_text
+        from vocabtransfer.files.text import read_text
 
         return set_aside(read_text(request.text), "set aside from the text", request.held_out_bytes)
     if request.parallel:

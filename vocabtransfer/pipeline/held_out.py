@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
-from vocabtransfer.files.text_files import read_text
+from vocabtransfer.files.text import read_text
 from vocabtransfer.languages import Language
 
 #: At most this share of the text is set aside, and no less than so many bytes: fewer say nothing.

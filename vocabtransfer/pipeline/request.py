@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vocabtransfer.alignment.corpora import Columns
 from vocabtransfer.alignment.dictionary import ENTRY_WEIGHT
 from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
+from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.norms import Norm
 from vocabtransfer.tokenization.train import Algorithm
 
@@ -41,7 +43,7 @@ class BuildRequest:
         source_vectors, target_vectors: fastText files for methods that otherwise train vectors.
         norm: bring new rows to the source's lengths: "none", "global" or "script".
         calibrate: match the new head to the language's token frequencies; what the method says when not given.
-        columns: which columns of tab-separated parallel files to use, counted from 0.
+        columns: which columns or fields of parallel files to use, named or counted from 0.
         link: how unchanged shards get into the output.
         pad_to_multiple_of: round the number of rows up to a multiple.
         overwrite: replace an output that vocabtransfer wrote.
@@ -56,6 +58,7 @@ class BuildRequest:
         held_out: text to score the result and the untouched source on; not trained on. Left out, some of what is given
             is set aside, or the text that ships for the language is taken.
         held_out_bytes: how much of it is scored; 0 for no scoring.
+        field: the field that holds the text, where text is in records (JSONL, CSV, Parquet ...).
     """
 
     source: str
@@ -64,7 +67,7 @@ class BuildRequest:
     as_head: str | None = None
     into: Path | None = None
     parallel: tuple[Path, ...] = ()
-    text: tuple[Path, ...] = ()
+    text: TextFiles = ()
     alignment: tuple[Path, ...] = ()
     alignment_weights: tuple[float, ...] = ()
     tokenizer: Path | None = None
@@ -80,7 +83,7 @@ class BuildRequest:
     target_vectors: Path | None = None
     norm: Norm = "none"
     calibrate: bool | None = None
-    columns: tuple[int, int] | None = None
+    columns: Columns | None = None
     link: Literal["hard", "copy"] = "hard"
     pad_to_multiple_of: int = 1
     overwrite: bool = False
@@ -94,3 +97,12 @@ class BuildRequest:
     dictionary_weight: float = ENTRY_WEIGHT
     held_out: tuple[Path, ...] = ()
     held_out_bytes: int = HELD_OUT_BYTES
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", read_text(self.text, field=self.field))
+        for name in ("parallel", "alignment"):  # paths however they were given
+            object.__setattr__(self, name, read_text(getattr(self, name)).files)
+        for name in ("output", "into", "tokenizer", "source_vectors", "target_vectors"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))

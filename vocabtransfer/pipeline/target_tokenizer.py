@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.initialization.inputs import Text
+from vocabtransfer.files.text import Text
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.shapes import ShapeChoice, ask_source, choose_shape

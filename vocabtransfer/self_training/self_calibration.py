@@ -5,10 +5,11 @@ in that language it learns its own sound answers too. No instruction data is nee
 linear layers are trained on the answers and merged; tokenizer, tables and settings stay as they are.
 """
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vocabtransfer.checkpoint.update import update_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import text_config
 from vocabtransfer.files.staging import settled
-from vocabtransfer.files.text_files import read_text
+from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.hydra.folder import is_hydra
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
@@ -70,10 +71,11 @@ class CalibrateRequest:
         link: how unchanged shards get into the output.
         overwrite: replace an output that vocabtransfer wrote.
         allow_pickle: accept ``.bin`` weights.
+        field: the field that holds the text, where text is in records (JSONL, CSV, Parquet ...).
     """
 
     model: str
-    text: tuple[Path, ...]
+    text: TextFiles
     output: Path
     requests: Path | None = None
     tasks: int = 200
@@ -84,11 +86,15 @@ class CalibrateRequest:
     tries: int = 2
     max_new_tokens: int = 256
     dialogues: Path | None = None
-    training: AnswerTraining = field(default_factory=AnswerTraining)
+    training: AnswerTraining = dataclasses.field(default_factory=AnswerTraining)
     device: str | None = None
     link: Link = "hard"
     overwrite: bool = False
     allow_pickle: bool = False
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", read_text(self.text, field=self.field))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +176,7 @@ def _open(request: CalibrateRequest) -> Checkpoint:
 
 def _copy_tasks(request: CalibrateRequest) -> tuple[list[Dialogue], list[Dialogue]]:
     """Return copy tasks to learn and others to measure with; no passage is in both."""
-    names = ", ".join(map(str, request.text))
+    names = str(read_text(request.text))
     try:
         drawn = copy_tasks(
             read_text(request.text),
@@ -216,7 +222,7 @@ def _dialogues(
     made: dict[str, Any] = {}
     dialogues = list(learned)
     if request.requests is not None:
-        asked = list(dict.fromkeys(line.strip() for line in read_text([request.requests])))
+        asked = list(dict.fromkeys(line.strip() for line in read_text(request.requests)))
         if not asked:
             raise VocabTransferError(f"--requests {request.requests}: there is no request in it, one is a line.")
         script = request.script or _script([task.answer for task in (*learned, *held_out)])
@@ -287,7 +293,7 @@ def _facts(
         "vocabtransfer": __version__,
         "reference": "arXiv 2412.21140",
         "model": checkpoint.name,
-        "text": [path.name for path in request.text],
+        "text": read_text(request.text).names(),
         "copy_tasks": sum(dialogue.kind == "copy" for dialogue in dialogues),
         "self_answers": sum(dialogue.kind == "answer" for dialogue in dialogues),
         "dialogues": dict(made),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint
-from vocabtransfer.initialization.inputs import Text
+from vocabtransfer.files.text import Text
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.unigram_calibration import draw_words

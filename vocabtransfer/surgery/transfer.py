@@ -20,9 +20,9 @@ from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.files.text import TextLike, as_text
 from vocabtransfer.initialization import Donor, Initialization, Method, Need, TransferInputs, VectorFiles, find_method
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
-from vocabtransfer.initialization.inputs import Text
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
 from vocabtransfer.running.plan import open_runnable
@@ -141,8 +141,8 @@ def transfer(
     method: str = "auto",
     alignment: WordTable | None = None,
     words: Mapping[str, float] | None = None,
-    text: Text | None = None,
-    source_text: Text | None = None,
+    text: TextLike | None = None,
+    source_text: TextLike | None = None,
     donor: Checkpoint | None = None,
     vectors: VectorFiles | None = None,
     calibrate: bool | None = None,
@@ -158,8 +158,8 @@ def transfer(
         method: the initialiser's name; see `vocabtransfer.initialization.METHODS`.
         alignment: word-pair counts from the source's best language into the target language.
         words: counts of target-language words; the alignment's own when not given.
-        text: gives running text in the target language each time it is called.
-        source_text: gives running text in the source model's language.
+        text: running text in the target language: a path or paths (`Path`), lines, a `Text`, or what gives lines.
+        source_text: running text in the source model's language, given the same ways.
         donor: another model with good rows for the target tokens, for the methods that learn from one.
         vectors: files of word vectors, for the methods that otherwise train them.
         calibrate: match the head to the language's token frequencies (causal models that fit into memory); what the
@@ -176,7 +176,8 @@ def transfer(
     chosen, norm = find_method(method), check_norm(norm)
     if words is None:
         words = target_words(alignment) if alignment is not None else {}
-    sample = draw_sample(words, text, seed) if Need.BODY in chosen.needs or chosen.rivals else None
+    running = None if text is None else as_text(text)
+    sample = draw_sample(words, running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
     body = source_states(source, sample)
     with step("reading both vocabularies"):
         inputs = TransferInputs(
@@ -187,8 +188,8 @@ def transfer(
             words=words,
             seed=seed,
             tables=checkpoint_tables(source),
-            text=text,
-            source_text=source_text,
+            text=running,
+            source_text=None if source_text is None else as_text(source_text),
             donor=_donor(donor) if donor is not None else None,
             vectors=vectors or VectorFiles(),
             body=body,

@@ -17,6 +17,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import default_window, document_separator
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.files.staging import settled
+from vocabtransfer.files.text import read_text
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
@@ -154,8 +155,8 @@ def _prepare(
     # Rows alone are trained without the objective: the untouched model need not be held in memory for it.
     objective = LanguageModelling() if only_rows else find_objective(request.objective, surroundings)
     separator = document_separator(shell, tokenizer)
-    target = PackedText(tokenizer, request.text, separator, block, request.seed, objective.needs_text)
-    source = replace(target, files=request.source_text, stream=1) if request.source_text else None
+    target = PackedText(tokenizer, read_text(request.text), separator, block, request.seed, objective.needs_text)
+    source = replace(target, text=read_text(request.source_text), stream=1) if request.source_text else None
     if isinstance(objective, ChoosesText):
         target = replace(target, choose=objective.choose)
     with step("looking at the text"):
@@ -166,7 +167,7 @@ def _prepare(
             tuple(limit_bytes(read_documents(request.held_out), request.held_out_bytes)) if request.held_out else ()
         )
         if request.held_out and not held_out:
-            raise VocabTransferError(f"--held-out {request.held_out[0]}: there is no text to score.")
+            raise VocabTransferError(f"--held-out {request.held_out}: there is no text to score.")
         settings = _settings(request, checkpoint, teacher, stages, block)
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
     if accelerator.is_main_process:
@@ -226,10 +227,10 @@ def _settings(
     """Return what must be the same for a run to be resumed, by the names of `_OPTIONS`."""
     return {
         "model": _identity(checkpoint),
-        "text": fingerprints(request.text),
-        "source_text": fingerprints(request.source_text),
+        "text": fingerprints(read_text(request.text)),
+        "source_text": fingerprints(read_text(request.source_text)),
         "source_share": request.share,
-        "held_out": fingerprints(request.held_out),
+        "held_out": fingerprints(read_text(request.held_out)),
         "held_out_bytes": request.held_out_bytes,
         "stages": [stage.label for stage in stages],
         "objective": request.objective,
@@ -329,10 +330,10 @@ def _facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: list
         "objective": request.objective,
         "teacher": request.teacher,
         "teacher_layer": run.rows.layer if run.rows is not None else None,
-        "text": [path.name for path in request.text],
-        "source_text": [path.name for path in request.source_text],
+        "text": read_text(request.text).names(),
+        "source_text": read_text(request.source_text).names(),
         "source_share": request.share,
-        "held_out": [path.name for path in request.held_out],
+        "held_out": read_text(request.held_out).names(),
         "held_out_bytes": request.held_out_bytes if request.held_out else 0,
         "seed": request.seed,
         "block": run.mixture.target.block,

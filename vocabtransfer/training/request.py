@@ -1,6 +1,7 @@
 """What an adaptation can be asked for, and what is refused before anything is loaded."""
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
@@ -52,15 +54,16 @@ class AdaptRequest:
         overwrite: replace an output that vocabtransfer wrote, and the state of an interrupted run.
         allow_pickle: accept ``.bin`` weights.
         seed: for the order of the text, dropout and low-rank updates.
+        field: the field that holds the text, where text is in records (JSONL, CSV, Parquet ...).
     """
 
     model: str
-    text: tuple[Path, ...]
+    text: TextFiles
     output: Path
     stages: tuple[Stage, ...] = ()
-    source_text: tuple[Path, ...] = ()
+    source_text: TextFiles = ()
     source_share: float | None = None
-    held_out: tuple[Path, ...] = ()
+    held_out: TextFiles = ()
     held_out_bytes: int = 100_000
     evaluate_every: int = 100
     save_every: int = 100
@@ -72,7 +75,7 @@ class AdaptRequest:
     dtype: Precision = "fp32"
     cpu: bool = False
     weight_decay: float = 0.1
-    lora: LoraShape = field(default_factory=LoraShape)
+    lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
     objective: str = "clm"
     teacher: str | None = None
@@ -83,6 +86,14 @@ class AdaptRequest:
     overwrite: bool = False
     allow_pickle: bool = False
     seed: int = 0
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "source_text", "held_out"):
+            text = read_text(getattr(self, name), field=self.field)
+            if text.source is not None:
+                raise UsageError(f"{name} is in memory: adapt reads files, so that an interrupted run can go on.")
+            object.__setattr__(self, name, text)
 
     @property
     def share(self) -> float:

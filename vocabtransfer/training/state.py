@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.staging import staged_folder
+from vocabtransfer.files.text import Text
 from vocabtransfer.files.whole import whole_path
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
@@ -248,9 +249,10 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()[:32]}"
 
 
-def fingerprints(paths: Iterable[Path]) -> list[str]:
-    """Return the fingerprints of files in their order."""
-    return [fingerprint(path) for path in paths]
+def fingerprints(text: Text) -> list[str]:
+    """Return the fingerprints of the files of a text in their order, behind them the field that was named."""
+    files = [file for path in text.files for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return [fingerprint(file) for file in files if file.is_file()] + ([f"field {text.field}"] if text.field else [])
 
 
 def checkpoint_tensors(values: Mapping[str, Tensor], **groups: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ is three small numbers, and getting back to it costs reading but no encoding.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.evaluation.texts import encode_batches, read_documents
+from vocabtransfer.evaluation.texts import encode_batches
+from vocabtransfer.files.text import Text
 from vocabtransfer.training.objectives import IGNORED, Batch, Segment
 
 _OPEN_FILES = 16
@@ -52,7 +52,7 @@ class PackedText:
     """
 
     tokenizer: PreTrainedTokenizerFast
-    files: tuple[Path, ...]
+    text: Text
     separator: int
     block: int
     seed: int
@@ -63,11 +63,11 @@ class PackedText:
     def check(self, option: str) -> None:
         """Raise `VocabTransferError` when the files cannot be read or do not hold a block."""
         tokens = 0
-        for _, encoding in encode_batches(self.tokenizer, read_documents(self.files)):
+        for _, encoding in encode_batches(self.tokenizer, self.text.documents()):
             tokens += sum(map(len, encoding["input_ids"]))
             if tokens >= self.block:
                 return
-        names = ", ".join(map(str, self.files))
+        names = str(self.text)
         if not tokens:
             raise VocabTransferError(f"{option} {names}: there is no text to train on.")
         raise VocabTransferError(
@@ -91,7 +91,7 @@ class PackedText:
     def documents(self, epoch: int) -> Iterator[str]:
         """Yield the documents of an epoch in its order."""
         chance = np.random.default_rng([self.seed, self.stream, epoch])
-        return _shuffled(_side_by_side(self.files, chance), chance)
+        return _shuffled(_side_by_side(self.text, chance), chance)
 
     def _groups(self, epoch: int) -> Iterator[list[str]]:
         group: list[str] = []
@@ -152,14 +152,15 @@ def _gapless(offsets: list[tuple[int, int]]) -> NDArray[np.int32]:
     return np.stack((np.minimum(found[:, 0], before), ends), axis=1)
 
 
-def _side_by_side(files: Sequence[Path], chance: np.random.Generator) -> Iterator[str]:
+def _side_by_side(text: Text, chance: np.random.Generator) -> Iterator[str]:
     """Yield the documents of all files, those of up to 16 files mixed, the larger file more often."""
-    waiting = [files[i] for i in chance.permutation(len(files))]
+    parts = text.parts()
+    waiting = [parts[i] for i in chance.permutation(len(parts))]
     opened: list[tuple[Iterator[str], float]] = []
     while waiting or opened:
         while waiting and len(opened) < _OPEN_FILES:
-            file = waiting.pop()
-            opened.append((read_documents([file]), float(max(file.stat().st_size, 1))))
+            part = waiting.pop()
+            opened.append((part.documents(), float(max(part.files[0].stat().st_size, 1))))
         if len(opened) == 1 and not waiting:
             yield from opened[0][0]
             return
