@@ -274,7 +274,7 @@ def test_bad_files_and_models_are_told_in_a_sentence(tmp_path: Path) -> None:
         evaluate_checkpoint(folder, [])
     good = tmp_path / "good.txt"
     good.write_text("good")
-    with pytest.raises(VocabTransferError, match="does not open as a causal model on nowhere"):
+    with pytest.raises(VocabTransferError, match="no device 'nowhere'"):
         evaluate_checkpoint(folder, [good], device="nowhere")
 
 

@@ -127,7 +127,7 @@ def test_dialogues_survive_a_file(tmp_path: Path) -> None:
     write_dialogues(dialogues[:1], tmp_path / "d.jsonl", overwrite=True)
     assert read_dialogues(tmp_path / "d.jsonl") == dialogues[:1]
     with pytest.raises(VocabTransferError, match="cannot be written"):
-        write_dialogues(dialogues, tmp_path / "nowhere" / "d.jsonl")
+        write_dialogues(dialogues, tmp_path / "d.jsonl" / "e.jsonl")  # a file stands where its folder would be
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
 
 
