@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
@@ -133,15 +133,7 @@ def main() -> None:
     disk, flops = read_rate(path), product_rate()
     peak = Peak()
     begun = time.perf_counter()
-    model = open_planned(
-        checkpoint,
-        plan,
-        lambda empty: (
-            AutoModelForCausalLM.from_config(config, dtype=plan.dtype)
-            if empty
-            else AutoModelForCausalLM.from_pretrained(path, dtype=plan.dtype).eval()
-        ),
-    )
+    model = open_planned(checkpoint, plan)
     opened = time.perf_counter() - begun
     chunks = [torch.randint(3, 400, (1, 50)) for _ in range(options.tokens // 50)]
     begun = time.perf_counter()

@@ -13,7 +13,7 @@ from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
-from vocabtransfer.running.plan import open_runnable, plan_run
+from vocabtransfer.running.plan import open_planned, plan_run
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def evaluate_checkpoint(
     statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(text.documents(), max_bytes))
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with step("Loading the model"):
-        fits = plan_run(checkpoint, device=place, dtype="float32" if place == "cpu" else None)
-        model = open_runnable(checkpoint, device=place) if fits.streamed else load_causal_model(checkpoint.path, place)
+        plan = plan_run(checkpoint, device=place)
+        model = open_planned(checkpoint, plan) if plan.streamed else load_causal_model(checkpoint.path, place)
     score = bits_per_byte(
         model,
         checkpoint.tokenizer,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -93,14 +92,22 @@ def plan_run(
     return RunPlan(checkpoint.name, place, kind, weights > free, weights, max(layers.values(), default=0), free)
 
 
-def open_planned(checkpoint: Checkpoint, plan: RunPlan, make: Callable[[bool], PreTrainedModel]) -> PreTrainedModel:
-    """Open a checkpoint as planned; ``make`` loads the model, or with True makes it from its configuration only.
-
-    Raises `VocabTransferError` where `open_streamed` does.
-    """
-    if not plan.streamed:
-        return make(False)
-    return open_streamed(checkpoint, lambda: make(True), dtype=plan.dtype, device=plan.device, keep_bytes=plan.kept)
+def open_planned(checkpoint: Checkpoint, plan: RunPlan) -> PreTrainedModel:
+    """Open a checkpoint as planned: whole, or layer by layer. Raises `VocabTransferError` when it does not open."""
+    with step(plan.sentence()):
+        if not plan.streamed:
+            whole: Any = load_model(checkpoint.path, dtype=plan.dtype)
+            return cast(PreTrainedModel, whole.to(plan.device))
+        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        found = model_class(checkpoint.config)
+        make: Any = found._from_config if found is not None else AutoModelForCausalLM.from_config
+        return open_streamed(
+            checkpoint,
+            lambda: make(config, dtype=plan.dtype),
+            dtype=plan.dtype,
+            device=plan.device,
+            keep_bytes=plan.kept,
+        )
 
 
 def open_runnable(
@@ -110,14 +117,7 @@ def open_runnable(
 
     The arguments are those of `plan_run`. Raises `VocabTransferError` when it opens in neither way.
     """
-    plan = plan_run(checkpoint, device=device, dtype=dtype, memory=memory)
-    with step(plan.sentence()):
-        if not plan.streamed:
-            return cast(PreTrainedModel, load_model(checkpoint.path, dtype=plan.dtype).to(plan.device))  # type: ignore[arg-type]
-        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-        found = model_class(checkpoint.config)
-        opener: Any = found._from_config if found is not None else AutoModelForCausalLM.from_config
-        return open_planned(checkpoint, plan, lambda _: opener(config, dtype=plan.dtype))
+    return open_planned(checkpoint, plan_run(checkpoint, device=device, dtype=dtype, memory=memory))
 
 
 def find_device(device: str | None) -> str:

@@ -7,6 +7,7 @@ floats with block scales are multiplied out as they are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -32,7 +33,8 @@ class StoredWeights:
         self._model, self._dtype, self._device = model, dtype, device
         self._tensors = tensors
         self._wanted = model.state_dict()
-        self._mapping, self._places = self._targets()
+        self._converted: set[str] = set()  # stored names that do not go into a module as they are
+        self._places = self._targets()
         self._precise = _precise_parts(model, dtype)
 
     def sources(self, prefix: str) -> list[str]:
@@ -56,7 +58,7 @@ class StoredWeights:
     def bytes_of(self, sources: Sequence[str]) -> int:
         """Return how much memory these tensors take once loaded."""
         width = torch.empty((), dtype=self._dtype).element_size()
-        return sum(_elements(self._tensors[name]) * width for name in sources)
+        return sum(math.prod(self._tensors[name].shape) * width for name in sources)
 
     def load(self, sources: Sequence[str]) -> None:
         """Read tensors and put them into their modules, in the dtype and on the device asked for."""
@@ -80,22 +82,21 @@ class StoredWeights:
             return stored.to(self._device, copy=True)
         return stored.to(self._device, wanted, copy=True)
 
-    def _targets(self) -> tuple[list[Any], dict[str, str]]:
-        """Return transformers' conversions for this model and, for each stored name, the (first) place it goes to."""
+    def _targets(self) -> dict[str, str]:
+        """Return the (first) place that each stored name goes to; note the names that transformers converts."""
         names = [name for name in self._tensors if not name.endswith(SCALE)]
         if all(name in self._wanted for name in names):
-            return [], {name: name for name in names}
+            return {name: name for name in names}
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
         except ImportError:
-            return [], {name: _with_prefix(name, self._model, self._wanted) for name in names}
+            return {name: _with_prefix(name, self._model, self._wanted) for name in names}
         mapping = get_model_conversion_mapping(self._model)
         renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
         converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
         prefix = self._model.base_model_prefix
         places: dict[str, str] = {}
-        self._converted: set[str] = set()
         for name in names:
             place, pattern = rename_source_key(name, renamings, converters, prefix, self._wanted)
             if place not in self._wanted and name in self._wanted:
@@ -103,10 +104,10 @@ class StoredWeights:
             places[name] = place
             if pattern is not None:
                 self._converted.add(name)
-        return mapping, places
+        return places
 
     def _needs_conversion(self, sources: Sequence[str]) -> bool:
-        return bool(self._mapping) and any(name in self._converted for name in sources)
+        return not self._converted.isdisjoint(sources)
 
     def _load_converted(self, sources: Sequence[str]) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -175,10 +176,3 @@ def _precise_parts(model: Any, dtype: torch.dtype) -> frozenset[str]:
     strict = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
     half = getattr(model, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
     return frozenset([*strict, *half])
-
-
-def _elements(info: TensorInfo) -> int:
-    count = 1
-    for size in info.shape:
-        count *= size
-    return count

@@ -10,7 +10,10 @@ from vocabtransfer.errors import VocabTransferError
 
 
 class Interrupted(VocabTransferError):
-    """Somebody asked the run to stop; its state is on disk."""
+    """Somebody asked the run to stop after an update of a stage; its state is on disk."""
+
+    def __init__(self, update: int, stage: str) -> None:
+        super().__init__(f"Interrupted after update {update} of stage {stage}: go on with --resume.")
 
 
 class StopSign:

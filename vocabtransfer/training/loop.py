@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step, track
 from vocabtransfer.training.interruption import Interrupted
@@ -106,9 +105,7 @@ class _StageRun:
                 self._save()
             if stopped and not last:
                 self._save()
-                raise Interrupted(
-                    f"Interrupted after update {progress.update} of stage {self.stage.name}: go on with --resume."
-                )
+                raise Interrupted(progress.update, self.stage.name)
         return self._finish()
 
     def _begin(self) -> None:
@@ -116,7 +113,7 @@ class _StageRun:
             return
         if not self.progress.curve:
             self._evaluate()
-        self.progress.best, self.progress.best_score = 0, self.progress.curve[-1]["bits_per_byte"]
+        self.progress.start_from_last()
         if self.run.pace.patience is not None:
             self._save()
 
@@ -139,11 +136,11 @@ class _StageRun:
             total += loss.item()
             count += counted
         total, everything, asked = summed(accelerator, total, count, float(self.run.stop.asked))
-        self._check_finite(total, "loss")
+        self.stage.check_finite(total, "loss", progress.update + 1)
         # Gradients are sums over this process's tokens, averaged over processes: this makes them means over all tokens.
         share = accelerator.num_processes / max(everything, 1)
         norm = share * gradient_norm(accelerator, self._cut_gradients())
-        self._check_finite(norm, "gradient")
+        self.stage.check_finite(norm, "gradient", progress.update + 1)
         for parameter in self.trained.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(share * LONGEST_GRADIENT / max(norm, LONGEST_GRADIENT))
@@ -174,35 +171,12 @@ class _StageRun:
             size = max(LOGITS_AT_A_TIME // positions, 1)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _check_finite(self, number: float, what: str) -> None:
-        if not math.isfinite(number):
-            raise VocabTransferError(
-                f"The {what} became NaN or infinite at update {self.progress.update + 1} of stage {self.stage.name}: give "
-                f"the stage a lower learning rate than {self.stage.learning_rate:g} and go on with --resume "
-                "--restart-stage, which begins this stage again."
-            )
-
     def _evaluate(self) -> None:
-        progress = self.progress
         with step("evaluating"), self.run.accelerator.autocast():
             score = bits_per_byte(self.plain, self.run.tokenizer, self.run.held_out)
         own = score.bits_per_byte if self.run.accelerator.is_main_process else 0.0
         bits = summed(self.run.accelerator, own)[0]  # all processes decide by the same number
-        since = progress.update - (progress.curve[-1]["update"] if _same_stage(progress) else 0)
-        progress.curve.append(
-            {
-                "stage": self.number,
-                "name": self.stage.name,
-                "update": progress.update,
-                "tokens": progress.tokens,
-                "bits_per_byte": bits,
-                "loss": float(np.mean(progress.losses[-since:])) if since else None,
-            }
-        )
-        if progress.best_score is None or bits < progress.best_score:
-            progress.best, progress.best_score, progress.waited = progress.update, bits, 0
-        else:
-            progress.waited += 1
+        self.progress.record(self.stage.name, bits)
 
     def _values(self) -> dict[str, Tensor]:
         return {name: whole(parameter) for name, parameter in self.trained.items()}
@@ -247,10 +221,6 @@ class _StageRun:
         run.accelerator.wait_for_everyone()
         run.accelerator.free_memory()
         return progress
-
-
-def _same_stage(progress: Progress) -> bool:
-    return bool(progress.curve) and progress.curve[-1]["stage"] == progress.stage
 
 
 def _inner(optimizer: Any) -> torch.optim.Optimizer:

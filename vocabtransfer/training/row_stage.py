@@ -4,7 +4,6 @@ It stands in for the loop over the whole model (see `vocabtransfer.training.loop
 the teacher is the model that the transfer started from, so that both have one body.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint
-from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.progress import step, track
@@ -111,19 +109,12 @@ class _RowStage:
                 self._save()
             if run.stop.asked and not last:
                 self._save()
-                raise Interrupted(
-                    f"Interrupted after update {progress.update} of stage {self.stage.name}: go on with --resume."
-                )
+                raise Interrupted(progress.update, self.stage.name)
         return self._finish()
 
     def _update(self, number: int, texts: IntArray) -> None:
         loss = self.fit.update(number, texts, self.stage.rate(number, self.updates))
-        if not math.isfinite(loss):
-            raise VocabTransferError(
-                f"The loss became NaN or infinite at update {number + 1} of stage {self.stage.name}: give the stage a lower "
-                f"learning rate than {self.stage.learning_rate:g} and go on with --resume --restart-stage, which begins "
-                "this stage again."
-            )
+        self.stage.check_finite(loss, "loss", number + 1)
         self.progress.losses.append(loss)
         self.progress.tokens += int(self.fit.tokens(texts))
         self.progress.update += 1
@@ -132,31 +123,17 @@ class _RowStage:
         progress = self.progress
         if not progress.curve:
             self._evaluate()
-        progress.best, progress.best_score = 0, progress.curve[-1]["bits_per_byte"]
+        progress.start_from_last()
         if self.run.pace.patience is not None:
             self._save()
 
     def _evaluate(self) -> None:
-        progress, run = self.progress, self.run
+        run = self.run
         with step("evaluating"):
             model = load_causal_model(self.distiller.model.path, str(self.distiller.device), self.distiller.dtype)
             set_rows(model, self.values())
             bits = bits_per_byte(model, run.tokenizer, run.held_out).bits_per_byte
-        since = progress.update - (progress.curve[-1]["update"] if progress.curve else 0)
-        progress.curve.append(
-            {
-                "stage": self.number,
-                "name": self.stage.name,
-                "update": progress.update,
-                "tokens": progress.tokens,
-                "bits_per_byte": bits,
-                "loss": float(np.mean(progress.losses[-since:])) if since else None,
-            }
-        )
-        if progress.best_score is None or bits < progress.best_score:
-            progress.best, progress.best_score, progress.waited = progress.update, bits, 0
-        else:
-            progress.waited += 1
+        self.progress.record(self.stage.name, bits)
 
     def values(self) -> dict[str, Tensor]:
         """Return the rows as they are now, with what those that no snippet holds are foretold to be."""

@@ -64,6 +64,15 @@ class Stage:
             raise UsageError(f"--stage {text}: the budget must be 1 or more and the learning rate a number above 0.")
         return cls(name, number, found["tokens"] is not None, learning_rate)
 
+    def check_finite(self, number: float, what: str, update: int) -> None:
+        """Raise `VocabTransferError` when a loss or gradient of an update (counted from 1) is no number any more."""
+        if not math.isfinite(number):
+            raise VocabTransferError(
+                f"The {what} became NaN or infinite at update {update} of stage {self.name}: give the stage a lower "
+                f"learning rate than {self.learning_rate:g} and go on with --resume --restart-stage, which begins this "
+                "stage again."
+            )
+
     @property
     def label(self) -> str:
         """The text that `parse` reads."""

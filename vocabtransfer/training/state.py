@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -49,6 +50,29 @@ class Progress:
     best: int | None = None
     best_score: float | None = None
     waited: int = 0
+
+    def record(self, name: str, bits: float) -> None:
+        """Add an evaluation of the stage called ``name`` to the curve; it may be the stage's best so far."""
+        same = bool(self.curve) and self.curve[-1]["stage"] == self.stage
+        since = self.update - (self.curve[-1]["update"] if same else 0)
+        self.curve.append(
+            {
+                "stage": self.stage,
+                "name": name,
+                "update": self.update,
+                "tokens": self.tokens,
+                "bits_per_byte": bits,
+                "loss": float(np.mean(self.losses[-since:])) if since else None,
+            }
+        )
+        if self.best_score is None or bits < self.best_score:
+            self.best, self.best_score, self.waited = self.update, bits, 0
+        else:
+            self.waited += 1
+
+    def start_from_last(self) -> None:
+        """Let the last evaluation be what the stage has to beat: it is of the model that the stage starts from."""
+        self.best, self.best_score = 0, self.curve[-1]["bits_per_byte"]
 
 
 def state_folder(output: Path) -> Path:
