@@ -11,8 +11,7 @@ demo: $(VENV)/.installed  ## set up and run the main job on the embedded default
 	$(BIN)/vocabtransfer build --source smollm2 --target tatar --output $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev  ## set up and pass the tests
-	# What fails side by side is run once more alone: busy cores are no fault of the code.
-	$(BIN)/python -m pytest -n auto --dist loadfile || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(VENV)/.installed-dev  ## the slow ones too
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
