@@ -15,15 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from build_samples import write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
 from vocabtransfer.pipeline.samples import sample_lines
-
-ENGLISH = (
-    "the book is on the table . | a new file was opened | I see two houses and one book | close the window , please"
-)
-TATAR = "китап өстәл өстендә . | яңа файл ачылды | мин ике йорт һәм бер китап күрәм | тәрәзәне ябыгыз , зинһар"
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -44,10 +40,7 @@ def run_inside(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
-    rows = zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)
-    path.write_text("".join(f"{a.strip()}\t{b.strip()}\n" for a, b in rows) * 12, encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_build import ENGLISH, TATAR
+from build_samples import write_pairs
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, find_method
@@ -15,10 +15,7 @@ from vocabtransfer.training.stages import Stage
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
-    rows = zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)
-    path.write_text("".join(f"{a.strip()}\t{b.strip()}\n" for a, b in rows) * 12, encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_build import ENGLISH, TATAR, run_inside
+from build_samples import TATAR, write_pairs
+from test_build import run_inside
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
@@ -21,10 +22,7 @@ from vocabtransfer.tokenization.write import write_tokenizer
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
-    rows = zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)
-    path.write_text("".join(f"{a.strip()}\t{b.strip()}\n" for a, b in rows) * 12, encoding="utf-8")
-    return path
+    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 def request(tiny: Path, corpus: Path, output: Path, **options: object) -> BuildRequest:

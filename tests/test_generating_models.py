@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from build_samples import write_pairs
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import open_checkpoint
@@ -166,9 +167,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def built(source: Path, folder: Path, **options: Any) -> BuildResult:
-    corpus = folder / "en-nl.tsv"
-    rows = zip(ENGLISH.split("|"), DUTCH.split("|"), strict=True)
-    corpus.write_text("".join(f"{a.strip()}\t{b.strip()}\n" for a, b in rows) * 12, encoding="utf-8")
+    corpus = write_pairs(folder / "en-nl.tsv", ENGLISH, DUTCH)
     wanted = {"parallel": (corpus,), "vocab_size": 600, **options}
     return build(BuildRequest(source=str(source), target="dutch", output=folder / "out", **wanted))
 
