@@ -29,6 +29,9 @@ def serve(
     max_tokens: int = typer.Option(1024, min=1, help="Longest answer."),
     max_body_bytes: int = typer.Option(1 << 20, min=1, help="Largest request."),
     rate: str = typer.Option("600/minute", help="Requests a client may send, such as 10/second, or none."),
+    max_choices: int = typer.Option(64, min=1, help="Most answers (prompts times n) of one request."),
+    allow_host: list[str] = typer.Option([], help="Another name this server is asked by, or *; may be repeated."),
+    allow_origin: list[str] = typer.Option([], help="Origin of a web page that may ask, or *; may be repeated."),
     timeout: float = typer.Option(300.0, min=0.1, help="Seconds from a request's arrival to its last token."),
     patience: float = typer.Option(60.0, min=0.0, help="Seconds to finish running requests when stopped."),
     as_json: bool = JSON_OPTION,
@@ -36,8 +39,9 @@ def serve(
     """Serve all heads of a Hydra: /v1/completions, /v1/chat/completions, /v1/models, /health and /metrics.
 
     `model` in a request is the model's name, NAME:HEAD or HEAD; `"head": "tatar"` or `"head": {"input": "english",
-    "output": "tatar"}` choose too. With VOCABTRANSFER_API_KEY in the environment, requests need that key. SIGTERM or
-    Ctrl-C finishes what runs, then stops.
+    "output": "tatar"}` choose too. Requests sent to another name than this machine's, or by a web page, are refused
+    unless --allow-host or --allow-origin names it. With VOCABTRANSFER_API_KEY in the environment, requests need that
+    key. SIGTERM or Ctrl-C finishes what runs, then stops.
 
     Example: `vocabtransfer serve hydra --port 8000`
     """
@@ -46,6 +50,7 @@ def serve(
 
         from vocabtransfer.serving.app import create_app
         from vocabtransfer.serving.server import Server, listen, run_server
+        from vocabtransfer.serving.visitors import Visitors
     except ImportError as missing:
         raise VocabTransferError(
             f"serving needs {missing.name}, which is not installed: pip install 'vocabtransfer[serve]'."
@@ -60,6 +65,7 @@ def serve(
         parse(wanted_rate or "1/second")
     except ValueError:
         raise UsageError(f"--rate is a number and a time such as 10/second, or none, not {rate!r}.") from None
+    visitors = Visitors(host, allow_host, allow_origin)
     settings = {**dtype_settings(dtype), "head_budget": head_budget * 10**6 if head_budget else None}
     place = listen(host, port)
     with place:
@@ -71,12 +77,13 @@ def serve(
             new_tokens=max_tokens,
             body_bytes=max_body_bytes,
             seconds=timeout,
+            choices=max_choices,
             rate=wanted_rate,
         )
         engine = Engine(hydra, limits)
         called = name or _name_of(model)
         key = os.environ.get(KEY_VARIABLE) or None
-        app = create_app(engine, called, api_key=key)
+        app = create_app(engine, called, api_key=key, visitors=visitors)
         address = f"[{host}]" if ":" in host else host
         facts = {"url": f"http://{address}:{place.getsockname()[1]}", "model": called, "heads": list(hydra.heads)}
         _announce(facts, host, key, as_json)

@@ -35,7 +35,8 @@ def model(sample: Sample) -> HydraForCausalLM:
 
 @pytest.fixture(scope="module")
 def client(model: HydraForCausalLM) -> Iterator[Client]:
-    with serving(model, Limits(rate=None, prompt_tokens=40, new_tokens=50, body_bytes=20_000)) as running:
+    limits = Limits(rate=None, prompt_tokens=40, new_tokens=50, body_bytes=20_000, rows=8)
+    with serving(model, limits) as running:
         yield running.client
 
 
@@ -113,11 +114,18 @@ def test_sampling_and_stops(client: Client) -> None:
         assert cut.text == whole[: whole.index(whole[3:5])] and cut.json["choices"][0]["finish_reason"] == "stop"
 
 
+def test_a_temperature_that_nothing_can_be_divided_by_is_greedy(client: Client, model: HydraForCausalLM) -> None:
+    wanted = alone(model, "tatar", "tatar", TEXTS["tatar"])
+    for cold in (1e-300, 5e-324, 9e-6):
+        assert client.complete(TEXTS["tatar"], head="tatar", temperature=cold).text == wanted
+
+
 def test_what_there_is(client: Client) -> None:
     models = client.ask("GET", "/v1/models").json
     names = [entry["id"] for entry in models["data"]]
     assert models["object"] == "list" and names == ["hydra", "hydra:english", "hydra:dutch", "hydra:tatar"]
-    assert client.ask("GET", "/v1/models/hydra:tatar").json["object"] == "model"
+    for name in ("hydra:tatar", "tatar"):
+        assert client.ask("GET", f"/v1/models/{name}").json["object"] == "model"
     assert client.ask("GET", "/v1/models/hydra:frisian").status == 404
     health = client.ask("GET", "/health")
     assert health.status == 200 and health.json["status"] == "ok"
@@ -148,7 +156,11 @@ def test_metrics(client: Client) -> None:
         ({"prompt": []}, 400, "prompt is empty", None),
         ({"prompt": [5, 100_000]}, 400, "no token 100000", None),
         ({"prompt": [-1]}, 400, "no token -1", None),
-        ({"prompt": ["a", "b"]}, 400, "prompt", None),
+        ({"prompt": ["a", ""]}, 400, "prompt is empty", None),
+        ({"prompt": ["a", 7]}, 400, "prompt", None),
+        ({"prompt": [[5], [100_000]]}, 400, "no token 100000", None),
+        ({"prompt": ["a"] * 65}, 400, "65 answers are more than the 64", None),
+        ({"prompt": ["a", "b"], "n": 33}, 400, "66 answers are more than the 64", None),
         ({"prompt": 7}, 400, "prompt", None),
         ({"prompt": "hello " * 60}, 400, "more than the 40", "context_length_exceeded"),
         ({"prompt": None}, 400, "prompt", None),
@@ -161,8 +173,29 @@ def test_metrics(client: Client) -> None:
         ({"stop": ["a"] * 5}, 400, "stop", None),
         ({"stop": ""}, 400, "stop", None),
         ({"seed": "x"}, 400, "seed", None),
-        ({"n": 2}, 400, "n is not supported", None),
-        ({"logprobs": 5}, 400, "logprobs is not supported", None),
+        ({"top_k": -4}, 400, "top_k: ", None),
+        ({"top_k": 1.5}, 400, "top_k: ", None),
+        ({"min_p": 5}, 400, "min_p: ", None),
+        ({"min_p": -0.1}, 400, "min_p: ", None),
+        ({"repetition_penalty": 0}, 400, "repetition_penalty: ", None),
+        ({"repetition_penalty": 1e-300}, 400, "repetition_penalty: ", None),
+        ({"presence_penalty": 2.1}, 400, "presence_penalty: ", None),
+        ({"frequency_penalty": "1"}, 400, "frequency_penalty: ", None),
+        ({"logit_bias": {"5": 101}}, 400, "logit_bias", None),
+        ({"logit_bias": {"a": 1}}, 400, "logit_bias", None),
+        ({"logit_bias": {"100000": 1}}, 400, "no token 100000", None),
+        ({"n": 0}, 400, "n: ", None),
+        ({"n": 129}, 400, "n: ", None),
+        ({"best_of": 3}, 400, "best_of other than n", None),
+        ({"logprobs": -1}, 400, "logprobs: ", None),
+        ({"logprobs": 21}, 400, "logprobs: ", None),
+        ({"logprobs": True}, 400, "logprobs: ", None),
+        ({"echo": True, "logprobs": 1}, 400, "echo with logprobs is not supported", None),
+        ({"suffix": "x"}, 400, "suffix is not supported", None),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format is not supported", None),
+        ({"temprature": 0.5}, 400, "temprature is no setting", None),
+        ({"temperature": float("nan")}, 400, "temperature: ", None),
+        ({"top_p": float("inf")}, 400, "top_p: ", None),
         ({"model": None}, 400, "model", None),
         ({"prompt": "x" * 30_000}, 413, "larger than the 20000 bytes", None),
     ],
@@ -199,7 +232,7 @@ def test_requests_of_the_wrong_kind(client: Client) -> None:
 
 def test_a_body_in_chunks_is_measured_too(client: Client) -> None:
     with socket.create_connection(("127.0.0.1", client.port), timeout=SECONDS) as connection:
-        lines = ["POST /v1/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        lines = ["POST /v1/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
         connection.sendall("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
         for _ in range(3):
             connection.sendall(b"1f40\r\n" + b" " * 8000 + b"\r\n")

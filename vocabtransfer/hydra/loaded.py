@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from vocabtransfer.checkpoint.tensors import load_tensor
 from vocabtransfer.hydra.concatenate import generation_of
 from vocabtransfer.hydra.stored import StoredHead
+from vocabtransfer.vocabulary import Vocabulary
 
 
 class HeadTables(nn.Module):
@@ -87,6 +88,11 @@ class LoadedHead:
         size = self.stored.config.vocabulary
         with self._lock:
             return str(tokenizer.decode([i for i in ids if 0 <= i < size], skip_special_tokens=True))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What each token stands for; `VocabTransferError` for a tokenizer of a kind that `Vocabulary` does not know."""
+        return Vocabulary.from_tokenizer(self.tokenizer)
 
     @cached_property
     def line_breaks(self) -> list[int]:

@@ -4,9 +4,11 @@
 
     jobs      what is asked of the engine, and what it tells       rows      a batch of rows with different heads
     sampling  the next token of a row                              engine    the thread that generates
-    text      whole characters and stop texts                      protocol  requests, answers and errors as OpenAI's
-    asking    from a request to a job                              service   from a job to an answer
-    app       the routes                                           server    starting and stopping
+    text      whole characters and stop texts                      protocol  requests and errors as OpenAI's
+    asking    from a request to its jobs                           answers   the shape of answers as OpenAI's
+    exchange  from jobs to an answer                               service   who may ask, and the way of a request
+    visitors  names of hosts and pages that are let in             app       the routes
+    server    starting and stopping
 """
 
 from vocabtransfer.serving.engine import Engine

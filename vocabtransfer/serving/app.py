@@ -7,24 +7,31 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from vocabtransfer.serving.engine import Engine
 from vocabtransfer.serving.metrics import Metrics
 from vocabtransfer.serving.protocol import ApiProblem, ChatRequest, CompletionRequest
 from vocabtransfer.serving.service import Service
+from vocabtransfer.serving.visitors import Door, Visitors
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 COUNTED = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 
-def create_app(engine: Engine, name: str, *, api_key: str | None = None) -> FastAPI:
+def create_app(engine: Engine, name: str, *, api_key: str | None = None, visitors: Visitors | None = None) -> FastAPI:
     """Return the application for an engine whose model clients call ``name``.
 
-    With an ``api_key`` everything but /health asks for it as a bearer token.
+    With an ``api_key`` everything but /health asks for it as a bearer token. ``visitors`` says which names of hosts and
+    which pages are let in; without it those of this machine.
     """
+    visitors = visitors or Visitors()
     service = Service(engine, name, api_key)
     app = FastAPI(title="vocabtransfer", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Count, metrics=service.metrics)
+    if visitors.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=visitors.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Door, visitors=visitors)  # the outermost: what was added last
     app.add_exception_handler(ApiProblem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _unexpected)
@@ -46,9 +53,9 @@ def create_app(engine: Engine, name: str, *, api_key: str | None = None) -> Fast
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(each, started) for each in service.asking.models]}
 
-    @guarded.get("/v1/models/{wanted}")
+    @guarded.get("/v1/models/{wanted:path}")
     async def model(wanted: str) -> dict[str, Any]:
-        if wanted not in service.asking.models:
+        if wanted not in (*service.asking.models, *engine.model.heads):
             raise ApiProblem(404, f"There is no model {wanted!r}; see /v1/models.", code="model_not_found")
         return _model(wanted, started)
 

@@ -1,7 +1,9 @@
 """From a checked request to a job: which heads, which tokens, and how many more fit."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vocabtransfer.errors import VocabTransferError
@@ -50,23 +52,33 @@ class Asking:
                 )
         return pair
 
-    def job(self, request: Settings, emit: Callable[[Event], None], deadline: float) -> Job:
-        """Return the job of a request. Raises `ApiProblem`; takes the time that a head takes to load."""
+    def jobs(self, request: Settings, emit: Callable[[int, Event], None], deadline: float) -> list[Job]:
+        """Return the jobs of a request, all choices of the first prompt before those of the second.
+
+        ``emit`` is told a job's place among them with each event. Raises `ApiProblem`; takes the time that a head takes
+        to load.
+        """
         reader, writer = (self._head(name) for name in self.heads(request))
-        prompt = self._prompt(request, reader)
-        if not prompt:
-            raise ApiProblem(400, "The prompt is empty.", param="prompt")
-        if len(prompt) > self.limits.prompt_tokens:
+        if request.wanted_logprobs is not None:
+            _named_tokens(writer)
+        bias = _bias(request, writer)
+        prompts = self._prompts(request, reader)
+        choices = request.n or 1
+        most = min(self.limits.choices, self.limits.rows + self.limits.queue)
+        if len(prompts) * choices > most:
             raise ApiProblem(
                 400,
-                f"The prompt has {len(prompt)} tokens, more than the {self.limits.prompt_tokens} that are read.",
-                code="context_length_exceeded",
-                param="prompt",
+                f"{len(prompts) * choices} answers are more than the {most} that one request may ask for: "
+                "send fewer prompts, or a smaller n.",
+                param="n" if choices > 1 else "prompt",
             )
-        sampling = Sampling(
-            self._tokens(request, len(prompt)), request.temperature, request.top_p, request.seed, request.stops
-        )
-        return Job(reader, writer, prompt, sampling, emit, deadline)
+        jobs: list[Job] = []
+        for prompt in prompts:
+            tokens = self._tokens(request, self._checked(prompt))
+            for choice in range(choices):
+                sampling = _sampling(request, writer, tokens, choice, bias)
+                jobs.append(Job(reader, writer, prompt, sampling, partial(emit, len(jobs)), deadline))
+        return jobs
 
     def _head(self, name: str) -> LoadedHead:
         try:
@@ -78,18 +90,33 @@ class Asking:
             raise ApiProblem(500, f"The head {name!r} cannot be used; the server's log says why.") from None
         return head
 
-    def _prompt(self, request: Settings, reader: LoadedHead) -> list[int]:
+    def _prompts(self, request: Settings, reader: LoadedHead) -> list[list[int]]:
         if isinstance(request, ChatRequest):
-            return reader.encode([_rendered(request, reader)], special=False)[0]
+            return reader.encode([_rendered(request, reader)], special=False)
         assert isinstance(request, CompletionRequest)
-        prompt: Any = request.prompt
-        if isinstance(prompt, list) and isinstance(prompt[0] if prompt else 0, int):
+        prompts = []
+        for prompt in _several(request.prompt):
+            if isinstance(prompt, str):
+                prompts.append(reader.encode([prompt], special=True)[0] if prompt else [])
+                continue
             wrong = next((i for i in prompt if not 0 <= i < reader.rows), None)
             if wrong is not None:
                 raise ApiProblem(400, f"The head {reader.name!r} has no token {wrong}.", param="prompt")
-            return list(prompt)
-        text = prompt[0] if isinstance(prompt, list) else prompt
-        return reader.encode([text], special=True)[0] if text else []
+            prompts.append(list(prompt))
+        return prompts
+
+    def _checked(self, prompt: list[int]) -> int:
+        """Return a prompt's length in tokens."""
+        if not prompt:
+            raise ApiProblem(400, "The prompt is empty.", param="prompt")
+        if len(prompt) > self.limits.prompt_tokens:
+            raise ApiProblem(
+                400,
+                f"The prompt has {len(prompt)} tokens, more than the {self.limits.prompt_tokens} that are read.",
+                code="context_length_exceeded",
+                param="prompt",
+            )
+        return len(prompt)
 
     def _tokens(self, request: Settings, prompt: int) -> int:
         """Return the most tokens that the answer may have."""
@@ -105,6 +132,58 @@ class Asking:
                 param="max_tokens",
             )
         return wanted or room
+
+
+def prompt_texts(request: CompletionRequest, reader: LoadedHead) -> list[str]:
+    """Return the texts of the prompts of a completion, as they are echoed."""
+    return [each if isinstance(each, str) else reader.decode(each) for each in _several(request.prompt)]
+
+
+def _several(prompt: Any) -> list[Any]:
+    """Return the prompts of a request, each a text or ids: one alone is not in a list."""
+    one = isinstance(prompt, str) or not prompt or isinstance(prompt[0], int)
+    return [prompt] if one else list(prompt)
+
+
+def _sampling(request: Settings, writer: LoadedHead, tokens: int, choice: int, bias: dict[int, float]) -> Sampling:
+    temperature, seed = request.temperature, request.seed
+    if temperature is None and (request.n or 1) > 1:  # several answers are wanted to differ
+        temperature = float(writer.generation_config.temperature or 1.0)
+    if seed is not None and choice:
+        seed = random.Random(f"{seed} {choice}").getrandbits(63)  # the first choice is that of a request for one
+    return Sampling(
+        tokens,
+        temperature,
+        request.top_p,
+        seed,
+        request.stops,
+        top_k=None if request.top_k is None else max(0, request.top_k),
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=bias,
+        logprobs=request.wanted_logprobs,
+    )
+
+
+def _bias(request: Settings, writer: LoadedHead) -> dict[int, float]:
+    bias = {int(token): value for token, value in (request.logit_bias or {}).items()}
+    wrong = next((token for token in bias if token >= writer.rows), None)
+    if wrong is not None:
+        raise ApiProblem(400, f"The head {writer.name!r} has no token {wrong}.", param="logit_bias")
+    return bias
+
+
+def _named_tokens(head: LoadedHead) -> None:
+    """Read what a head's tokens stand for, which takes a while at the first time."""
+    try:
+        _ = head.vocabulary
+    except VocabTransferError:
+        log.exception("the tokens of the head %s cannot be named", head.name)
+        raise ApiProblem(
+            400, f"The head {head.name!r} cannot give logprobs: leave them out.", param="logprobs"
+        ) from None
 
 
 def _rendered(request: ChatRequest, reader: LoadedHead) -> str:

@@ -52,15 +52,15 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="vocabtransfer-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Take on a job. Raises `QueueFull` or `Draining`."""
+    def submit(self, *jobs: Job) -> None:
+        """Take on jobs, all or none. Raises `QueueFull` or `Draining`."""
         with self._changed:
             if self._draining or self._closed:
                 raise Draining
             self._waiting = deque(other for other in self._waiting if not other.cancelled)
-            if len(self._waiting) >= self.limits.queue + max(0, self.limits.rows - self.running):
+            if len(self._waiting) + len(jobs) > self.limits.queue + max(0, self.limits.rows - self.running):
                 raise QueueFull
-            self._waiting.append(job)
+            self._waiting.extend(jobs)
             self._changed.notify()
 
     def drain(self) -> None:
@@ -198,7 +198,7 @@ def _choose(row: Row, scores: torch.Tensor) -> Event:
         log.exception("choosing a token failed")
         return Event("", len(row.text.tokens), None, "internal")
     finish: Finish | None = ("stop" if ended or row.text.stopped else "length") if done else None
-    return Event(piece, len(row.text.tokens), finish)
+    return Event(piece, len(row.text.tokens), finish, scored=row.scored(finish))
 
 
 def _by_body(jobs: list[Job]) -> dict[LoadedHead | None, list[Job]]:

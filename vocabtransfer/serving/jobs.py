@@ -1,7 +1,7 @@
 """One request inside the engine: what is to be generated, and what is told about it on the way."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ class Limits:
     ``rows`` requests are generated together and ``queue`` more may wait; ``prompt_tokens`` and ``new_tokens`` bound one
     request, ``body_bytes`` its size on the wire, ``seconds`` the time from its arrival to its last token.
     ``prefill_tokens`` bounds the prompts, padding included, that are read in one pass between two tokens of the others.
+    ``choices`` bounds the answers (prompts times ``n``) of one request.
     ``rate`` is a rate such as "600/minute" for each client; None for no limit.
     """
 
@@ -28,28 +29,56 @@ class Limits:
     body_bytes: int = 1 << 20
     seconds: float = 300.0
     prefill_tokens: int = 2048
+    choices: int = 64
     rate: str | None = "600/minute"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. ``temperature`` 0 takes the likeliest; None for either does what the head's settings say."""
+    """How tokens are chosen.
+
+    ``temperature`` 0 takes the likeliest. None for a value does what the head's settings say. ``top_k`` 0 takes all
+    tokens. The presence and frequency penalties go by the new tokens, ``repetition_penalty`` by those of the prompt as
+    well. ``logit_bias`` is added to the logits of ids. With ``logprobs`` every token is told with its log probability
+    and those of so many of the likeliest, in nats, before all of these settings.
+    """
 
     max_tokens: int
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token of an answer: its log probability in nats, the likeliest tokens with theirs, and where its text begins."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    offset: int
 
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job: new text (maybe none) with the number of tokens so far, and at the end why it ended."""
+    """News of a job: new text (maybe none) with the number of tokens so far, and at the end why it ended.
+
+    ``scored`` are the tokens of the new text, where log probabilities were asked for; an end token is not among them.
+    """
 
     text: str = ""
     tokens: int = 0
     finish: Finish | None = None
     failure: Failure | None = None
+    scored: tuple[Scored, ...] = ()
 
     @property
     def last(self) -> bool:

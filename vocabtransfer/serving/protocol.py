@@ -1,31 +1,30 @@
-"""The part of OpenAI's HTTP interface that is served: what requests may say, and the shape of answers and errors."""
+"""The part of OpenAI's HTTP interface that is served: what requests may say, and the shape of errors."""
 
-import json
 import re
-import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 #: Settings that would change the answer and that this server does not have, with the values that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "n": (1, None),
-    "best_of": (1, None),
-    "echo": (False, None),
-    "suffix": (None, ""),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
-    "logit_bias": (None, {}),
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
-    "tools": (None, []),
-    "functions": (None, []),
-    "response_format": (None, {"type": "text"}),
+    "suffix": ("",),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "reasoning_effort": ("none",),
 }
+#: Settings of OpenAI's that say nothing about the text: who asks, what is kept, and where.
+IGNORED = frozenset(
+    {
+        *("metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
+        *("service_tier", "store", "tool_choice", "function_call", "user"),
+    }
+)
 
 
 class ApiProblem(Exception):
@@ -46,7 +45,7 @@ class ApiProblem(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
-        kinds = {401: "authentication_error", 429: "rate_limit_error"}
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
@@ -68,17 +67,28 @@ class StreamOptions(BaseModel):
     """Whether a stream ends with the numbers of tokens."""
 
     model_config = ConfigDict(strict=True)
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class Settings(BaseModel):
-    """What both kinds of requests say."""
+    """What both kinds of requests say.
+
+    ``top_k``, ``min_p`` and ``repetition_penalty`` are vLLM's, everything else is OpenAI's. A penalty outside of 0.01 to
+    100 would leave what float32 can hold.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
     model: str
     head: str | Pair | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, lt=2**31)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    n: int | None = Field(1, ge=1, le=128)
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool | None = False
@@ -94,17 +104,45 @@ class Settings(BaseModel):
         """The tokens an answer may have, where the request says it."""
         raise NotImplementedError
 
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are told with each token; None for no log probabilities at all."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise `ApiProblem` for settings that do not go together."""
+        if self.stream_options is not None and not self.stream:
+            raise ApiProblem(400, "stream_options are for streams: set stream to true.", param="stream_options")
+
 
 class CompletionRequest(Settings):
-    """A text to go on from, or its ids."""
+    """One or several texts to go on from, or their ids."""
 
-    prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: str | list[int] | list[str] | list[list[int]]
     max_tokens: int | None = Field(16, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = False
+    best_of: int | None = Field(None, ge=1)
 
     @property
     def wanted_tokens(self) -> int | None:
         """OpenAI's default for completions is 16 tokens."""
         return self.max_tokens or 16
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """Those of the request."""
+        return self.logprobs
+
+    def check(self) -> None:
+        """Raise `ApiProblem` for settings that do not go together."""
+        super().check()
+        if self.best_of not in (None, self.n or 1):
+            raise ApiProblem(
+                400, "best_of other than n is not supported by this server: leave it out.", param="best_of"
+            )
+        if self.echo and self.logprobs is not None:
+            raise ApiProblem(400, "echo with logprobs is not supported by this server: ask for one.", param="echo")
 
 
 class TextPart(BaseModel):
@@ -135,11 +173,24 @@ class ChatRequest(Settings):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
 
     @property
     def wanted_tokens(self) -> int | None:
         """The newer name goes before the older one."""
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """A chat asks for log probabilities with one setting and for their number with another."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def check(self) -> None:
+        """Raise `ApiProblem` for settings that do not go together."""
+        super().check()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ApiProblem(400, "top_logprobs goes with logprobs: set logprobs to true.", param="top_logprobs")
 
 
 # What pydantic puts into a place to say which form of a value it tried.
@@ -157,54 +208,10 @@ def read_request(kind: type[Request], body: bytes) -> Request:
         place = ".".join(str(part) for part in worst["loc"] if not _FORM.fullmatch(str(part)))
         message = f"{place}: {worst['msg']}." if place else f"The body is not what is asked for: {worst['msg']}."
         raise ApiProblem(400, message, param=place or None) from None
-    for name, harmless in UNSUPPORTED.items():
-        value = (request.model_extra or {}).get(name)
-        if value not in harmless:
-            raise ApiProblem(400, f"{name} is not supported by this server: leave it out.", param=name)
+    for name, value in (request.model_extra or {}).items():
+        if value is None or value in UNSUPPORTED.get(name, ()) or name in IGNORED:
+            continue
+        said = "is not supported by this server" if name in UNSUPPORTED else "is no setting that this server knows"
+        raise ApiProblem(400, f"{name[:100]} {said}: leave it out.", param=name[:100])
+    request.check()
     return request
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The frame of one answer: everything but the text."""
-
-    chat: bool
-    model: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def whole(self, text: str, finish: str, prompt_tokens: int, tokens: int) -> dict[str, Any]:
-        """Return the answer in one piece."""
-        content = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
-        return {**self._frame(""), "choices": [choice], "usage": usage(prompt_tokens, tokens)}
-
-    def piece(self, text: str, finish: str | None, *, first: bool) -> bytes:
-        """Return one server-sent event with new text."""
-        delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        delta |= {"content": text} if text or first else {}
-        content = {"delta": delta} if self.chat else {"text": text}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
-        return sent({**self._frame(".chunk"), "choices": [choice]})
-
-    def count(self, prompt_tokens: int, tokens: int) -> bytes:
-        """Return the server-sent event with the numbers of tokens."""
-        return sent({**self._frame(".chunk"), "choices": [], "usage": usage(prompt_tokens, tokens)})
-
-    def _frame(self, suffix: str) -> dict[str, Any]:
-        kind = f"chat.completion{suffix}" if self.chat else "text_completion"
-        name = f"chatcmpl-{self.id}" if self.chat else f"cmpl-{self.id}"
-        return {"id": name, "object": kind, "created": self.created, "model": self.model}
-
-
-def usage(prompt_tokens: int, tokens: int) -> dict[str, int]:
-    """Return the numbers of tokens read, made, and both."""
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
-
-
-def sent(data: Mapping[str, Any]) -> bytes:
-    """Return one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
-
-
-DONE = b"data: [DONE]\n\n"

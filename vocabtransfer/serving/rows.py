@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from vocabtransfer.hydra import HydraForCausalLM
 from vocabtransfer.hydra.loaded import LoadedHead
 from vocabtransfer.hydra.mixed import Joined, pad_rows
-from vocabtransfer.serving.jobs import Job
-from vocabtransfer.serving.sampling import Chooser
+from vocabtransfer.serving.jobs import Finish, Job, Scored
+from vocabtransfer.serving.sampling import Chooser, score
 from vocabtransfer.serving.text import TextStream
 
 
@@ -33,13 +33,27 @@ class Row:
         self.text = TextStream(job.writer, job.sampling.stop)
         self.chooser = Chooser(job.writer, job.sampling, len(self.context), device)
         self.ends = frozenset(job.writer.end_ids)
+        self._scored: list[Scored] = []
 
     def take(self, logits: torch.Tensor) -> tuple[str, bool]:
         """Choose the next token from logits (rows of the writing head,); return the new text and whether it ends."""
         token = self.chooser.choose(logits, self.context)
+        if self.job.sampling.logprobs is not None:
+            known = self.job.writer.stored.config.vocabulary
+            self._scored.append(score(logits[:known], token, self.job.sampling.logprobs, self.text.length))
         self.context.append(token)
         piece = self.text.add(token)
         return piece, token in self.ends or self.text.stopped
+
+    def scored(self, finish: Finish | None) -> tuple[Scored, ...]:
+        """Return the scored tokens whose text has been shown since the last call; at the end all that made the text."""
+        told = self._scored
+        if finish is None or self.text.stopped:
+            told = [each for each in told if each.offset < self.text.shown]
+        elif finish == "stop":
+            told = told[:-1]  # the end token, which has no text
+        self._scored = self._scored[len(told) :]
+        return tuple(told)
 
     @property
     def full(self) -> bool:

@@ -1,30 +1,24 @@
-"""Answering a request: check it, give it to the engine, and send what comes back, whole or as it comes."""
+"""What the routes share: who may ask and how often, and the way of a request to the engine."""
 
 import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
 from limits import parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from vocabtransfer.serving.asking import Asking
-from vocabtransfer.serving.engine import Draining, Engine, QueueFull
-from vocabtransfer.serving.jobs import Event, Job
+from vocabtransfer.serving.engine import Draining, Engine, QueueFull, log
+from vocabtransfer.serving.exchange import GONE, Exchange
+from vocabtransfer.serving.jobs import Event
 from vocabtransfer.serving.metrics import Metrics
-from vocabtransfer.serving.protocol import DONE, Answer, ApiProblem, ChatRequest, Settings, read_request, sent
-
-FAILURES = {
-    "timeout": (504, "The answer took too long; ask for fewer tokens or try again later."),
-    "internal": (500, "The model failed on this request; the server's log says why."),
-    "stopped": (503, "The server was stopped before the answer was done."),
-}
+from vocabtransfer.serving.protocol import ApiProblem, Settings, read_request
 
 
 class Service:
@@ -81,99 +75,33 @@ class Service:
         arrived = time.monotonic()
         if self.engine.draining:
             raise _stopping()
-        request = read_request(kind, await self.body(http))
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def emit(event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        job = await run_in_threadpool(self.asking.job, request, emit, arrived + self.limits.seconds)
         try:
-            self.engine.submit(job)
+            body = await self.body(http)
+        except ClientDisconnect:
+            log.warning("a client went away while it sent its request")
+            return Response(status_code=GONE)
+        request = read_request(kind, body)
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+
+        def emit(index: int, event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (index, event))
+
+        jobs = await run_in_threadpool(self.asking.jobs, request, emit, arrived + self.limits.seconds)
+        try:
+            self.engine.submit(*jobs)
         except QueueFull:
             raise ApiProblem(
                 429, "Too many requests wait already: try again later.", code="queue_full", retry_after=1
             ) from None
         except Draining:
             raise _stopping() from None
-        self.metrics.tokens.labels(job.reader.name, "prompt").inc(len(job.prompt))
-        news = self._news(job, events, arrived)
-        frame = Answer(kind is ChatRequest, request.model)
-        if request.stream:
-            counted = request.stream_options is not None and request.stream_options.include_usage
-            return _Stream(job, self._streamed(job, news, frame, counted))
-        return await self._collected(http, job, news, frame)
-
-    async def _news(self, job: Job, events: "asyncio.Queue[Event]", arrived: float) -> AsyncGenerator[Event]:
-        """Yield a job's events and count them; however it ends, the job does not go on after it."""
-        tokens = 0
-        try:
-            while True:
-                event = await events.get()
-                if not tokens and event.tokens:
-                    self.metrics.first.observe(time.monotonic() - arrived)
-                tokens = event.tokens
-                yield event
-                if event.last:
-                    return
-        finally:
-            job.cancel()
-            self.metrics.tokens.labels(job.writer.name, "generated").inc(tokens)
-            self.metrics.seconds.observe(time.monotonic() - arrived)
-
-    async def _collected(self, http: Request, job: Job, news: AsyncGenerator[Event], frame: Answer) -> Response:
-        async def collect() -> tuple[str, Event]:
-            text = ""
-            async for event in news:
-                text += event.text
-            return text, event
-
-        work = asyncio.ensure_future(collect())
-        gone = asyncio.ensure_future(_gone(http))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                return Response(status_code=499)  # nobody reads it
-            text, last = work.result()
-        finally:
-            job.cancel()
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        if last.failure is not None:
-            raise ApiProblem(*FAILURES[last.failure], code=last.failure)
-        return JSONResponse(frame.whole(text, str(last.finish), len(job.prompt), last.tokens))
-
-    async def _streamed(
-        self, job: Job, news: AsyncGenerator[Event], frame: Answer, counted: bool
-    ) -> AsyncGenerator[bytes]:
-        first = True
-        async with contextlib.aclosing(news):
-            async for event in news:
-                if event.failure is not None:
-                    yield sent(ApiProblem(*FAILURES[event.failure], code=event.failure).body)
-                elif event.text or event.last or first:
-                    yield frame.piece(event.text, event.finish, first=first)
-                    first = False
-        if counted:
-            yield frame.count(len(job.prompt), event.tokens)
-        yield DONE
+        exchange = Exchange(self.metrics, request, jobs, events, arrived)
+        return exchange.stream() if request.stream else await exchange.whole(http)
 
 
-class _Stream(StreamingResponse):
-    """A stream of server-sent events whose job ends with its connection."""
-
-    def __init__(self, job: Job, pieces: AsyncGenerator[bytes]) -> None:
-        super().__init__(pieces, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._job, self._pieces = job, pieces
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._job.cancel()
-            await self._pieces.aclose()
+def _stopping() -> ApiProblem:
+    return ApiProblem(503, "The server is stopping: try another one.", code="stopping", retry_after=5)
 
 
 @contextlib.asynccontextmanager
@@ -183,12 +111,3 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise ApiProblem(408, "The body did not come in time.") from None
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _stopping() -> ApiProblem:
-    return ApiProblem(503, "The server is stopping: try another one.", code="stopping", retry_after=5)

@@ -20,6 +20,16 @@ class TextStream:
         self._stream = DecodeStream(skip_special_tokens=True)
         self._text, self._shown = "", 0
 
+    @property
+    def length(self) -> int:
+        """The characters of the text so far, with those that are held back."""
+        return len(self._text)
+
+    @property
+    def shown(self) -> int:
+        """The characters that were returned."""
+        return self._shown
+
     def add(self, token: int) -> str:
         """Take a token; return the new text that can be shown, which may be empty."""
         self.tokens.append(token)
