@@ -203,7 +203,8 @@ def _facts(table: "WordTable") -> dict[str, Any]:
 
 def _said_of(table: "WordTable", word: str, top: int) -> dict[str, Any] | None:
     """Return how often a target word occurs and what it is linked with; None for a word that is not in the table."""
-    if word not in table.target_words:
+    occurs = table.occurrences(word)
+    if not occurs:
         return None
     linked = [{"word": other, "count": round(count, 2)} for other, count in table.lookup(word)[:top]]
-    return {"occurs": round(float(table.target_totals[table.target_words.index(word)]), 2), "linked": linked}
+    return {"occurs": round(occurs, 2), "linked": linked}

@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabtransfer.alignment import table as table_module
+from vocabtransfer.alignment import table_file
 from vocabtransfer.alignment.table import FORMAT, SUFFIXES, WordTable, merge_tables, shipped_table
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text_files import open_lines
 from vocabtransfer.languages import find_language
 
 WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=6)
@@ -186,6 +189,48 @@ def test_bad_tables_are_refused_by_line(tmp_path: Path, content: str, message: s
     with pytest.raises(VocabTransferError, match=message) as caught:
         WordTable.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a\tb\t1\n"], "line 3 repeats the word pair of line 2"),
+        ([f"a{i}\tb\t1\n" for i in range(2000)], "line 2002 repeats the word pair of line 2"),
+        (["a" * 1000], "line 2 is longer than 1 MiB"),
+        ([f"{i:07d}\t{'b' * 90}\t1\n" for i in range(4000)], "unfolds to more than"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_what_is_packed_inside_a_table_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], message: str, suffix: str
+) -> None:
+    if "unfolds" in message:
+        monkeypatch.setattr(table_file, "MOST_BYTES", 1 << 18)
+        text = "".join(lines)
+    else:
+        text = "".join(lines) * (12_000_000 // len("".join(lines)))
+    path = tmp_path / f"t.tsv{suffix}"
+    with open_lines(path) as write:
+        write(HEADER)
+        for start in range(0, len(text), 1 << 20):
+            write(text[start : start + (1 << 20)])
+    del text
+    tracemalloc.start()
+    try:
+        with pytest.raises(VocabTransferError, match=message):
+            WordTable.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 120_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_spellings_of_one_word_are_looked_up_together() -> None:
+    targets = ["O'zbek", "Oʻzbek", "O‘zbek", "yurt"]
+    links = (np.zeros(3, np.int64), np.arange(3), np.array([1.0, 2.0, 4.0]))
+    table = WordTable.from_pairs(["Uzbek"], targets, links, np.ones(1), np.array([2.0, 3.0, 5.0, 7.0]))
+    for word in targets[:3]:
+        assert table.lookup(word) == [("Uzbek", 7.0)] and table.occurrences(word) == 10.0
+    assert table.lookup("yurt") == [] and table.occurrences("yurt") == 7.0 and table.occurrences("x") == 0.0
 
 
 @pytest.mark.parametrize(

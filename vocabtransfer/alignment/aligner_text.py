@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.words import split_words
+from vocabtransfer.alignment.words import caseless, split_words
 from vocabtransfer.progress import track
 
 Sentence = str | Sequence[str]
@@ -45,7 +45,7 @@ class NumberedText:
         """Return the text with words that differ only in case, or past their first ``length`` characters, made one."""
         index: defaultdict[str, int] = defaultdict()
         index.default_factory = index.__len__
-        new = np.array([index[word.casefold()[:length]] for word in self.words], dtype=np.int32)
+        new = np.array([index[caseless(word)[:length]] for word in self.words], dtype=np.int32)
         return replace(self, words=tuple(index), ids=new[self.ids])
 
 

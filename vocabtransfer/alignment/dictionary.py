@@ -1,20 +1,27 @@
 """A dictionary as evidence: its entries counted as word pairs, to stand beside the links of aligned sentences."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from vocabtransfer.alignment.table import WordTable, merge_tables
-from vocabtransfer.alignment.words import split_words
+from vocabtransfer.alignment.words import fold_marks, split_words
 from vocabtransfer.errors import UsageError, VocabTransferError
 
 #: How many links in sentences an entry is worth. A link may be an accident, an entry was written by someone.
 ENTRY_WEIGHT = 3.0
 
 
-def dictionary_table(entries: Iterable[tuple[str, str]], *, weight: float = ENTRY_WEIGHT) -> WordTable:
+def dictionary_table(
+    entries: Iterable[tuple[str, str]],
+    *,
+    weight: float = ENTRY_WEIGHT,
+    spellings: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> WordTable:
     """Return a table in which every entry counts ``weight`` links, shared evenly among the word pairs of its two terms.
+
+    ``spellings`` give, for the words of each side and for these with their marks folded, how they are to be written.
 
     "give up" to "abandonner" is half a link of "give" and half of "up". An entry that stands there twice counts once.
     Raises `UsageError` for a weight of 0 or less and `VocabTransferError` when no entry has words on both sides.
@@ -25,7 +32,10 @@ def dictionary_table(entries: Iterable[tuple[str, str]], *, weight: float = ENTR
     totals: tuple[defaultdict[str, float], defaultdict[str, float]] = (defaultdict(float), defaultdict(float))
     used = 0
     for source, target in dict.fromkeys(entries):
-        sides = split_words(source), split_words(target)
+        sides = [
+            [written.get(word, written.get(fold_marks(word), word)) for word in split_words(text)]
+            for text, written in zip((source, target), spellings, strict=True)
+        ]
         if not sides[0] or not sides[1]:
             continue
         used += 1
@@ -60,7 +70,13 @@ def with_dictionary(table: WordTable, entries: Iterable[tuple[str, str]], *, wei
     How often words occur stays what the sentences say, and a word that only the dictionary has occurs as often as its
     entries count. Raises what `dictionary_table` raises.
     """
-    extra = dictionary_table(entries, weight=weight)
+    # A headword counts for the word of the sentences, with whatever marks it is typed there.
+    spellings = [
+        {fold_marks(word): word for _, word in sorted(zip(totals.tolist(), words, strict=True))}
+        | {word: word for word in words}
+        for words, totals in ((table.source_words, table.source_totals), (table.target_words, table.target_totals))
+    ]
+    extra = dictionary_table(entries, weight=weight, spellings=(spellings[0], spellings[1]))
     merged = merge_tables([table, extra])
     metadata = {**merged.metadata, "dictionary_entries": extra.metadata["dictionary_entries"]}
     if "pairs" in table.metadata:

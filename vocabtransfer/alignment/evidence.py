@@ -15,7 +15,7 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.words import split_words
+from vocabtransfer.alignment.words import begins_word, caseless, split_words
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.text_files import read_lines
 
@@ -117,7 +117,7 @@ def _cognates(source: Side, target: Side, romanizer: Romanizer) -> NDArray[np.in
 def _by_skeleton(side: Side, romanizer: Romanizer) -> dict[str, set[int]]:
     found: defaultdict[str, set[int]] = defaultdict(set)
     for word, stem in zip(side.words, side.stem_of.tolist(), strict=True):
-        if not word[:1].isalpha():
+        if word[:1].isnumeric() or not begins_word(word):
             continue
         romanized = romanizer(word)
         if not isinstance(romanized, str):
@@ -143,7 +143,7 @@ def _translations(source: Side, target: Side, dictionary: Iterable[tuple[str, st
     indices = [{word: number for number, word in enumerate(side.words)} for side in (source, target)]
     pairs = []
     for entry in dictionary:
-        words = [split_words(text.casefold()) for text in entry]
+        words = [list(map(caseless, split_words(text))) for text in entry]
         if len(words[0]) == len(words[1]) == 1:
             found = [index.get(word[0]) for index, word in zip(indices, words, strict=True)]
             if found[0] is not None and found[1] is not None:

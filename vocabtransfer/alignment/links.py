@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.alignment.words import begins_word
 from vocabtransfer.progress import track
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.ragged import SpannedPieces
@@ -44,7 +45,7 @@ def token_counts(
     shape = (len(target.vocabulary), len(source.vocabulary))
     counts = sparse.csr_array(shape, dtype=np.float64)
     pairs = sparse.coo_array(table.counts)
-    starts_word = np.fromiter((word[:1].isalnum() for word in table.target_words), np.bool_, len(table.target_words))
+    starts_word = np.fromiter((begins_word(word) for word in table.target_words), np.bool_, len(table.target_words))
     for word_initial in (True, False):
         factor = np.where(starts_word, 1.0, bare_share) if word_initial else np.where(starts_word, bare_share, 1.0)
         source_pieces = source.encode_words(table.source_words, word_initial)
@@ -65,7 +66,7 @@ def token_frequencies(
     """Return how often each token occurs in a bag of words, float64 of the vocabulary's length."""
     texts = list(words)
     counts = np.fromiter(words.values(), np.float64, len(texts))
-    starts_word = np.fromiter((word[:1].isalnum() for word in texts), np.bool_, len(texts))
+    starts_word = np.fromiter((begins_word(word) for word in texts), np.bool_, len(texts))
     total = np.zeros(len(encoder.vocabulary))
     for word_initial, share in ((True, 1 - bare_share), (False, bare_share)):
         pieces = encoder.encode_words(texts, word_initial)

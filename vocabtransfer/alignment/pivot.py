@@ -4,6 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.alignment.words import fold_marks
 from vocabtransfer.errors import UsageError
 
 
@@ -19,7 +20,11 @@ def pivot_table(to_pivot: WordTable, from_pivot: WordTable, *, least: float = 0.
     if not 0 < trust <= 1 or not 0 <= least < 1:
         raise UsageError(f"trust {trust:g} and least {least:g}: more than 0 to 1, and 0 to less than 1.")
     index = {word: number for number, word in enumerate(to_pivot.target_words)}
-    columns = np.array([index.get(word, -1) for word in from_pivot.source_words], dtype=np.int64)
+    # One word written with two marks meets where it is not found as it is written.
+    folded = {fold_marks(word): number for word, number in index.items()}
+    columns = np.array(
+        [index.get(word, folded.get(fold_marks(word), -1)) for word in from_pivot.source_words], dtype=np.int64
+    )
     shared = np.flatnonzero(columns >= 0)
     counts = sparse.csr_array(from_pivot.counts[:, shared], dtype=np.float64)
     rows = sparse.csr_array(to_pivot.counts[columns[shared]], dtype=np.float64)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.evidence import Side
+from vocabtransfer.alignment.words import caseless
 
 
 class GrowingVocabulary:
@@ -27,7 +28,7 @@ class GrowingVocabulary:
         for place, surface in enumerate(words):
             number = self.surfaces.setdefault(surface, len(self.surfaces))
             if number == len(self._word_of):
-                word = surface.casefold()
+                word = caseless(surface)
                 self._word_of.append(self.words.setdefault(word, len(self.words)))
                 self._stem_of.append(self.stems.setdefault(word[: self._stem_length], len(self.stems)))
             rows[place] = number, self._word_of[number], self._stem_of[number]

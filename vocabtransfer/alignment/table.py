@@ -7,6 +7,7 @@ with an empty target give how often the source word occurred at all, aligned or 
 
 import importlib.resources
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from vocabtransfer.alignment.table_file import FORMAT, read_table
+from vocabtransfer.alignment.words import fold_marks
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.files.text_files import open_bytes, write_compressed
+from vocabtransfer.files.text_files import write_compressed
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
 
-FORMAT = "vocabtransfer word table 1"
 # Where the tables lie beside a package that runs from a checkout.
 CHECKOUT = Path(__file__).parents[2] / "data" / "alignments"
 SUFFIXES = (".tsv", ".tsv.gz", ".tsv.xz", ".tsv.zst")
@@ -74,19 +76,30 @@ class WordTable:
         )
 
     @cached_property
-    def _target_index(self) -> Mapping[str, int]:
-        return {word: index for index, word in enumerate(self.target_words)}
+    def _target_spellings(self) -> Mapping[str, list[int]]:
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for index, word in enumerate(self.target_words):
+            found[fold_marks(word)].append(index)
+        return found
 
     def lookup(self, word: str) -> list[tuple[str, float]]:
-        """Return the source words aligned with a target word, with their counts, most frequent first."""
-        row = self._target_index.get(word)
-        if row is None:
-            return []
-        start, stop = self.counts.indptr[row], self.counts.indptr[row + 1]
-        found = zip(self.counts.indices[start:stop].tolist(), self.counts.data[start:stop].tolist(), strict=True)
-        return [
-            (self.source_words[index], count) for index, count in sorted(found, key=lambda item: (-item[1], item[0]))
-        ]
+        """Return the source words aligned with a target word, with their counts, most frequent first.
+
+        What is typed for one letter is one: O‘zbek, O'zbek and Oʻzbek are looked up together.
+        """
+        total: defaultdict[int, float] = defaultdict(float)
+        for row in self._target_spellings.get(fold_marks(word), ()):
+            start, stop = self.counts.indptr[row], self.counts.indptr[row + 1]
+            for index, count in zip(
+                self.counts.indices[start:stop].tolist(), self.counts.data[start:stop], strict=True
+            ):
+                total[index] += float(count)
+        found = ((self.source_words[index], count) for index, count in total.items())
+        return sorted(found, key=lambda item: (-item[1], item[0]))
+
+    def occurrences(self, word: str) -> float:
+        """Return how often a target word occurs, with whatever marks it is typed; 0.0 for one that never does."""
+        return float(sum(self.target_totals[row] for row in self._target_spellings.get(fold_marks(word), ())))
 
     def flip(self) -> Self:
         """Return the table with source and target exchanged, languages in the metadata included."""
@@ -156,20 +169,18 @@ class WordTable:
         """Read a table that `save` wrote, or one made by hand in the same form (lines in any order).
 
         Where a side has no lines with totals at all, the sums of its counts stand in. Raises `VocabTransferError`,
-        naming file and line, for anything else than a header and three columns with positive counts, each once.
+        naming file and line, for anything else than a header and three columns with positive counts, each once, and for
+        files that unfold to more than 512 MiB.
         """
-        path = Path(path)
-        with open_bytes(path) as stream:
-            data = stream.read()
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as problem:
-            line = data.count(b"\n", 0, problem.start) + 1
-            raise VocabTransferError(f"{path}, line {line} is not UTF-8: this is not a word table.") from None
-        header, _, body = text.partition("\n")
-        metadata = _parse_header(path, header)
-        sources, targets, counts = _parse_lines(path, body)
-        return cls(*_assemble(path, sources, targets, counts), metadata)
+        found = read_table(Path(path))
+        return cls.from_pairs(
+            found.source_words,
+            found.target_words,
+            found.links,
+            found.source_totals,
+            found.target_totals,
+            found.metadata,
+        )
 
 
 def merge_tables(tables: Iterable[WordTable], weights: Iterable[float] | None = None) -> WordTable:
@@ -234,91 +245,3 @@ def _digits(count: float) -> str:
     """Return a positive number with three significant digits, the shortest way: 12300, 45.6, 0.25."""
     text = f"{count:.3g}"
     return str(int(float(text))) if "e+" in text else text
-
-
-def _parse_header(path: Path, header: str) -> dict[str, Any]:
-    try:
-        metadata = json.loads(header.removeprefix("# ")) if header.startswith("# ") else None
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict) or metadata.pop("format", None) != FORMAT:
-        wanted = json.dumps({"format": FORMAT})
-        raise VocabTransferError(f"{path}, line 1 is not the header of a word table, which starts as # {wanted}.")
-    return metadata
-
-
-def _parse_lines(path: Path, body: str) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Return the three columns; everything is checked in bulk, and only a bad file is searched line by line."""
-    lines = body.removesuffix("\n").split("\n") if body.strip("\n") else []
-    fields = "\t".join(lines).split("\t") if lines else []
-    try:
-        if body.count("\t") != 2 * len(lines) or len(fields) != 3 * len(lines):
-            raise ValueError
-        counts = np.array(list(map(float, fields[2::3])))
-        if not (np.isfinite(counts) & (counts > 0)).all():
-            raise ValueError
-    except ValueError:
-        _refuse_line(path, lines)
-    sources, targets = fields[0::3], fields[1::3]
-    if len(set(zip(sources, targets, strict=True))) != len(lines):
-        _refuse_line(path, lines)
-    return sources, targets, counts
-
-
-def _refuse_line(path: Path, lines: list[str]) -> None:
-    seen: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(lines, 2):
-        fields = line.split("\t")
-        if len(fields) != 3:
-            raise VocabTransferError(
-                f"{path}, line {number} has {len(fields)} columns; source, target, count belong there."
-            )
-        try:
-            count = float(fields[2])
-        except ValueError:
-            count = float("nan")
-        if not (np.isfinite(count) and count > 0):
-            raise VocabTransferError(f"{path}, line {number}: the count {fields[2]!r} is not a positive number.")
-        first = seen.setdefault((fields[0], fields[1]), number)
-        if first != number:
-            raise VocabTransferError(f"{path}, line {number} repeats the word pair of line {first}.")
-    raise AssertionError(f"{path}: no line is at fault")
-
-
-def _assemble(
-    path: Path, sources: list[str], targets: list[str], counts: NDArray[np.float64]
-) -> tuple[tuple[str, ...], tuple[str, ...], sparse.csr_array, NDArray[np.float32], NDArray[np.float32]]:
-    """Return words, counts and totals out of the columns of a file."""
-    source_words, source_ids = _number(sources)
-    target_words, target_ids = _number(targets)
-    is_link = (source_ids >= 0) & (target_ids >= 0)
-    if not ((source_ids >= 0) | (target_ids >= 0)).all():
-        line = int(np.argmin((source_ids >= 0) | (target_ids >= 0))) + 2
-        raise VocabTransferError(f"{path}, line {line} names no word.")
-    shape = (len(target_words), len(source_words))
-    links = sparse.coo_array((counts[is_link], (target_ids[is_link], source_ids[is_link])), shape=shape).tocsr()
-    totals = []
-    for words, ids, sums in (
-        (source_words, source_ids, links.sum(axis=0)),
-        (target_words, target_ids, links.sum(axis=1)),
-    ):
-        own = ~is_link & (ids >= 0)
-        total = np.zeros(len(words))
-        total[ids[own]] = counts[own]
-        if not own.any():
-            total = np.asarray(sums)
-        elif not total.all():
-            word = words[int(np.argmin(total))]
-            raise VocabTransferError(
-                f"{path}: there is no line with how often {word!r} occurs, but other words have one."
-            )
-        totals.append(total.astype(np.float32))
-    return source_words, target_words, _tidy(links), totals[0], totals[1]
-
-
-def _number(words: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the sorted distinct words and for each entry its index there, -1 for the empty word."""
-    distinct = sorted(set(words) - {""})
-    index = {word: position for position, word in enumerate(distinct)}
-    index[""] = -1
-    return tuple(distinct), np.fromiter(map(index.__getitem__, words), dtype=np.int64, count=len(words))

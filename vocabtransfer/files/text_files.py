@@ -25,8 +25,8 @@ _MAX_CONTROL_SHARE = 0.005
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _CORRUPT = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile)
 
-# Zstandard packs up to 128 KiB into 4 bytes, and gives everything out at once: small bites bound the memory.
-_ZSTD_BITE = 1 << 11
+# Zstandard packs up to 128 KiB into 4 bytes, and gives everything out at once: small bites bound the memory, to 16 MiB.
+_ZSTD_BITE = 1 << 9
 _COMPRESSIONS = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2"}
 COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 
@@ -48,6 +48,10 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise VocabTransferError(f"{path} is a folder: name a file.") from None
     except _CORRUPT as problem:
         detail = str(problem).rstrip(".") or type(problem).__name__
+        if "too much memory" in detail:
+            raise VocabTransferError(
+                f"{path} needs more than 128 MiB to unfold: pack it again without --long."
+            ) from None
         raise VocabTransferError(f"{path} is damaged or cut short ({detail}): get it again.") from None
     except OSError as problem:
         # bzip2's reader says what is wrong with the data by an OSError without a number.

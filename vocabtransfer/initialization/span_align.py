@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vocabtransfer.alignment.links import BARE_SHARE
+from vocabtransfer.alignment.words import begins_word
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import identity
@@ -98,7 +99,7 @@ def _tokenised(inputs: TransferInputs) -> Iterator[tuple[SpannedPieces, SpannedP
     for start in range(0, len(listed), WORDS_AT_ONCE):
         words = listed[start : start + WORDS_AT_ONCE]
         counts = np.array([inputs.words[word] for word in words])
-        starts_word = np.array([word[:1].isalnum() for word in words])
+        starts_word = np.array([begins_word(word) for word in words])
         for front in (" ", ""):
             lines = [front + word for word in words]
             share = np.where(starts_word == bool(front), 1 - BARE_SHARE, BARE_SHARE)

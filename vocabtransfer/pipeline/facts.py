@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vocabtransfer.alignment.table import WordTable
+from vocabtransfer.alignment.words import begins_word
 from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
@@ -80,7 +81,7 @@ def build_facts(
 
 def tokens_per_word(words: Mapping[str, float], inputs: TransferInputs) -> dict[str, float]:
     """Return the mean number of tokens of a running word with letters, with the source's and the target's tokenizer."""
-    lettered = {word: count for word, count in words.items() if word[:1].isalpha()}
+    lettered = {word: count for word, count in words.items() if begins_word(word) and not word[:1].isnumeric()}
     frequent = sorted(lettered, key=lambda word: (-lettered[word], word))[:SAMPLE_WORDS]
     if not frequent:
         return {}
