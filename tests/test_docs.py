@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import typer
 from vocabtransfer_cli.main import app
 
 import vocabtransfer as vt
+from vocabtransfer.alignment.registry import ALIGNERS, aligners
+from vocabtransfer.corpora.offers import SOURCES
+from vocabtransfer.initialization.registry import METHODS
+from vocabtransfer.training.objectives import OBJECTIVES, objectives
+from vocabtransfer.transliteration import TRANSLITERATORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXTENDING = sorted((ROOT / "docs/extend").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(#[^)]*)?\)")
 
@@ -31,12 +38,34 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(part)[1:] for part in parts if part.startswith("vocabtransfer ")]
 
 
+@pytest.fixture
+def registries_as_they_were() -> Iterator[None]:
+    """What an example registers is gone again after it."""
+    registries: list[dict[str, Any]] = [ALIGNERS, METHODS, OBJECTIVES, SOURCES, TRANSLITERATORS]
+    aligners(), objectives()  # ours are there before anybody else's
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
 @pytest.mark.slow
 def test_the_front_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for body in blocks(ROOT / "README.md", "python"):
         exec(compile(body, "README.md", "exec"), {})
     assert (tmp_path / "smollm2-tatar/report.html").is_file()
+
+
+@pytest.mark.parametrize("page", EXTENDING, ids=lambda page: page.stem)
+def test_the_examples_of_how_to_extend_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries_as_they_were: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for body in blocks(page, "python"):
+        exec(compile(body, page.name, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -24,15 +24,15 @@ from vocabtransfer.alignment.options import (
     THRESHOLD,
     AlignerOptions,
 )
+from vocabtransfer.alignment.registry import Aligner, find_aligner
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.word_alignment import WordAlignment
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text_files import write_lines
 from vocabtransfer.version import __version__
 
-__all__ = ["ALIGNERS", "MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
+__all__ = ["MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
 
-ALIGNERS = ("vocabtransfer", "eflomal", "thot", "neural")
 # What is aligned in one piece: so many pairs are held as text, and so many pairs of words are all seen in training.
 PAIRS_IN_MEMORY = ACCURATE_PAIRS
 CELLS_IN_MEMORY = ACCURATE_CELLS
@@ -102,17 +102,17 @@ def count_words(
     """
     chosen = _check(**{"aligner": "vocabtransfer"} | options)
     check_engine(engine)
-    if chosen.aligner != "vocabtransfer" and (shard_pairs is not None or engine != "local"):
-        raise UsageError(f"{chosen.aligner} aligns a corpus in one piece: leave out shards and engines.")
+    if chosen.other is not None and (shard_pairs is not None or engine != "local"):
+        raise UsageError(f"{chosen.other.name} aligns a corpus in one piece: leave out shards and engines.")
     if (shard_pairs is not None and shard_pairs < 1) or processes < 1:
         raise UsageError("a shard needs at least one pair, and the work at least one process.")
     waiting = iter(pairs)
     most = shard_pairs or PAIRS_IN_MEMORY
-    first = list(islice(waiting, most + 1)) if chosen.aligner == "vocabtransfer" else list(waiting)
-    if len(first) <= most or chosen.aligner != "vocabtransfer":
+    first = list(islice(waiting, most + 1)) if chosen.other is None else list(waiting)
+    if len(first) <= most or chosen.other is not None:
         sides = number_pairs(first)
         cells = int(sides[0].lengths @ sides[1].lengths)
-        if cells <= CELLS_IN_MEMORY or shard_pairs or chosen.aligner != "vocabtransfer":
+        if cells <= CELLS_IN_MEMORY or shard_pairs or chosen.other is not None:
             return _finish(_align_numbered(*sides, chosen), metadata, links, words)
     from vocabtransfer.alignment.shards import Sharding, count_in_shards
 
@@ -130,7 +130,7 @@ def count_words(
 
 
 class _Chosen(NamedTuple):
-    aligner: str
+    other: Aligner | None  # None for our own
     model: str | Path | None
     options: AlignerOptions
     romanizer: Romanizer | None
@@ -147,28 +147,30 @@ def _check(
     romanizer: Romanizer | None = None,
     dictionary: Iterable[tuple[str, str]] = (),
 ) -> _Chosen:
-    if aligner not in ALIGNERS:
-        raise UsageError(f"there is no aligner {aligner!r}: choose {', '.join(ALIGNERS)}.")
-    own = aligner == "vocabtransfer"
-    if (model is not None) is not (aligner == "neural"):
-        raise UsageError("the aligner neural needs a model that knows both languages, and no other aligner takes one.")
-    default = "posterior" if own else "intersection" if aligner == "neural" else "grow-diag-final-and"
+    other = find_aligner(aligner)
+    if other is not None and other.needs_model and model is None:
+        raise UsageError(f"the aligner {aligner} needs a model that knows both languages: give it a model.")
+    if model is not None and (other is None or not other.needs_model):
+        raise UsageError(
+            f"the aligner {aligner} reads with no model: leave the model out, or choose the aligner neural."
+        )
+    default = "posterior" if other is None else other.symmetrise
     options = AlignerOptions(symmetrise or default, threshold, stem_length, effort)
     entries = tuple(dictionary)
-    if not own:
+    if other is not None:
         if options.symmetrise == "posterior":
             raise UsageError(f"{aligner} gives links without probabilities: choose another symmetrisation.")
         if (threshold, stem_length, effort) != (THRESHOLD, STEM_LENGTH, None) or romanizer is not None or entries:
             raise UsageError(f"{aligner} takes no threshold, stem length, effort, romanizer or dictionary.")
-    return _Chosen(aligner, model, options, romanizer, entries)
+    return _Chosen(other, model, options, romanizer, entries)
 
 
 def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen) -> WordAlignment:
     usable = _usable_pairs(source, target)
-    if chosen.aligner != "vocabtransfer":
+    if chosen.other is not None:
         from vocabtransfer.alignment.other_aligners import align_with
 
-        return align_with(chosen.aligner, source, target, usable, chosen.options.symmetrise, chosen.model)
+        return align_with(chosen.other, source, target, usable, chosen.options.symmetrise, chosen.model)
     # numba takes half a second to import, and only aligning needs it.
     from vocabtransfer.alignment.aligner_model import LevelledText, infer_links
     from vocabtransfer.alignment.symmetrise import symmetrise_block

@@ -5,13 +5,14 @@ of the other sentence with the highest cosine. Words are linked where any of the
 corpus, so a handful of pairs is aligned as well as a million; how well depends on the model alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vocabtransfer.alignment.registry import Sentences, Ways, aligner
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
 
@@ -23,17 +24,16 @@ _DEPTH = 2 / 3
 # Position tables count from a padding id in some models: a few places are not for text.
 _RESERVED_PLACES = 4
 
-Sentences = Sequence[list[str]]
-Ways = tuple[NDArray[np.int64], NDArray[np.int64]]
 
-
-def link_by_vectors(model: str | Path, source: Sentences, target: Sentences, base: NDArray[np.int64]) -> Ways:
+@aligner("neural", needs_model=True, symmetrise="intersection")
+def link_by_vectors(source: Sentences, target: Sentences, base: NDArray[np.int64], model: str | Path | None) -> Ways:
     """Return the links of both directions as numbers of cells: source words x target words, pair after pair.
 
     ``model`` is a folder, alias or hub id of an encoder or a causal model in safetensors that knows both languages;
     ``base`` (pairs + 1) says where the cells of a pair start. Words past the model's longest input stay without links.
     Raises `VocabTransferError` for a model that cannot be opened or run.
     """
+    assert model is not None, "checked with the options"
     vectors = _Vectors(model)
     ways: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     pairs = range(0, len(source), _BATCH)

@@ -24,7 +24,6 @@ from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.training.loop import run_stage
 from vocabtransfer.training.objectives import (
-    WITH_TEACHER,
     ChoosesText,
     LanguageModelling,
     Surroundings,
@@ -137,7 +136,7 @@ def _prepare(
     stages: tuple[Stage, ...],
     new_rows: NDArray[np.bool_] | None,
 ) -> Run:
-    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.objective in WITH_TEACHER)
+    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.teacher is not None)
     tokenizer = checkpoint.tokenizer
     shell = cast(PreTrainedModel, SimpleNamespace(config=AutoConfig.from_pretrained(checkpoint.path)))
     block = _block(request, shell)

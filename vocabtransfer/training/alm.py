@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vocabtransfer.training.objectives import Batch, Surroundings
+from vocabtransfer.training.objectives import Batch, Surroundings, objective
 from vocabtransfer.training.teacher import Teacher
 
 Divergence = Literal["kl", "reverse_kl", "total_variation"]
@@ -77,6 +77,7 @@ class ChunkLikelihoods:
         return binarised_divergence(ours, theirs).sum(), count
 
 
+@objective("alm", teacher=True)
 def make_objective(surroundings: Surroundings) -> ChunkLikelihoods:
     """Return ALM with the checkpoint of ``--teacher``."""
     return ChunkLikelihoods(Teacher.open(surroundings))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.training.objectives import IGNORED, Batch, Surroundings
+from vocabtransfer.training.objectives import IGNORED, Batch, Surroundings, objective
 from vocabtransfer.training.snippets import SnippetChooser
 from vocabtransfer.training.teacher import Teacher
 
@@ -95,6 +95,7 @@ def _is_tied(model: torch.nn.Module) -> bool:
     return bool(plain.config.get_text_config(decoder=True).tie_word_embeddings)
 
 
+@objective("distill", teacher=True)
 def make_objective(surroundings: Surroundings) -> TokenDistillation:
     """Return token distillation with the checkpoint of ``--teacher``; on snippets where it is known which rows are new."""
     new_rows = surroundings.new_rows

@@ -8,7 +8,7 @@ processes of an update, so the result does not depend on how a batch was cut.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -113,18 +113,46 @@ class LanguageModelling:
         return summed, int((labels != IGNORED).sum())
 
 
-# Name -> module with a function ``make_objective(surroundings)``; an objective is loaded when it is asked for.
-_HOMES = {
-    "clm": "vocabtransfer.training.objectives",
-    "distill": "vocabtransfer.training.distill",
-    "alm": "vocabtransfer.training.alm",
-}
-OBJECTIVES = tuple(_HOMES)
-WITH_TEACHER = ("distill", "alm")
+Maker = Callable[[Surroundings], Objective]
 
 
-def make_objective(surroundings: Surroundings) -> Objective:
-    """Return plain language modelling."""
+@dataclass(frozen=True)
+class Registered:
+    """An objective by name; ``teacher`` says that it learns from a model with the old tokenizer, ``--teacher``."""
+
+    name: str
+    make: Maker
+    teacher: bool
+
+
+#: What is registered so far; `objectives` registers ours first.
+OBJECTIVES: dict[str, Registered] = {}
+# Modules whose import registers objectives; this one is the first.
+_SHIPPED = ("vocabtransfer.training.distill", "vocabtransfer.training.alm")
+
+
+def objective(name: str, *, teacher: bool = False) -> Callable[[Maker], Maker]:
+    """Register a function from `Surroundings` to an `Objective` under a name.
+
+    With ``teacher`` it cannot be asked for without one, and ``surroundings.teacher`` is an opened checkpoint.
+    """
+
+    def register(make: Maker) -> Maker:
+        OBJECTIVES[name] = Registered(name, make, teacher)
+        return make
+
+    return register
+
+
+def objectives() -> dict[str, Registered]:
+    """Return every objective by its name, those that are registered from outside included."""
+    for module in _SHIPPED:
+        import_module(module)
+    return dict(OBJECTIVES)
+
+
+@objective("clm")
+def _language_modelling(surroundings: Surroundings) -> Objective:
     return LanguageModelling()
 
 
@@ -133,16 +161,17 @@ def find_objective(name: str, surroundings: Surroundings) -> Objective:
 
     Raises `UsageError` for an unknown name, for a teacher that is missing or not used, and what the objective refuses.
     """
-    check_objective(name, surroundings.teacher is not None)
-    make = cast(Callable[[Surroundings], Objective], cast(Any, import_module(_HOMES[name])).make_objective)
-    return make(surroundings)
+    return check_objective(name, surroundings.teacher is not None).make(surroundings)
 
 
-def check_objective(name: str, has_teacher: bool) -> None:
-    """Raise `UsageError` for an unknown objective, or a teacher that is missing or not used."""
-    if name not in _HOMES:
-        raise UsageError(f"--objective is one of {', '.join(OBJECTIVES)}, not {name!r}.")
-    if name in WITH_TEACHER and not has_teacher:
+def check_objective(name: str, has_teacher: bool) -> Registered:
+    """Return a registered objective; `UsageError` for an unknown one, or a teacher that is missing or not used."""
+    known = objectives()
+    if name not in known:
+        raise UsageError(f"--objective is one of {', '.join(known)}, not {name!r}.")
+    if known[name].teacher and not has_teacher:
         raise UsageError(f"--objective {name} learns from a model with the old tokenizer: name it with --teacher.")
-    if has_teacher and name not in WITH_TEACHER:
-        raise UsageError(f"--teacher is for {' and '.join(WITH_TEACHER)}: --objective {name} has none.")
+    if has_teacher and not known[name].teacher:
+        teachable = [entry.name for entry in known.values() if entry.teacher]
+        raise UsageError(f"--teacher is for {' and '.join(teachable)}: --objective {name} has none.")
+    return known[name]

@@ -11,6 +11,7 @@ _HOMES = {
     "Romanized": "base",
     "find_transliterator": "registry",
     "TRANSLITERATORS": "registry",
+    "romanizer": "registry",
     "romanizing_normalizer": "normalizer",
     "RomanizingNormalizer": "normalizer",
     "romanizing_tokenizer": "tokenizer",
@@ -35,6 +36,7 @@ __all__ = [
     "prepare_romanized",
     "read_romanization",
     "romanized_words",
+    "romanizer",
     "romanizing_normalizer",
     "romanizing_tokenizer",
 ]
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from vocabtransfer.transliteration.normalizer import RomanizingNormalizer, romanizing_normalizer
     from vocabtransfer.transliteration.recipe import prepare_romanized
     from vocabtransfer.transliteration.record import Romanization, read_romanization
-    from vocabtransfer.transliteration.registry import TRANSLITERATORS, find_transliterator
+    from vocabtransfer.transliteration.registry import TRANSLITERATORS, find_transliterator, romanizer
     from vocabtransfer.transliteration.similar import Cognates, cognates, romanized_words
     from vocabtransfer.transliteration.tokenizer import RomanizingTokenizer, romanizing_tokenizer
 
