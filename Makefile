@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := build/smollm2-tatar
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-all check install install-dev alignments benchmarks clean
+.PHONY: demo test test-all check docs install install-dev alignments benchmarks clean
 
 demo: $(VENV)/.installed  ## set up and run the main job on the embedded default
 	$(BIN)/vocabtransfer build --source smollm2 --target tatar --output $(DEMO) --overwrite
@@ -20,6 +20,9 @@ check: $(VENV)/.installed-dev  ## style and types; pages say what the results sa
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy vocabtransfer cli
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python benchmarks/leaderboard/tables.py --check
+
+docs: $(VENV)/.installed-dev  ## the pages of docs/ as a site in build/site; a broken link or an unknown name fails
+	$(BIN)/python -m mkdocs build --quiet
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-# Set before torch or numba start their threads: the suite shares two cores with whatever else runs.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Set before torch or numba start their threads: each of several test processes has one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

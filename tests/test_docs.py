@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from vocabtransfer.training.objectives import OBJECTIVES, objectives
 from vocabtransfer.transliteration import TRANSLITERATORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXTENDING = sorted((ROOT / "docs/extend").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(#[^)]*)?\)")
@@ -100,3 +102,35 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_front_page_stays_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_every_public_name_has_an_entry() -> None:
+    entries = re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text("utf-8") for p in PAGES), re.MULTILINE)
+    assert {entry.rpartition(".")[2] for entry in entries} == set(vt.__all__) - {"__version__"}
+
+
+def test_every_page_is_in_the_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    missing = [
+        p.name for p in PAGES if p.parent != ROOT and f" {p.relative_to(ROOT / 'docs').as_posix()}" not in contents
+    ]
+    assert not missing
+
+
+def test_the_sentences_to_look_up_are_those_people_meet() -> None:
+    code = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "vocabtransfer").rglob("*.py"))
+    joined = re.sub(r'"\s*f?"', "", code)  # a sentence may go over several lines
+    titles = re.findall(r'^## "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    assert len(titles) >= 8
+    for title in titles:
+        for part in title.split("..."):
+            assert part.strip() in joined, f"no error says {part.strip()!r}"
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    commands = (tmp_path / "site/command-line.html").read_text(encoding="utf-8")
+    assert "vocabtransfer build" in commands and "--vocabulary" in commands

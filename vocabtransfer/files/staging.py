@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.locks import held, is_ours
 from vocabtransfer.files.manifest import refuse_foreign_files
 from vocabtransfer.files.processes import is_running
 
@@ -68,7 +69,7 @@ def staged_folder(target: Path, overwrite: bool = False, *, any_case: bool = Fal
     ours = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             with _one_at_a_time(target.parent):
                 _recover(target)
                 check_target(target, overwrite)
@@ -77,7 +78,7 @@ def staged_folder(target: Path, overwrite: bool = False, *, any_case: bool = Fal
                 _refuse_second_writer(target, any_case)
                 ours = True
                 staging.mkdir()
-                held.enter_context(_held(staging))
+                stack.enter_context(held(staging))
             yield staging
             _flush(staging)
             _publish(staging, target, overwrite)
@@ -161,7 +162,7 @@ def _refuse_second_writer(target: Path, any_case: bool) -> None:
         if not same or other.is_symlink() or not other.is_dir():
             continue
         try:
-            with _held(other, only_if_free=True):
+            with held(other, only_if_free=True):
                 pass
         except BlockingIOError:
             raise VocabTransferError(
@@ -174,10 +175,13 @@ def _refuse_second_writer(target: Path, any_case: bool) -> None:
 @contextlib.contextmanager
 def _one_at_a_time(parent: Path) -> Iterator[None]:
     """Let one process at a time look around and begin; where there are no locks, all of them."""
+    if is_ours(parent):  # a training run holds its folder and saves into it
+        yield
+        return
     for attempt in range(ENTRY_TRIES):
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             try:
-                held.enter_context(_held(parent, only_if_free=True))
+                stack.enter_context(held(parent, only_if_free=True))
             except BlockingIOError:
                 # Somebody who holds the folder for longer is not at its entry (a training run, say).
                 if attempt < ENTRY_TRIES - 1:
@@ -199,32 +203,10 @@ def _abandoned(folder: Path, pid: int) -> bool:
     if pid != os.getpid() and is_running(pid):
         return False
     try:
-        with _held(folder, only_if_free=True):
+        with held(folder, only_if_free=True):
             return True
     except BlockingIOError:
         return False
-
-
-@contextlib.contextmanager
-def _held(folder: Path, only_if_free: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on a folder where the system has them; BlockingIOError if another process does."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if only_if_free:
-                raise
-        except OSError:
-            pass  # Some network file systems have no locks on folders; the process number has to do.
-        yield
-    finally:
-        os.close(handle)
 
 
 def _flush(folder: Path) -> None:

@@ -124,7 +124,9 @@ def choose_vocab_size(
         like: the source tokenizer.
         model: what a token costs.
         sizes: the sizes to choose from; left out, steps of 19 percent up to 131,072 or what the corpus supports.
-        algorithm, keep_reserved, repair_marks: as for `train_tokenizer`.
+        algorithm: as for `train_tokenizer`.
+        keep_reserved: as `train_tokenizer` takes it.
+        repair_marks: as `train_tokenizer` takes it.
         min_count: sizes with tokens seen less often than this are out of the question: there would be nothing to make
             their rows from.
 

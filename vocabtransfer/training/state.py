@@ -5,6 +5,7 @@ went; ``update-NNNNNNNN/`` is a checkpoint inside the stage that is running. Eac
 is a pickle.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.locks import held
 from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.files.text import Text
 from vocabtransfer.files.whole import whole_path
@@ -85,7 +87,7 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held: int | None = None
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> "State":
         return self
@@ -95,24 +97,17 @@ class State:
 
     def _hold(self) -> None:
         """Lock the folder where the system has locks; `VocabTransferError` when another process holds it."""
-        try:
-            import fcntl
-        except ImportError:
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise VocabTransferError(f"{self.folder} belongs to a run that is still going on: wait for it.") from None
-        except OSError:
-            pass  # Some network file systems have no locks on folders.
-        self._held = handle
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.folder, only_if_free=True))
+            except BlockingIOError:
+                raise VocabTransferError(
+                    f"{self.folder} belongs to a run that is still going on: wait for it."
+                ) from None
+            self._lock = stack.pop_all()
 
     def _release(self) -> None:
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        self._lock.close()
 
     def exists(self) -> bool:
         """Tell whether a run was begun and not finished."""
