@@ -54,6 +54,8 @@ def _row(parameter: Any) -> str:
         else ", ".join(parameter.opts)
     )
     default = parameter.default
-    shown = "required" if parameter.required else "" if default in (None, False, (), []) or callable(default) else default
+    shown = (
+        "required" if parameter.required else "" if default in (None, False, (), []) or callable(default) else default
+    )
     text = (getattr(parameter, "help", "") or "").replace("|", "\\|").replace("\n", " ")
     return f"| `{names}` | {text} | {shown} |"
