@@ -93,6 +93,18 @@ def staged_folder(target: Path, overwrite: bool = False, *, any_case: bool = Fal
                 parent.rmdir()  # only those that were made here and stayed empty
 
 
+@contextlib.contextmanager
+def reserved(target: Path, *, any_case: bool = False) -> Iterator[None]:
+    """Keep others from beginning to write in the target's parent while the block gives a finished thing that name.
+
+    Raises `VocabTransferError` for a target that another process is writing. The parent must be there.
+    """
+    target = settled(target)
+    with _one_at_a_time(target.parent):
+        _refuse_second_writer(target, any_case)
+        yield
+
+
 def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Look at the heads of a Hydra, check them, rename and remove them."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import torch
 
 from vocabtransfer.checkpoint.tensors import load_tensor
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.staging import reserved
 from vocabtransfer.hydra.add import hash_file
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
 from vocabtransfer.hydra.folder import HydraFolder, open_hydra, write_hydra_json
@@ -88,11 +90,15 @@ def rename_head(hydra: str | Path | HydraFolder, name: str, new_name: str) -> No
     folder = _open(hydra)
     path = folder.head_path(name)
     name = check_name(name)
-    new_name = check_free(new_name, [other for other in folder.names() if other != name], folder.path)
-    if path == folder.path:
-        write_hydra_json(folder.path, new_name, folder.fingerprint, folder.name)
-    elif new_name != name:
-        path.rename(path.with_name(new_name))
+    new_name = check_name(new_name)
+    with contextlib.ExitStack() as held:
+        if folder.heads_path.is_dir():
+            held.enter_context(reserved(folder.heads_path / new_name, any_case=True))
+        new_name = check_free(new_name, [other for other in folder.names() if other != name], folder.path)
+        if path == folder.path:
+            write_hydra_json(folder.path, new_name, folder.fingerprint, folder.name)
+        elif new_name != name:
+            path.rename(path.with_name(new_name))
 
 
 def verify_head(hydra: str | Path | HydraFolder, name: str) -> HeadInfo:
