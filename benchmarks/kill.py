@@ -2,8 +2,11 @@
 
 Usage: python benchmarks/kill.py --kills 200 --seed 0
 
-Half of the builds replace an older result (``--overwrite``); half have a source whose proof fails. Each build
-runs in a forked process that is ended with SIGKILL after a random part of the time a whole build takes.
+Half of the builds replace an older result (``--overwrite``); a quarter have a source whose proof fails. Each build runs in
+a forked process that is ended with SIGKILL, half of them after a random part of the time a whole build takes, half of
+them when they are about to touch the disk for the k-th time (a file opened for writing, flushed, renamed, exchanged or
+removed, a folder made or removed). The last touches are those of publishing: every one of these moments is taken before
+the others are drawn at random.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -24,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files import staging
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.tokenization.save import save_tokenizer
 
@@ -48,7 +53,7 @@ def main() -> None:
         print(json.dumps(_run(Path(place), options.kills, random.Random(options.seed)), indent=2))
 
 
-def _run(place: Path, kills: int, draw: random.Random) -> dict[str, int]:
+def _run(place: Path, kills: int, draw: random.Random) -> dict[str, Any]:
     good, broken = _sources(place)
     save_tokenizer(NEW, place / "tokenizer")
     old, new, out = place / "old", place / "new", place / "home" / "out"
@@ -57,15 +62,28 @@ def _run(place: Path, kills: int, draw: random.Random) -> dict[str, int]:
     started = time.perf_counter()
     _whole(request, new, seed=0)
     longest = time.perf_counter() - started
+    # How often a build touches the disk, and from which touch on it publishes, for a new place and for an old one.
+    touches = []
+    for replacing in (False, True):
+        _prepare(old, out, replacing)
+        touches.append(_touches(good, place / "tokenizer", out))
+    publishing = [[*range(begin, last + 1)] for begin, last in touches]
     states = {"old": _snapshot(old), "new": _snapshot(new), "nothing": {}}
     counts: Counter[str] = Counter()
     for number in range(kills):
-        shutil.rmtree(out.parent, ignore_errors=True)
-        out.parent.mkdir()
-        replacing, failing = number % 2 == 1, number % 4 >= 2
-        if replacing:
-            shutil.copytree(old, out)  # keeps the dates, which the manifest speaks of
-        ended = _killed(broken if failing else good, place / "tokenizer", out, draw.uniform(0, 1.1) * longest)
+        # Of eight: four replace, two fail, four are aimed at a touch of the disk.
+        replacing, failing, aimed = number % 2 == 1, number % 8 in (2, 7), number % 4 >= 2
+        _prepare(old, out, replacing)
+        after, touch = draw.uniform(0, 1.1) * longest, None
+        if aimed:
+            late = publishing[replacing]
+            touch = late.pop() if late and not failing else draw.randint(1, touches[replacing][1])
+        ended = _killed(broken if failing else good, place / "tokenizer", out, after, touch)
+        counts[
+            f"aimed at {'publishing' if touch >= touches[replacing][0] else 'another touch'}"
+            if touch
+            else "by the clock"
+        ] += 1
         left = _snapshot(out)
         state = next((name for name, files in states.items() if left == files), "torn")
         wanted = {"old"} if replacing else {"nothing"}
@@ -76,7 +94,8 @@ def _run(place: Path, kills: int, draw: random.Random) -> dict[str, int]:
         counts["does not load"] += state in ("old", "new", "torn") and not _loads(out)
     _whole(BuildRequest(**{**vars(request), "output": out, "overwrite": True}), out, seed=0)
     counts["left over after one more build"] = len(list(out.parent.glob(".*")))
-    return {"kills asked for": kills, "wrong": 0, "does not load": 0, **dict(sorted(counts.items()))}
+    moments = {"moments of publishing": [last - begin + 1 for begin, last in touches]}
+    return {"kills asked for": kills, **moments, "wrong": 0, "does not load": 0, **dict(sorted(counts.items()))}
 
 
 def _sources(place: Path) -> tuple[Path, Path]:
@@ -91,24 +110,83 @@ def _whole(request: BuildRequest, output: Path, seed: int) -> None:
     build(BuildRequest(**{**vars(request), "output": output, "seed": seed, "method": "random"}))
 
 
-def _killed(source: Path, tokenizer: Path, out: Path, after: float) -> int:
-    """Build in a child that is killed after some seconds; return how it ended."""
+def _prepare(old: Path, out: Path, replacing: bool) -> None:
+    shutil.rmtree(out.parent, ignore_errors=True)
+    out.parent.mkdir(parents=True)
+    if replacing:
+        shutil.copytree(old, out)  # keeps the dates, which the manifest speaks of
+
+
+def _touches(source: Path, tokenizer: Path, out: Path) -> tuple[int, int]:
+    """Build in a child; return the number of the touch with which publishing begins, and of the last one."""
+    answer = out.parent / "touches"
+    child = os.fork()
+    if child == 0:
+        counter = _Touches(None)
+        published = staging._publish
+
+        def publish(*arguments: Any) -> None:
+            begins.append(counter.count + 1)
+            published(*arguments)
+
+        begins: list[int] = []
+        staging._publish = publish
+        build(_request(source, tokenizer, out))
+        counter.limit = -1
+        answer.write_text(json.dumps([begins[-1], counter.count]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    begin, last = json.loads(answer.read_text())
+    return begin, last
+
+
+class _Touches:
+    """Counts what this process does to the disk, and ends it just before the touch of number ``limit``."""
+
+    EVENTS = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate"})
+
+    def __init__(self, limit: int | None) -> None:
+        self.count, self.limit = 0, limit
+        sys.addaudithook(self._heard)
+        flush, exchange = os.fsync, staging._exchange
+        os.fsync = lambda handle: (self._touch(), flush(handle))[1]  # Python tells no hook of these two
+        staging._exchange = lambda *names: (self._touch(), exchange(*names))[1]
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in self.EVENTS:
+            self._touch()
+
+    def _touch(self) -> None:
+        if self.limit == -1:
+            return
+        self.count += 1
+        if self.count == self.limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _request(source: Path, tokenizer: Path, out: Path) -> BuildRequest:
+    return BuildRequest(str(source), "tatar", out, tokenizer=tokenizer, link="copy", method="random", overwrite=True)
+
+
+def _killed(source: Path, tokenizer: Path, out: Path, after: float, touch: int | None) -> int:
+    """Build in a child that is killed after some seconds, or at a touch of the disk; return how it ended."""
     child = os.fork()
     if child == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the child ends by force)
         code = 1
         try:
-            request = BuildRequest(
-                str(source), "tatar", out, tokenizer=tokenizer, link="copy", method="random", overwrite=True
-            )
-            build(request)
+            if touch is not None:
+                _Touches(touch)
+            build(_request(source, tokenizer, out))
             code = 0
         except VocabTransferError:
             code = 3
         finally:
             os._exit(code)
-    time.sleep(after)
-    os.kill(child, signal.SIGKILL)
+    if touch is None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
