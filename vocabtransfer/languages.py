@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import langcodes
+from langcodes.data_dicts import MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
 from langcodes.tag_parser import LanguageTagError
 from language_data.names import load_trie, normalize_name  # type: ignore[import-untyped]
 from language_data.util import data_filename  # type: ignore[import-untyped]
@@ -22,6 +23,11 @@ _WORD_FOR_LANGUAGE = re.compile(
 # "In the Tatar way": how Turkic languages name languages in everyday use, as in татарча, қазақша, türkçe, özbekcha.
 _TURKIC_ADVERB = re.compile(r"(ча|че|чә|чо|чө|ша|ше|са|се|ça|çe|ca|ce|cha|sha|şa|şe)$")
 _TURKIC_LANGUAGE = ("", " теле", " тілі", " тили", " тел")
+
+#: Members in the table that have a code of two letters because everybody counts them as languages of their own.
+_SEPARATE = frozenset({"id", "in"})
+#: "no" has always meant Bokmål, and most Malay and Twi resources carry the code of the individual language.
+_MAIN_MEMBERS = frozenset({("nb", "no"), ("nob", "no"), ("zlm", "ms"), ("twi", "ak")})
 
 _NOT_LANGUAGES = frozenset({"und", "mul", "mis", "zxx", "art"})
 
@@ -59,6 +65,25 @@ def find_language(text: str) -> Language:
     if found is None or not _is_language(found):
         raise UsageError(_unknown(words))
     return _language(found)
+
+
+def members(language: Language) -> tuple[str, ...]:
+    """Return the codes of the individual languages that a macrolanguage stands for, the ones people mean by it first.
+
+    Resources name either: Quechua is also quz and quy, Norwegian nb and nn, Estonian ekk. Empty for any other language.
+
+    >>> members(find_language("no")), members(find_language("tt"))
+    (('nb', 'nob', 'nn', 'nno'), ())
+    """
+    found = [code for code, macro in MACROLANGUAGES.items() if macro == language.code and code not in _SEPARATE]
+    found.sort(key=lambda code: (not is_main_member(code, language), code))
+    both = ((code, langcodes.Language.get(code).to_alpha3()) for code in found)
+    return tuple(dict.fromkeys(spelling for pair in both for spelling in pair))
+
+
+def is_main_member(code: str, language: Language) -> bool:
+    """Tell whether a code is the individual language that people mean by a macrolanguage: Tosk Albanian, Bokmål."""
+    return (code, language.code) in _MAIN_MEMBERS or NORMALIZED_MACROLANGUAGES.get(code) == language.code
 
 
 def _is_language(found: langcodes.Language) -> bool:

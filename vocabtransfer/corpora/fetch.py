@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from vocabtransfer.corpora.catalogue import list_corpora, sources
 from vocabtransfer.corpora.corpus_page import render_corpus
 from vocabtransfer.corpora.folder import DICTIONARY, FACTS, FORMAT, HELD_OUT, PAGE, PAIRS, TEXT, Corpus, open_corpus
+from vocabtransfer.corpora.held_out import HeldOutEditions
 from vocabtransfer.corpora.offers import Found, Kind, Offer
 from vocabtransfer.corpora.screening import PartReport, Screen
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -26,7 +27,7 @@ from vocabtransfer.version import __version__
 #: What is taken unless told otherwise: sentence pairs, bytes of running text, and bytes of downloads for one data set.
 MOST_PAIRS, MOST_TEXT, MOST_DOWNLOAD = 250_000, 20_000_000, 1_000_000_000
 _ORDER: dict[Kind, int] = {"held-out": 0, "pairs": 1, "text": 2, "dictionary": 3}
-_FILES: dict[Kind, str] = {"pairs": PAIRS, "text": TEXT, "dictionary": DICTIONARY, "held-out": HELD_OUT}
+_FILES: dict[Kind, str] = {"pairs": PAIRS, "text": TEXT, "dictionary": DICTIONARY}
 
 
 @dataclass
@@ -40,6 +41,7 @@ class _Fetching:
     reports: list[PartReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     taken: Counter[Kind] = field(default_factory=Counter)
+    held_out: HeldOutEditions = field(default_factory=HeldOutEditions)
 
     def left(self, kind: Kind) -> int:
         return self.limits[kind] - self.taken[kind]
@@ -83,6 +85,10 @@ def fetch_corpus(
                 _take(state, offer, most_download, writers, files, staging)
         if not any(state.taken[kind] for kind in ("pairs", "text", "dictionary")):
             raise VocabTransferError(_nothing(state, names))
+        lines = state.held_out.choose(state.reports)
+        if lines:
+            (staging / HELD_OUT).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        state.taken["held-out"] = sum(len(line.encode("utf-8")) + 1 for line in lines)
         facts = _facts(state)
         (staging / FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         (staging / PAGE).write_bytes(render_corpus(facts))
@@ -108,9 +114,13 @@ def _take(
         state.missing.append(f"{offer.label}: its {offer.bytes / 1e6:,.0f} MB are more than one data set may have")
         return
     reports: dict[str, PartReport] = {}
-    found = sources()[offer.source].read(offer, most_download)
-    lines = _kept(state, offer, _noted(found, state, offer), reports)
-    for line in track(lines, f"reading {offer.label}"):
+    found = _noted(sources()[offer.source].read(offer, most_download), state, offer)
+    if offer.kind == "held-out":
+        for item in found:
+            state.screen.held_out.add(item.target)
+            state.held_out.add(offer, item)
+        return
+    for line in track(_kept(state, offer, found, reports), f"reading {offer.label}"):
         if offer.kind not in writers:
             writers[offer.kind] = files.enter_context(open_lines(staging / _FILES[offer.kind]))
         writers[offer.kind](line)
@@ -127,37 +137,19 @@ def _noted(found: Iterator[Found], state: _Fetching, offer: Offer) -> Iterator[F
 
 def _kept(state: _Fetching, offer: Offer, found: Iterator[Found], reports: dict[str, PartReport]) -> Iterator[str]:
     """Yield the lines of an offer that are kept, until there is enough of their kind."""
-    screened: Iterable[Found]
-    if offer.kind == "held-out":
-        screened = _held_out(state, offer, found, reports)
-    else:
-        screen = {"pairs": state.screen.pairs, "text": state.screen.text, "dictionary": state.screen.words}[offer.kind]
-        screened = screen(found, offer, reports)
-    for item in screened:
-        if offer.kind in ("text", "held-out"):
+    screen = {"pairs": state.screen.pairs, "text": state.screen.text, "dictionary": state.screen.words}[offer.kind]
+    for item in screen(found, offer, reports):
+        if offer.kind == "text":
             line = f"{item.target}\n"
         elif offer.kind == "pairs":
             line = f"{item.part}\t{_one_line(item.source)}\t{_one_line(item.target)}\n"
         else:
             line = f"{_one_line(item.source)}\t{_one_line(item.target)}\n"
-        state.taken[offer.kind] += len(line.encode("utf-8")) if offer.kind in ("text", "held-out") else 1
+        state.held_out.see(item.target)
+        state.taken[offer.kind] += len(line.encode("utf-8")) if offer.kind == "text" else 1
         yield line
         if state.left(offer.kind) <= 0:
             return
-
-
-def _held_out(
-    state: _Fetching, offer: Offer, found: Iterator[Found], reports: dict[str, PartReport]
-) -> Iterator[Found]:
-    for item in found:
-        report = reports.setdefault(item.part, PartReport(offer, item.part))
-        state.screen.held_out.add(item.target)
-        report.kept += 1
-        report.bytes += len(item.target.encode("utf-8")) + 1
-        report.target_words += len(item.target.split())
-        if len(report.samples) < 2:
-            report.samples.append(("", item.target))
-        yield item
 
 
 def _one_line(text: str) -> str:
@@ -190,6 +182,8 @@ def _facts(state: _Fetching) -> dict[str, Any]:
         warning = report.warning(state.target)
         if warning and offer.kind in ("pairs", "text"):
             warnings.append(warning)
+    if state.held_out.warning(state.target):
+        warnings.append(state.held_out.warning(state.target))
     if not state.screen.identifies:
         warnings.append("The language was not identified: its model could not be had. Scripts were checked.")
     return {
@@ -203,6 +197,7 @@ def _facts(state: _Fetching) -> dict[str, Any]:
             "dictionary_entries": state.taken["dictionary"],
             "held_out_bytes": state.taken["held-out"],
         },
+        "held_out": state.held_out.facts(),
         "parts": parts,
         "warnings": warnings,
         "missing": state.missing,

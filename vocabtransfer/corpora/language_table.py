@@ -18,7 +18,7 @@ from vocabtransfer.corpora.identification import known_languages
 from vocabtransfer.corpora.registry import SOURCES
 from vocabtransfer.corpora.sources.mtdata_index import usable_entries
 from vocabtransfer.corpora.sources.opus import shipped_listing
-from vocabtransfer.corpora.sources.udhr import edition
+from vocabtransfer.corpora.sources.udhr import editions
 from vocabtransfer.errors import UsageError
 from vocabtransfer.files.packages import fetch_npm
 from vocabtransfer.languages import Language, find_language
@@ -111,7 +111,7 @@ def rows() -> list[Row]:
                 *opus.get(code, (0, 0, 0)),
                 *counts,
                 sum(source.locale(language) is not None for source in SOURCES),
-                edition(language) is not None,
+                bool(editions(language)),
                 shipped_table(language) is not None,
                 code in known_languages(),
             )

@@ -11,7 +11,7 @@ import langcodes
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.packages import REGISTRIES, fetch_deb, fetch_npm, package_version, unpack_wheel
-from vocabtransfer.languages import Language
+from vocabtransfer.languages import Language, is_main_member, members
 
 # How packages spell a script or a region that BCP 47 spells differently; compared after lower-casing, "_" as "-".
 _SPELLINGS = {
@@ -61,7 +61,10 @@ def wanted_keys(language: Language) -> tuple[str, ...]:
     if likely.script != language.script:
         return (exact,)
     territory = (likely.territory or "").lower()
-    return language.code, exact, f"{language.code}-{territory}", language.alpha3
+    main = [code for code in members(language) if is_main_member(code, language)]
+    # "nb" has ten times what "no" has, and both are meant by Norwegian.
+    short = [code for code in main if len(code) == 2]
+    return *short, language.code, exact, f"{language.code}-{territory}", language.alpha3, *main
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def download(url: str, target: Path, expected: Expected = Expected()) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with _alone(part.with_name(part.name + ".lock")), _hosts[urlsplit(url).netloc]:
+    with alone(part.with_name(part.name + ".lock")), _hosts[urlsplit(url).netloc]:
         if target.exists():
             return target
         wrong = 0
@@ -282,8 +282,8 @@ def _forget(part: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time work on a partial file, where the system has locks."""
+def alone(lock: Path) -> Iterator[None]:
+    """Let one process at a time work on a file that is not whole yet, where the system has locks."""
     try:
         import fcntl
     except ImportError:

