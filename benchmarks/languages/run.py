@@ -13,6 +13,8 @@ are kept in results/, and README.md is written from them.
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,21 +26,23 @@ RESULTS = HERE / "results"
 LANGUAGES = ("yoruba", "chuvash", "quechua", "icelandic", "basque", "kyrgyz", "welsh")
 
 
-def command(*arguments: object) -> dict[str, Any]:
+def command(*arguments: object, cache: Path | None = None) -> dict[str, Any]:
     """Run a vocabtransfer command in a process of its own and return what it prints as JSON."""
     words = [sys.executable, "-m", "vocabtransfer_cli.main", *map(str, arguments), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **({"VOCABTRANSFER_CACHE": str(cache)} if cache else {})}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}: {done.stdout or done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def built(label: str, folder: Path, *arguments: object) -> dict[str, Any]:
-    """Build and return the row of the results."""
+def built(label: str, folder: Path, *arguments: object, cache: Path | None = None) -> dict[str, Any]:
+    """Build and return the row of the results; with ``cache``, an empty folder, everything is fetched anew."""
     started = time.perf_counter()
-    facts = command("build", *arguments, "--output", folder, "--overwrite")
+    facts = command("build", *arguments, "--output", folder, "--overwrite", cache=cache)
     held_out = facts["held_out"]
+    corpus = facts["corpus"] or {}
     return {
         "label": label,
         "language": facts["language"]["name"],
@@ -46,6 +50,11 @@ def built(label: str, folder: Path, *arguments: object) -> dict[str, Any]:
         "pairs": (facts["alignment"] or {}).get("pairs", 0),
         "dictionary_entries": (facts["alignment"] or {}).get("dictionary_entries", 0),
         "vocabulary": facts["tokenizer"]["vocabulary"],
+        "shape": (facts["vocabulary"] or {}).get("shape"),
+        "notes": facts["notes"],
+        "warnings": corpus.get("warnings", []),
+        "edition": corpus.get("held_out"),
+        "from_nothing": cache is not None,
         "held_out": held_out["text"],
         "held_out_bytes": held_out["result"]["bytes"],
         "bits_per_byte": held_out["result"]["bits_per_byte"],
@@ -58,22 +67,16 @@ def built(label: str, folder: Path, *arguments: object) -> dict[str, Any]:
     }
 
 
-def languages(source: str, names: list[str], folder: Path) -> None:
+def languages(source: str, names: list[str], folder: Path, from_nothing: bool) -> None:
     """Build every language by its name alone."""
     path = RESULTS / f"{source}.json"
     rows = {row["label"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in names:
-        rows[name] = built(
-            name,
-            folder / f"{source}-{name}",
-            "--source",
-            source,
-            "--target",
-            name,
-            "--fetch",
-            "--held-out-bytes",
-            12_000,
-        )
+        cache = (folder / f"cache-{name}").absolute() if from_nothing else None
+        if cache is not None:
+            shutil.rmtree(cache, ignore_errors=True)
+        arguments = ("--source", source, "--target", name, "--fetch", "--held-out-bytes", 12_000)
+        rows[name] = built(name, folder / f"{source}-{name}", *arguments, cache=cache)
         print(json.dumps(rows[name], ensure_ascii=False), flush=True)
         _write(path, source, list(rows.values()))
 
@@ -172,13 +175,14 @@ def main() -> None:
     parser.add_argument("--source", default="smollm2")
     parser.add_argument("--only", nargs="*", default=list(LANGUAGES))
     parser.add_argument("--folder", type=Path, default=Path("build/languages"))
+    parser.add_argument("--from-nothing", action="store_true", help="every language with an empty cache of its own")
     parser.add_argument("--tatar", action="store_true")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     if options.tatar:
         tatar(options.source, options.folder / "tatar")
     else:
-        languages(options.source, options.only, options.folder)
+        languages(options.source, options.only, options.folder, options.from_nothing)
 
 
 if __name__ == "__main__":

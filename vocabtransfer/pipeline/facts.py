@@ -159,6 +159,7 @@ def corpus_facts(corpus: Corpus | None) -> dict[str, Any] | None:
         "licences": corpus.licences(),
         "parts": corpus.credits(),
         "warnings": list(corpus.facts["warnings"]),
+        "held_out": corpus.facts.get("held_out"),
     }
 
 
