@@ -15,8 +15,16 @@ import vocabtransfer as vt
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import find_language
 from vocabtransfer.pipeline.build import BuildRequest, build
-from vocabtransfer.pipeline.shapes import Knowledge, ask_source, choose_shape, weighted_characters
+from vocabtransfer.pipeline.shapes import (
+    Knowledge,
+    ShapeChoice,
+    ask_source,
+    choose_shape,
+    replacing_saves_little,
+    weighted_characters,
+)
 from vocabtransfer.tokenization.swap import swap_tokenizer
+from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.tokenization.write import write_tokenizer
 
 
@@ -27,6 +35,24 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def request(tiny: Path, corpus: Path, output: Path, **options: object) -> BuildRequest:
     return BuildRequest(str(tiny), "tatar", output, parallel=(corpus,), held_out_bytes=0, **options)  # type: ignore[arg-type]
+
+
+def test_a_vocabulary_out_of_unlike_text_extends_instead(tiny_llama: Path) -> None:
+    source = vt.open_checkpoint(tiny_llama)
+    unknown = ShapeChoice("replace", True, "It hardly knows the language.", Knowledge(4.0, 0.5, 3.7, "text"))
+    same = [f"Мәктәп укытучылары {number} яңа китап ачты, балалар укый башлады." for number in range(300)]
+    alike = train_tokenizer(same, like=source.tokenizer, vocab_size=600)
+    unlike = train_tokenizer(["xyzzy qwrtp zzxcv plugh"] * 300, like=source.tokenizer, vocab_size=600)
+    lines = ["Укытучылар китап ачты, балалар мәктәп яңа укый."]
+    assert replacing_saves_little(unknown, source, alike, lines) is None
+    better = replacing_saves_little(unknown, source, unlike, lines)
+    assert better is not None and better.shape == "extend" and "there is too little text" in better.reason
+    # Asked for, spelled in bytes, or nothing to measure on: the choice stands.
+    for known in (dataclasses.replace(unknown, measured=False), dataclasses.replace(unknown, knowledge=None)):
+        assert replacing_saves_little(known, source, unlike, lines) is None
+    spelled = dataclasses.replace(unknown, knowledge=Knowledge(7.0, 0.9, None, "text"))
+    assert replacing_saves_little(spelled, source, unlike, lines) is None
+    assert replacing_saves_little(unknown, source, unlike, ["", " "]) is None
 
 
 @pytest.mark.parametrize("shape", ["extend", "swap"])

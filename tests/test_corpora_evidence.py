@@ -1,21 +1,25 @@
 """Held-out text, dictionaries, pivots and screens: what goes into a build, and what must not."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
 from vocabtransfer.alignment.pivot import pivot_table
-from vocabtransfer.corpora.offers import Found, Offer
+from vocabtransfer.corpora import fetch
+from vocabtransfer.corpora.held_out import HeldOutEditions
+from vocabtransfer.corpora.offers import SOURCES, CorpusSource, Found, Offer
+from vocabtransfer.corpora.package_source import wanted_keys
 from vocabtransfer.corpora.pivot import join_pairs
 from vocabtransfer.corpora.screening import PartReport, Screen
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.languages import Language, find_language
+from vocabtransfer.languages import Language, find_language, members
 from vocabtransfer.pipeline.held_out import set_aside, shipped
 
 PAIRS = [("the book", "китап"), ("a new house", "яңа йорт"), ("the house", "йорт"), ("a new book", "яңа китап")] * 6
@@ -23,6 +27,7 @@ TEXT = Offer("test", "test", "text", "", "tt", "CC0-1.0", "here")
 LINES = [f"Бу {number} нче җөмлә, аны беркем дә кабатламый, {'сүз ' * (number % 7)}" for number in range(2_000)]
 
 
+@settings(deadline=None)
 @given(st.permutations(range(40)), st.integers(2_000, 6_000))
 def test_held_out_lines_do_not_depend_on_order_or_repeats(order: list[int], most: int) -> None:
     lines = [LINES[number] for number in order] + LINES[40:]
@@ -201,3 +206,88 @@ def test_a_corpus_folder_becomes_a_checkpoint_that_credits_it(
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| strings | pairs |" in card and "CC-BY-4.0" in card and "bits per byte on held-out text" in card
     assert "the untouched model" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+QUECHUA = {
+    "udhr:quz": ["Runakuna kausayninpi allin kananpaq llapan simikuna.", "Manan pipas runata sarunchananchu."],
+    "udhr:quy": ["Lliw runakunam nacesenku libre llapan derechonkunapi.", "Manam pipas runata waqachinanchu."],
+}
+
+
+def editions(text: list[str]) -> tuple[HeldOutEditions, list[str], list[PartReport]]:
+    """Return the editions of two pretend declarations after some text was kept, the lines chosen, and the reports."""
+    offer = Offer("udhr", "udhr", "held-out", "", "qu", "free", "here")
+    found, reports = HeldOutEditions(), [PartReport(TEXT, "part")]
+    for part, lines in QUECHUA.items():
+        for line in lines:
+            found.add(offer, Found(part, "", line))
+    for line in text:
+        found.see(line)
+    return found, list(found.choose(reports)), reports
+
+
+def test_the_edition_that_is_written_as_the_text_is_scored_on() -> None:
+    found, lines, reports = editions(["Lliw llapan runakunam libre derechonkunapi, manam pipas nacesenku", "runata"])
+    assert lines == QUECHUA["udhr:quy"] and [report.part for report in reports] == ["udhr:quy", "part"]
+    facts = found.facts()
+    assert facts is not None and facts["edition"] == "udhr:quy" and facts["known_words"]["udhr:quz"] < 0.4
+    assert not found.warning(find_language("qu"))
+
+
+def test_a_text_unlike_what_is_scored_on_is_told_and_ties_go_to_the_usual_edition() -> None:
+    found, lines, _ = editions(["chay huk simi"])
+    assert lines == QUECHUA["udhr:quz"]
+    assert "Only 0% of the running words" in found.warning(find_language("qu"))
+    assert HeldOutEditions().choose([]) == () and HeldOutEditions().facts() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "other"),
+    [("norwegian", "nob", "fin"), ("quechua", "quy", "aym"), ("estonian", "ekk", "lvs"), ("malay", "zsm", "id")],
+)
+def test_a_macrolanguage_is_found_by_its_members(name: str, member: str, other: str) -> None:
+    language = find_language(name)
+    assert member in members(language) and other not in members(language)
+    assert not members(find_language("tatar")) and not members(find_language("nynorsk"))
+
+
+def test_packages_of_bokmal_serve_norwegian() -> None:
+    assert wanted_keys(find_language("no"))[0] == "nb"
+    assert wanted_keys(find_language("nn"))[0] == "nn" and "nb" not in wanted_keys(find_language("nn"))
+
+
+class _Pretend(CorpusSource):
+    """A source with direct pairs, and one by way of a third language."""
+
+    name = "pretend"
+    summary = "for tests"
+
+    def offers(self, source: Language, target: Language) -> list[Offer]:
+        common = {"source": self.name, "kind": "pairs", "source_language": "ru", "target_language": "tt"}
+        rest = {"licence": "CC0-1.0", "address": "here"}
+        return [
+            Offer(name="pivot", pivot=True, style="strings", **common, **rest),  # type: ignore[arg-type]
+            Offer(name="direct", style="mined", **common, **rest),  # type: ignore[arg-type]
+        ]
+
+    def read(self, offer: Offer, most_bytes: int) -> Iterator[Found]:
+        words = ("книга", "дом", "окно", "школа")
+        for number, word in enumerate(words):
+            yield Found(offer.label, f"Это {word} {offer.name}.", f"Бу китап {'әйе ' * number} {offer.name}.")
+
+
+@pytest.mark.parametrize("enough", [4, 5])
+def test_pivots_are_taken_where_direct_pairs_are_few(
+    enough: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOURCES, "pretend", _Pretend())
+    monkeypatch.setattr(fetch, "ENOUGH_DIRECT", enough)
+    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", lambda lines: [("", 0.0)] * len(lines))
+    monkeypatch.setattr("vocabtransfer.corpora.screening.script_share", lambda text, script: 1.0)
+    corpus = fetch.fetch_corpus("tatar", tmp_path / "tt", source_language="russian", names=["pretend"])
+    kept = [part["part"] for part in corpus.parts]
+    if enough == 4:
+        assert kept == ["pretend:direct"]
+        assert corpus.facts["missing"] == ["pretend:pivot: left out, as 4 direct pairs are enough"]
+    else:
+        assert kept == ["pretend:direct", "pretend:pivot"] and not corpus.facts["missing"]

@@ -26,6 +26,8 @@ from vocabtransfer.version import __version__
 
 #: What is taken unless told otherwise: sentence pairs, bytes of running text, and bytes of downloads for one data set.
 MOST_PAIRS, MOST_TEXT, MOST_DOWNLOAD = 250_000, 20_000_000, 1_000_000_000
+#: From so many direct pairs on, none by way of a third language are taken: a wrong sense on either side makes them worse.
+ENOUGH_DIRECT = 50_000
 _ORDER: dict[Kind, int] = {"held-out": 0, "pairs": 1, "text": 2, "dictionary": 3}
 _FILES: dict[Kind, str] = {"pairs": PAIRS, "text": TEXT, "dictionary": DICTIONARY}
 
@@ -41,6 +43,7 @@ class _Fetching:
     reports: list[PartReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     taken: Counter[Kind] = field(default_factory=Counter)
+    direct: Counter[Kind] = field(default_factory=Counter)
     held_out: HeldOutEditions = field(default_factory=HeldOutEditions)
 
     def left(self, kind: Kind) -> int:
@@ -81,7 +84,7 @@ def fetch_corpus(
     with staged_folder(folder.absolute(), overwrite) as staging:
         with ExitStack() as files:
             writers: dict[Kind, Callable[[str], object]] = {}
-            for offer in sorted(offers, key=lambda offer: _ORDER[offer.kind]):
+            for offer in sorted(offers, key=lambda offer: (_ORDER[offer.kind], offer.pivot)):
                 _take(state, offer, most_download, writers, files, staging)
         if not any(state.taken[kind] for kind in ("pairs", "text", "dictionary")):
             raise VocabTransferError(_nothing(state, names))
@@ -109,6 +112,9 @@ def _take(
         state.missing.append(f"{offer.label}: {offer.refusal}; would have asked {offer.address}")
         return
     if state.left(offer.kind) <= 0:
+        return
+    if offer.pivot and state.direct[offer.kind] >= ENOUGH_DIRECT:
+        state.missing.append(f"{offer.label}: left out, as {state.direct[offer.kind]:,} direct pairs are enough")
         return
     if offer.bytes is not None and offer.bytes > most_download:
         state.missing.append(f"{offer.label}: its {offer.bytes / 1e6:,.0f} MB are more than one data set may have")
@@ -147,6 +153,7 @@ def _kept(state: _Fetching, offer: Offer, found: Iterator[Found], reports: dict[
             line = f"{_one_line(item.source)}\t{_one_line(item.target)}\n"
         state.held_out.see(item.target)
         state.taken[offer.kind] += len(line.encode("utf-8")) if offer.kind == "text" else 1
+        state.direct[offer.kind] += not offer.pivot
         yield line
         if state.left(offer.kind) <= 0:
             return

@@ -41,6 +41,7 @@ class Offer:
         attribution: whom to name, or what to cite.
         address: where it comes from: what would be asked.
         style: what the text is like, see `Style`.
+        pivot: whether its pairs are made by way of a third language; these are taken where direct ones are few.
         refusal: why it cannot be had here and now; "" when it can.
         details: what the source needs to find it again.
     """
@@ -57,6 +58,7 @@ class Offer:
     pairs: int | None = None
     bytes: int | None = None
     style: Style = "prose"
+    pivot: bool = False
     refusal: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 

@@ -57,6 +57,7 @@ class PackageCorpus(CorpusSource):
                 licence=self.source.licence,
                 attribution=self.source.description + (f", {source.name} by way of English" if pivoted else ""),
                 style=style,
+                pivot=pivoted,
                 address=f"{REGISTRIES[registry]} {packages[0].name}"
                 + (f" and {len(packages) - 1} more" if len(packages) > 1 else ""),
                 refusal="" if registry == "pypi" else missing_client(_CLIENTS[registry]),

@@ -17,7 +17,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import Text
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.request import BuildRequest
-from vocabtransfer.pipeline.shapes import ShapeChoice, ask_source, choose_shape
+from vocabtransfer.pipeline.shapes import ShapeChoice, ask_source, choose_shape, replacing_saves_little
 from vocabtransfer.tokenization.extend import extend_tokenizer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.optimise import optimise_tokenizer
@@ -118,13 +118,22 @@ def make_tokenizer(
             f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
         )
     choice = _choice(request, source, language, words, held_out)
-    corpus: Iterable[str] | Mapping[str, int]
-    corpus = text() if text is not None else {word: round(count) for word, count in words.items() if round(count)}
+    corpus = _corpus(text, words)
     if choice.shape == "replace":
         found = _trained(request, source, language, words, corpus)
-        return dataclasses.replace(found, choice=choice, notes=(*choice.notes, *found.notes))
+        better = replacing_saves_little(choice, source, found.tokenizer, held_out)
+        if better is None:
+            return dataclasses.replace(found, choice=choice, notes=(*choice.notes, *found.notes))
+        choice, corpus = better, _corpus(text, words)
     made = _reshaped(request, source, words, corpus, choice)
     return TargetTokenizer(made.tokenizer, (*choice.notes, *made.notes), choice=choice, kept=made.kept)
+
+
+def _corpus(text: Text | None, words: Mapping[str, float]) -> Iterable[str] | Mapping[str, int]:
+    """Return what a tokenizer is trained on: running text, else words by their counts."""
+    if text is not None:
+        return text()
+    return {word: round(count) for word, count in words.items() if round(count)}
 
 
 def _stored_kept(path: Path, tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> NDArray[np.int64] | None:

@@ -20,7 +20,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.files.download import Expected, download
 from vocabtransfer.files.packages import unpack_tar, unpack_zip
-from vocabtransfer.languages import Language
+from vocabtransfer.languages import Language, is_main_member, members
 
 _LEFT_TO_OTHERS = {"OPUS"}
 _LAYOUTS = {"zip", "tar", "tar.gz", "tgz", "tsv", "tsv.gz", "txt", "txt.gz", "tmx", "tmx.gz"}
@@ -71,7 +71,7 @@ class Mtdata(CorpusSource):
             attribution=f"{entry.did.group} {entry.did.name}, by the index of mtdata",
             address=str(entry.url),
             refusal=refusal(str(entry.url)),
-            details={"entry": entry, "swapped": len(codes) == 2 and codes[0] == target.alpha3},
+            details={"entry": entry, "swapped": len(codes) == 2 and codes[0] in _codes(target)},
         )
 
     def read(self, offer: Offer, most_bytes: int) -> Iterator[Found]:
@@ -117,11 +117,20 @@ def entries_of(source: Language | None, target: Language) -> list[Any]:
     from mtdata.index import get_entries
     from mtdata.iso.bcp47 import bcp47
 
-    codes = (target.alpha3,) if source is None else (source.alpha3, target.alpha3)
-    try:
-        return list(get_entries(langs=tuple(bcp47(code) for code in codes)))
-    except Exception:  # languages that its tables do not know
-        return []
+    found = {}
+    for code in _codes(target):
+        codes = (code,) if source is None else (source.alpha3, code)
+        try:
+            found.update({str(entry.did): entry for entry in get_entries(langs=tuple(bcp47(code) for code in codes))})
+        except Exception:  # languages that its tables do not know
+            continue
+    return list(found.values())
+
+
+def _codes(language: Language) -> list[str]:
+    """Return the codes of a language in the index: ISO 639-3, of a macrolanguage also of the member that people mean."""
+    main = (code for code in members(language) if len(code) == 3 and is_main_member(code, language))
+    return [language.alpha3, *main]
 
 
 def usable_entries(target: Language) -> tuple[int, int]:
@@ -132,8 +141,9 @@ def usable_entries(target: Language) -> tuple[int, int]:
         for entry in _index().get_entries():
             if _is_usable(entry):
                 _BY_LANGUAGES[frozenset(language.lang for language in entry.did.langs)] += 1
-    alone = _BY_LANGUAGES[frozenset((target.alpha3,))]
-    return _BY_LANGUAGES[frozenset(("eng", target.alpha3))], alone
+    codes = _codes(target)
+    pairs, alone = (sum(_BY_LANGUAGES[frozenset((*side, code))] for code in codes) for side in (("eng",), ()))
+    return pairs, alone
 
 
 def _is_usable(entry: Any) -> bool:

@@ -12,6 +12,10 @@ from vocabtransfer.files.download import Expected, download
 from vocabtransfer.languages import Language
 
 LICENCE = "CC-BY-2.0-FR"
+#: Tatoeba files macrolanguages under the member that people mean.
+_MEMBERS = {
+    "zho": "cmn", "msa": "zsm", "nor": "nob", "fas": "pes", "lav": "lvs", "swa": "swh", "kur": "kmr",
+}  # fmt: skip
 ATTRIBUTION = "Tatoeba and its contributors, https://tatoeba.org"
 
 
@@ -25,7 +29,8 @@ class Tatoeba(CorpusSource):
     def offers(self, source: Language, target: Language) -> list[Offer]:
         """Offer pairs and text; whether the language is there shows when they are fetched."""
         blocked = refusal(TATOEBA.url)
-        address = _address(target.alpha3, f"{target.alpha3}-{source.alpha3}_links.tsv.bz2")
+        codes = tuple(_MEMBERS.get(side.alpha3, side.alpha3) for side in (source, target))
+        address = _address(codes[1], f"{codes[1]}-{codes[0]}_links.tsv.bz2")
         return [
             Offer(
                 source=self.name,
@@ -38,7 +43,7 @@ class Tatoeba(CorpusSource):
                 attribution=ATTRIBUTION,
                 address=address,
                 refusal=blocked,
-                details={"codes": (source.alpha3, target.alpha3)},
+                details={"codes": codes},
             )
         ]
 
