@@ -21,7 +21,15 @@ def formats() -> None:
 def gguf(
     model: str = typer.Argument(help="The model: folder, short name, hub id or GGUF file."),
     output: Path = typer.Option(..., help="The file to write."),
-    kind: str = typer.Option("f16", "--type", help="Type of the matrices: f32, f16, bf16 or q8_0."),
+    kind: str = typer.Option(
+        "auto", "--type", help="Type of the matrices: f32, f16, bf16, q8_0, or auto, which keeps a GGUF source's."
+    ),
+    body: Path | None = typer.Option(
+        None, help="The GGUF file whose unchanged tensors are copied (default: the one the model was built from)."
+    ),
+    pre_tokenizer: str | None = typer.Option(
+        None, help="llama.cpp's name for the rules that cut text, where none says just what the tokenizer does."
+    ),
     overwrite: bool = typer.Option(False, help="Replace an existing file."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -32,10 +40,13 @@ def gguf(
     from vocabtransfer.export import export_gguf
 
     with show_progress(not as_json):
-        report = export_gguf(model, output, kind=kind, overwrite=overwrite)
+        report = export_gguf(model, output, kind=kind, body=body, pre_tokenizer=pre_tokenizer, overwrite=overwrite)
     if as_json:
         print_json(dataclasses.asdict(report) | {"path": str(report.path)})
     else:
         typer.echo(
-            f"{report.path}: {report.tensors} tensors, {report.size:,} bytes, pre-tokenizer {report.pre_tokenizer}"
+            f"{report.path}: {report.tensors} tensors ({report.kept} as the source stores them), {report.size:,} bytes, "
+            f"tokenizer {report.tokenizer}, pre-tokenizer {report.pre_tokenizer}"
         )
+        for note in report.notes:
+            typer.echo(f"note: {note}")

@@ -18,8 +18,12 @@ WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def _split(digits: str) -> pre_tokenizers.PreTokenizer:
-    pattern = pre_tokenizers.Split(Regex(WORDS + digits + REST), "isolated")
+MARKED_WORDS = WORDS.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+")
+MARKED_REST = REST.replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
+
+
+def _split(digits: str, words: str = WORDS, rest: str = REST) -> pre_tokenizers.PreTokenizer:
+    pattern = pre_tokenizers.Split(Regex(words + digits + rest), "isolated")
     return pre_tokenizers.Sequence([pattern, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
@@ -32,6 +36,8 @@ PRE_TOKENIZERS: Mapping[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
     "smollm": lambda: pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()]),
     "llama-bpe": lambda: _split(r"\p{N}{1,3}"),
     "qwen2": lambda: _split(r"\p{N}"),
+    "qwen35": lambda: _split(r"\p{N}", MARKED_WORDS, MARKED_REST),
+    "smaug-bpe": lambda: _split(r"\p{N}{1,3}"),
 }
 # Their whole-word tokens count even where no sequence of merges leads to them.
 IGNORE_MERGES = ("llama-bpe",)

@@ -1,186 +1,195 @@
-"""A checkpoint as one GGUF file, written tensor by tensor: in memory is never more than one of them.
+"""A checkpoint as one GGUF file, written tensor by tensor: in memory is never more than one of them."""
 
-The values are laid out as `vocabtransfer.checkpoint.gguf_model` reads them back, its tables used the other way round.
-"""
-
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
-from vocabtransfer.checkpoint.gguf_model import ARCHITECTURES, ENDS
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.export.gguf_bodies import (
+    FLOAT,
+    ROPE_FREQS,
+    Body,
+    add_settings,
+    find_body,
+    settings,
+    shape_in_file,
+    tensor_names,
+    values_in_file,
+)
+from vocabtransfer.export.gguf_kept import KeptBody, find_origin, kept_body
 from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
 from vocabtransfer.files.whole import whole_path
 from vocabtransfer.progress import track
 
-TYPES = ("f32", "f16", "bf16", "q8_0")
-EXPORTED = ("llama", "qwen2", "qwen3")
+TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 Q8_BLOCK = 32
+# What is read when llama.cpp shows a file's type; it runs by the types of the tensors.
+FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
 
 
 @dataclass(frozen=True)
 class GgufReport:
-    """What was written: the file, its bytes, how many tensors, and the name of the pre-tokenizer in it."""
+    """What was written: the file, its bytes, its tensors, how many of them were copied as a GGUF source stored them.
+
+    ``tokenizer`` is llama.cpp's kind (gpt2, llama, t5), ``pre_tokenizer`` the name of the rules in it. ``notes`` say
+    what the engine does otherwise than transformers.
+    """
 
     path: Path
     size: int
     tensors: int
+    kept: int
+    tokenizer: str
     pre_tokenizer: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is decided before the first byte is written."""
+
+    source: Checkpoint
+    body: Body
+    settings: Mapping[str, Any]
+    names: Mapping[str, str]
+    types: Mapping[str, str]
+    kept: KeptBody | None
+    vocabulary: GgufVocabulary
+
+    def data(self, name: str) -> NDArray[Any]:
+        """Return a tensor as it is stored in the file."""
+        import gguf
+        from gguf.quants import quantize
+
+        if self.kept is not None and name in self.kept.tensors:
+            return self.kept.data(name)
+        values = values_in_file(self.source, self.body, name, self.settings)
+        kind = self.types[name]
+        if kind == "F32":
+            return values
+        if kind == "F16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
+            raise VocabTransferError(f"tensor {name!r} has values beyond the range of f16: choose bf16 or f32.")
+        stored: NDArray[Any] = quantize(values, gguf.GGMLQuantizationType[kind])
+        return stored
 
 
 def export_gguf(
-    model: str | Path | Checkpoint, target: str | Path, *, kind: str = "f16", overwrite: bool = False
+    model: str | Path | Checkpoint,
+    target: str | Path,
+    *,
+    kind: str = "auto",
+    body: str | Path | None = None,
+    pre_tokenizer: str | None = None,
+    overwrite: bool = False,
 ) -> GgufReport:
     """Write a model with its tokenizer as a GGUF file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
-    ``kind`` is the type of the matrices: f32, f16, bf16 or q8_0; vectors stay float32. Raises `UsageError` for another
-    ``kind``, and `VocabTransferError`, before anything is written, for an architecture, setting, tensor or tokenizer
-    that the format or this writer cannot express, and for a target that exists without ``overwrite``.
+    ``kind`` is the type of the matrices: f32, f16, bf16, q8_0, or auto: tensors that come from a GGUF source unchanged
+    are copied as they are stored there, new ones become q8_0 beside quantised ones and f16 elsewhere. Vectors stay
+    float32. ``body`` is the GGUF source; without it, the one that the model was read or built from. ``pre_tokenizer``
+    names llama.cpp's rules for cutting text where none says just what the tokenizer does.
+
+    Raises `UsageError` for another ``kind`` or name, and `VocabTransferError`, before anything is written, for an
+    architecture, setting, tensor or tokenizer that the format or this writer cannot express, and for a target that
+    exists without ``overwrite``.
     """
     if kind not in TYPES:
         raise UsageError(f"there is no type {kind!r}: choose one of {', '.join(TYPES)}.")
+    if body is not None and kind != "auto":
+        raise UsageError(f"a body is kept as it is stored, so the type can only be auto, not {kind}.")
     path = Path(target).expanduser()
     if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
         raise VocabTransferError(f"{path} exists: choose another name, or allow overwriting if it is a file.")
     source = model if isinstance(model, Checkpoint) else open_checkpoint(model)
-    settings = _settings(source)
-    names = _names(source)
-    vocabulary = gguf_vocabulary(source)
-    if kind == "q8_0":
-        _check_blocks(source)
+    plan = _plan(model, source, kind, Path(body).expanduser() if body is not None else None, pre_tokenizer)
     try:
         with whole_path(path) as part:
-            _write(part, source, kind, settings, names, vocabulary)
+            _write(part, plan)
     except OSError as problem:
         raise VocabTransferError(f"{path} could not be written: {problem.strerror or problem}.") from None
-    return GgufReport(path, path.stat().st_size, len(names), vocabulary.pre_tokenizer)
+    cutting = plan.vocabulary.cutting
+    return GgufReport(
+        path,
+        path.stat().st_size,
+        len(plan.names),
+        len(plan.kept.tensors.keys() & plan.names.keys()) if plan.kept else 0,
+        cutting.model,
+        cutting.pre_tokenizer,
+        plan.vocabulary.notes,
+    )
 
 
-def _settings(source: Checkpoint) -> dict[str, Any]:
-    """Return the sizes that the file names; refuse what would make it another model."""
-    config = source.config
-    kind = config.get("model_type")
-    if kind not in EXPORTED:
+def _plan(
+    model: str | Path | Checkpoint, source: Checkpoint, kind: str, body_file: Path | None, pre_tokenizer: str | None
+) -> _Plan:
+    body = find_body(source)
+    found = settings(source, body)
+    names = tensor_names(source, body)
+    vocabulary = gguf_vocabulary(source, pre_tokenizer)
+    kept = None
+    origin = body_file or (find_origin(model, source) if kind == "auto" else None)
+    if origin is not None:
+        kept = kept_body(source, origin, body.architecture)
+    stored = {} if kept is None else {name: tensor.kind for name, tensor in kept.tensors.items() if name in names}
+    quantised = any(kind not in FILE_TYPES for kind in stored.values()) or "Q8_0" in stored.values()
+    matrices = ("Q8_0" if quantised else "F16") if kind == "auto" else kind.upper()
+    types = {name: stored.get(name) or _type(source, name, matrices, kind == "auto") for name in names}
+    return _Plan(source, body, found, names, types, kept, vocabulary)
+
+
+def _type(source: Checkpoint, name: str, matrices: str, free: bool) -> str:
+    shape = source.tensors[name].shape
+    if len(shape) < 2 or "wpe" in name:
+        return "F32"
+    if matrices == "Q8_0" and shape[-1] % Q8_BLOCK:
+        if free:
+            return "F16"
         raise VocabTransferError(
-            f"{source.name} has the architecture {kind!r}, and only {', '.join(EXPORTED)} can be written as GGUF."
+            f"tensor {name!r} has rows of {shape[-1]} values, and q8_0 needs a multiple of {Q8_BLOCK}: choose f16."
         )
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise VocabTransferError(f"{source.name} has scaled rotary embeddings, which cannot be written as GGUF yet.")
-    if config.get("use_sliding_window"):
-        raise VocabTransferError(f"{source.name} attends in a sliding window, which cannot be written as GGUF yet.")
-    if config.get("hidden_act", "silu") != "silu":
-        raise VocabTransferError(f"{source.name} has the activation {config['hidden_act']!r}; GGUF would make it silu.")
-    heads = config["num_attention_heads"]
-    return {
-        "context": config["max_position_embeddings"],
-        "hidden": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "inner": config["intermediate_size"],
-        "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
-        "theta": float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        "epsilon": float(config.get("rms_norm_eps", 1e-6)),
-    }
+    return matrices
 
 
-def _names(source: Checkpoint) -> dict[str, str]:
-    """Return for each tensor of the checkpoint the name it gets in the file."""
-    layer = {new: old for old, new in ARCHITECTURES[source.config["model_type"]].layer.items()}
-    ends = {new: old for old, new in ENDS.items()}
-    tied = source.config.get("tie_word_embeddings", False)
-    names = {}
-    for name in source.tensors:
-        if name == "lm_head.weight" and tied:
-            continue
-        match = re.fullmatch(r"(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
-        old = None
-        if match:
-            old = ends.get(match[2]) if match[1] is None else layer.get(match[2])
-        if match is None or old is None:
-            raise VocabTransferError(f"{source.name} has a tensor {name!r} that GGUF has no name for.")
-        names[name] = f"{old}.{match[3]}" if match[1] is None else f"blk.{match[1]}.{old}.{match[3]}"
-    return names
-
-
-def _check_blocks(source: Checkpoint) -> None:
-    for info in source.tensors.values():
-        if len(info.shape) > 1 and info.shape[-1] % Q8_BLOCK:
-            raise VocabTransferError(
-                f"tensor {info.name!r} has rows of {info.shape[-1]} values, and q8_0 needs a multiple of {Q8_BLOCK}: "
-                "choose f16."
-            )
-
-
-def _write(
-    part: Path,
-    source: Checkpoint,
-    kind: str,
-    settings: Mapping[str, Any],
-    names: Mapping[str, str],
-    vocabulary: GgufVocabulary,
-) -> None:
+def _write(part: Path, plan: _Plan) -> None:
     import gguf
 
-    architecture = source.config["model_type"]
-    writer = gguf.GGUFWriter(part, architecture)
+    source = plan.source
+    writer = gguf.GGUFWriter(part, plan.body.architecture)
     try:
         writer.add_name(source.name)
-        writer.add_context_length(settings["context"])
-        writer.add_embedding_length(settings["hidden"])
-        writer.add_block_count(settings["layers"])
-        writer.add_feed_forward_length(settings["inner"])
-        writer.add_head_count(settings["heads"])
-        writer.add_head_count_kv(settings["kv_heads"])
-        writer.add_key_length(settings["head_dim"])
-        writer.add_value_length(settings["head_dim"])
-        writer.add_rope_dimension_count(settings["head_dim"])
-        writer.add_rope_freq_base(settings["theta"])
-        writer.add_layer_norm_rms_eps(settings["epsilon"])
+        add_settings(writer, plan.settings)
         writer.add_vocab_size(source.layout.rows)
-        writer.add_file_type(gguf.LlamaFileType[_file_type(kind)])
-        vocabulary.add_to(writer)
-        for name, new in names.items():
-            shape = source.tensors[name].shape
-            stored = gguf.GGMLQuantizationType[_stored(kind, shape)]
+        writer.add_file_type(_file_type(plan))
+        plan.vocabulary.add_to(writer)
+        factors = plan.settings.get("rope_factors")
+        if factors is not None:
+            writer.add_tensor_info(ROPE_FREQS, factors.shape, FLOAT, factors.nbytes)
+        for name, new in plan.names.items():
+            shape = shape_in_file(source, plan.body, name)
+            stored = gguf.GGMLQuantizationType[plan.types[name]]
             size = int(np.prod(gguf.quant_shape_to_byte_shape(shape, stored)))
-            writer.add_tensor_info(new, shape, np.dtype(np.float32), size, raw_dtype=stored)
+            writer.add_tensor_info(new, shape, FLOAT, size, raw_dtype=stored)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name in track(list(names), "writing the tensors"):
-            writer.write_tensor_data(_data(source, name, kind, settings))
+        if factors is not None:
+            writer.write_tensor_data(factors)
+        for name in track(list(plan.names), "writing the tensors"):
+            writer.write_tensor_data(plan.data(name))
     finally:
         writer.close()
 
 
-def _file_type(kind: str) -> str:
-    return "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"
-
-
-def _stored(kind: str, shape: tuple[int, ...]) -> str:
-    return kind.upper() if len(shape) > 1 else "F32"
-
-
-def _data(source: Checkpoint, name: str, kind: str, settings: Mapping[str, Any]) -> NDArray[Any]:
+def _file_type(plan: _Plan) -> int:
     import gguf
-    from gguf.quants import quantize
 
-    values: NDArray[np.float32] = source.read(name).to(torch.float32).numpy()
-    projection = re.search(r"\.self_attn\.([qk])_proj\.", name)
-    if projection and ARCHITECTURES[source.config["model_type"]].permuted:
-        # ggml rotates neighbouring values, transformers the two halves of a head.
-        heads = settings["heads" if projection[1] == "q" else "kv_heads"]
-        values = values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-    stored = _stored(kind, values.shape)
-    if stored == "F16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
-        raise VocabTransferError(f"tensor {name!r} has values beyond the range of f16: choose bf16 or f32.")
-    return quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType[stored])
+    if plan.kept is not None and plan.kept.tensors:
+        said = plan.kept.file.fields.get("general.file_type")
+        return said if isinstance(said, int) else int(gguf.LlamaFileType.GUESSED)
+    matrices = [kind for name, kind in plan.types.items() if len(plan.source.tensors[name].shape) > 1]
+    return int(gguf.LlamaFileType[FILE_TYPES[max(set(matrices), key=matrices.count, default="F32")]])

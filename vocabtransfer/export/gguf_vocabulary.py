@@ -1,10 +1,12 @@
-"""The vocabulary of a GGUF file: tokens, types, merges, special ids, and the name of the pre-tokenizer.
+"""The vocabulary of a GGUF file: tokens, types, scores or merges, special ids, and how llama.cpp is to cut text.
 
-llama.cpp knows pre-tokenizers by name only. A name is given when the tokenizer's rules equal those that the name stands
-for; a tokenizer that no name fits is refused, because its ids would silently be others.
+llama.cpp cuts text by rules of its own code: a file only names them. What a tokenizer does is compared with what each
+name stands for, and a tokenizer that none fits is refused, because its ids would silently be others.
 """
 
+import difflib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +21,64 @@ from vocabtransfer.checkpoint.gguf_tokenizer import (
     UNUSED,
     USER_DEFINED,
 )
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.export.gguf_pieces import Cutting, sentencepiece_bpe, unigram
+from vocabtransfer.tokenization.save import backend_document
+from vocabtransfer.tokenization.train_kinds import kind_of
 
 NORMAL = 1
 # The fields for several ends of a text, in the order in which generation settings list them.
 END_FIELDS = ("eos", "eot", "eom")
+GPT2_EXPRESSION = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# llama.cpp (build 11548) has these names too, but cuts marks and capitals of most scripts otherwise than the expressions
+# of the tokenizers that they are named after.
+_CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+END"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*END"
+    r"|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+INEXACT = {
+    "gpt-4o": _CASED.replace("END", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("DIGITS", "{1,3}"),
+    "tekken": _CASED.replace("END", "").replace("DIGITS", ""),
+}
+NOT_COMPOSED = (
+    "llama.cpp does not compose characters: text that is not in the composed form (NFC) gets other ids than here."
+)
 
 
 @dataclass(frozen=True)
 class GgufVocabulary:
-    """What the file says of the vocabulary; ``tokens`` has one entry for each row of the table."""
+    """What the file says of the vocabulary; ``tokens`` has one entry for each row of the table.
+
+    ``notes`` are sentences on what the engine does otherwise than transformers; empty where nothing is known.
+    """
 
     tokens: list[str]
     types: list[int]
-    merges: list[str]
-    pre_tokenizer: str
+    cutting: Cutting
     ids: dict[str, int]
     adds_bos: bool
     adds_eos: bool
     chat_template: str | None
+    notes: tuple[str, ...]
 
     def add_to(self, writer: Any) -> None:
         """Put the fields into a `gguf.GGUFWriter`."""
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(self.pre_tokenizer)
+        writer.add_tokenizer_model(self.cutting.model)
+        writer.add_tokenizer_pre(self.cutting.pre_tokenizer)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
-        writer.add_token_merges(self.merges)
+        if self.cutting.scores is not None:
+            padding = [self.cutting.least] * (len(self.tokens) - len(self.cutting.scores))
+            writer.add_token_scores([*self.cutting.scores, *padding])
+        if self.cutting.merges is not None:
+            writer.add_token_merges(self.cutting.merges)
+        if self.cutting.space_prefix is not None:
+            writer.add_add_space_prefix(self.cutting.space_prefix)
+        if self.cutting.model == "t5":
+            writer.add_remove_extra_whitespaces(self.cutting.merges_spaces)
+            if self.cutting.character_map:
+                writer.add_precompiled_charsmap(self.cutting.character_map)
         for name, i in self.ids.items():
             writer.add_uint32(f"tokenizer.ggml.{name}_token_id", i)
         writer.add_add_bos_token(self.adds_bos)
@@ -54,44 +87,95 @@ class GgufVocabulary:
             writer.add_chat_template(self.chat_template)
 
 
-def gguf_vocabulary(source: Checkpoint) -> GgufVocabulary:
-    """Return the vocabulary of a checkpoint with byte-level BPE; `VocabTransferError` for any other kind."""
+def gguf_vocabulary(source: Checkpoint, pre_tokenizer: str | None = None) -> GgufVocabulary:
+    """Return the vocabulary of a checkpoint.
+
+    ``pre_tokenizer`` is the name of the rules by which a byte-level tokenizer cuts text into words; None finds the one
+    that says the same as the tokenizer. Raises `VocabTransferError` for a tokenizer that llama.cpp cannot follow.
+    """
     tokenizer = source.tokenizer
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    name = _pre_tokenizer(state, source.name)
-    tokens, types = _tokens(tokenizer, source)
+    state = backend_document(tokenizer)
+    kind = kind_of(state)
+    notes: tuple[str, ...] = ()
+    if kind == "bpe":
+        cutting, notes = _byte_level(state, source.name, pre_tokenizer)
+    elif pre_tokenizer is not None:
+        raise UsageError("a name for the pre-tokenizer is of use for byte-level tokenizers only: leave it out.")
+    elif kind == "sentencepiece":
+        cutting, notes = sentencepiece_bpe(state, source.name)
+    elif kind == "unigram":
+        cutting, notes = unigram(state, source.name)
+    else:
+        raise VocabTransferError(f"the tokenizer of {source.name} is of a kind that cannot be written as GGUF.")
+    tokens, types = _tokens(tokenizer, source, cutting)
     adds_bos, adds_eos = _ends(tokenizer)
     template = tokenizer.chat_template
     return GgufVocabulary(
         tokens=tokens,
         types=types,
-        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in state["model"]["merges"]],
-        pre_tokenizer=name,
+        cutting=cutting,
         ids=_ids(tokenizer, source),
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         chat_template=template if isinstance(template, str) else (template or {}).get("default"),
+        notes=notes,
     )
 
 
-def _pre_tokenizer(state: dict[str, Any], name: str) -> str:
+def _byte_level(state: dict[str, Any], name: str, wanted: str | None) -> tuple[Cutting, tuple[str, ...]]:
     model, rules, normalizer = state["model"], state["pre_tokenizer"], state["normalizer"]
-    if model["type"] != "BPE" or model.get("byte_fallback") or '"ByteLevel"' not in json.dumps(rules):
-        raise VocabTransferError(
-            f"the tokenizer of {name} is not byte-level BPE: only that can be written as GGUF yet."
-        )
     composed = normalizer == {"type": "NFC"}
-    for known, build in PRE_TOKENIZERS.items():
-        if _plain(rules) != _plain(_state(build())):
-            continue
-        ignores = bool(model.get("ignore_merges"))
-        if ignores == (known in IGNORE_MERGES) and (normalizer is None or (composed and known in COMPOSED)):
-            return known
-    raise VocabTransferError(
-        f"the tokenizer of {name} splits text in a way that llama.cpp has no name for here (known: "
-        f"{', '.join(PRE_TOKENIZERS)}): {json.dumps(_plain(rules), ensure_ascii=False)[:300]}, normalizer "
-        f"{json.dumps(normalizer, ensure_ascii=False)[:100]}."
+    if normalizer is not None and not composed:
+        raise VocabTransferError(
+            f"the tokenizer of {name} changes text before cutting it, which llama.cpp does not: "
+            f"{json.dumps(normalizer, ensure_ascii=False)[:200]}."
+        )
+    ignores = bool(model.get("ignore_merges"))
+    found = [
+        known
+        for known, build in PRE_TOKENIZERS.items()
+        if _plain(rules) == _plain(_state(build())) and ignores == (known in IGNORE_MERGES)
+    ]
+    notes = [NOT_COMPOSED] if composed else []
+    if wanted is not None:
+        if wanted not in (*PRE_TOKENIZERS, *INEXACT):
+            raise UsageError(
+                f"there is no pre-tokenizer {wanted!r}: {', '.join((*PRE_TOKENIZERS, *INEXACT))} are known."
+            )
+        if wanted not in found:
+            notes.append(f"the name {wanted!r} was asked for; llama.cpp cuts some texts otherwise than the tokenizer.")
+    elif not found:
+        raise VocabTransferError(_no_name(rules, ignores, name))
+    # The name whose own habits are the tokenizer's comes first: qwen2 is that of tokenizers that compose.
+    found.sort(key=lambda known: (known in COMPOSED) != composed)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    return Cutting("gpt2", wanted or found[0], merges=merges), tuple(notes)
+
+
+def _no_name(rules: Any, ignores: bool, name: str) -> str:
+    expressions = " then ".join(_expressions(rules)) or json.dumps(_plain(rules), ensure_ascii=False)[:300]
+    others = {known: " then ".join(_expressions(_state(build()))) for known, build in PRE_TOKENIZERS.items()} | INEXACT
+
+    def likeness(known: str) -> tuple[float, bool]:
+        ratio = difflib.SequenceMatcher(None, expressions, others[known], autojunk=False).ratio()
+        return ratio, ignores == (known in IGNORE_MERGES)
+
+    return (
+        f"the tokenizer of {name} cuts text in a way that llama.cpp has no name for: {expressions}. The nearest is "
+        f"{max(others, key=likeness)!r}; name it as the pre-tokenizer if other ids in some texts are no harm."
     )
+
+
+def _expressions(rules: Any) -> Iterator[str]:
+    if isinstance(rules, dict):
+        for part in rules.get("pretokenizers", ()):
+            yield from _expressions(part)
+        if rules.get("type") == "Split":
+            yield next(iter(rules["pattern"].values()))
+        elif rules.get("type") == "ByteLevel" and rules.get("use_regex"):
+            yield GPT2_EXPRESSION
+        elif rules.get("type") not in ("Sequence", "ByteLevel"):
+            yield str(rules.get("type"))
 
 
 def _state(rules: Any) -> Any:
@@ -103,36 +187,41 @@ def _state(rules: Any) -> Any:
 
 
 def _plain(rules: Any) -> Any:
-    """Leave out what changes no token: offsets, and a sequence of one."""
+    """Leave out what changes no token: offsets, and a sequence of one; "removed, inverted" is "isolated"."""
     if isinstance(rules, dict):
         if rules.get("type") == "Sequence" and len(rules["pretokenizers"]) == 1:
             return _plain(rules["pretokenizers"][0])
+        if rules.get("type") == "Split" and rules.get("behavior") == "Removed" and rules.get("invert"):
+            rules = {**rules, "behavior": "Isolated", "invert": False}
         return {key: _plain(value) for key, value in rules.items() if key != "trim_offsets"}
     return [_plain(rule) for rule in rules] if isinstance(rules, list) else rules
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: PreTrainedTokenizerFast, source: Checkpoint, cutting: Cutting) -> tuple[list[str], list[int]]:
     rows = source.layout.rows
     tokens = [f"[PAD{i}]" for i in range(rows)]
     types = [UNUSED] * rows
     for token, i in tokenizer.get_vocab().items():
         if i < rows:
-            tokens[i], types[i] = token, NORMAL
+            tokens[i], types[i] = token, cutting.types.get(token, NORMAL)
     for i, added in tokenizer.added_tokens_decoder.items():
-        if i >= rows:
+        if i >= rows or added.content in cutting.types:
             continue
         if added.lstrip or added.rstrip or added.single_word:
             raise VocabTransferError(
                 f"the added token {added.content!r} of {source.name} takes spaces or whole words, which GGUF cannot say."
             )
         types[i] = CONTROL if added.special else USER_DEFINED
+        if cutting.space_mark and not added.special:
+            tokens[i] = tokens[i].replace(cutting.space_mark, " ")  # llama.cpp looks for them in the text as it is
     if len(set(tokens)) < rows:
-        raise VocabTransferError(f"{source.name} has a token that is named like padding, [PAD...]: rename it.")
+        double = next(token for token in tokens if tokens.count(token) > 1)
+        raise VocabTransferError(f"{source.name} would have two tokens {double!r} in GGUF: rename one of them.")
     return tokens, types
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> dict[str, int]:
-    settings = source.config | (source.generation_config or {})
+    settings: Mapping[str, Any] = source.config | (source.generation_config or {})
     ends = settings.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [ends]
     ends = list(dict.fromkeys([end for end in (tokenizer.eos_token_id, *ends) if end is not None]))

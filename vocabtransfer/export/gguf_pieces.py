@@ -1,0 +1,177 @@
+"""SentencePiece kinds in GGUF: how llama.cpp joins pieces, and whether it then gives the tokenizer's ids.
+
+llama.cpp's SentencePiece joins the two neighbours whose union is the token with the best score. A tokenizer of ours has
+merges. In the span of a token no merge ever crossed its edges, so a token comes about in one way only, and the rank of
+its last merge is a score that gives the same ids, if merges reach every token that two others join to. Where they do
+not, or where nothing is put before a text, llama.cpp's BPE on plain text (named "gemma4" there) takes the merges as they
+are.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vocabtransfer.checkpoint.gguf_tokenizer import BYTE, UNKNOWN
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.tokenization.carry import BYTE_TOKENS
+from vocabtransfer.tokenization.merges import MergeModel
+
+SPACE_MARK = "▁"
+NEVER = -1e9  # a score for tokens that no joining makes
+TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
+PREPEND = {"type": "Prepend", "prepend": SPACE_MARK}
+GEMMA_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+PREFIX_NOTE = (
+    "llama.cpp puts a space before every stretch of text after a special token, and before text that begins with a "
+    "space; the tokenizer only before a text that begins otherwise: such texts get another first id."
+)
+Notes = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How the engine cuts text: the kind of tokenizer, the name of its rules, and what the kind needs.
+
+    ``types`` are those of tokens that are neither text nor added; ``least`` is the score of padding.
+    """
+
+    model: str
+    pre_tokenizer: str
+    merges: list[str] | None = None
+    scores: list[float] | None = None
+    least: float = NEVER
+    space_prefix: bool | None = None
+    merges_spaces: bool = False
+    character_map: bytes = b""
+    space_mark: str = ""
+    types: Mapping[str, int] = field(default_factory=dict)
+
+
+def sentencepiece_bpe(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:
+    """Return the cutting for BPE on characters with byte fallback; `VocabTransferError` for what llama.cpp lacks."""
+    model = state["model"]
+    if not model["byte_fallback"] or any(token not in model["vocab"] for token in BYTE_TOKENS):
+        raise VocabTransferError(f"the tokenizer of {name} cannot fall back to bytes, which llama.cpp needs.")
+    prefix, notes = _prefix(state, name)
+    merges = MergeModel.from_document(state)
+    types = _types(model.get("unk_token"))
+    astray = _astray(merges, set(types) | {added["content"] for added in state["added_tokens"]})
+    common = {"space_prefix": prefix, "space_mark": SPACE_MARK, "types": types}
+    if not astray:
+        return Cutting("llama", "default", scores=_scores(merges), **common), notes
+    breaks = [text for text in merges.ids if "\n" in text and text.strip("\n")]
+    if prefix or breaks:
+        raise VocabTransferError(
+            f"the tokenizer of {name} has {len(astray)} tokens that its merges never make and llama.cpp would, such as "
+            f"{astray[0]!r}: train it anew, or trim it."
+        )
+    return Cutting("gpt2", "gemma4", merges=[" ".join(merge) for merge in model["merges"]], **common), notes
+
+
+def _prefix(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
+    """Tell whether a space goes before a text, and refuse rules that llama.cpp does not have."""
+    normalizer, rules = state["normalizer"], state["pre_tokenizer"]
+    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
+    steps = [step for step in steps if step is not None]
+    if rules in (None, GEMMA_SPLIT) and steps in ([TO_MARK], [PREPEND, TO_MARK]):
+        return PREPEND in steps, ()
+    if rules is None and len(steps) == 2 and _puts_mark_first(steps[0]) and steps[1] == TO_MARK:
+        return True, ()
+    if not steps and (rules or {}).get("type") == "Metaspace" and rules["replacement"] == SPACE_MARK:
+        # Without splitting, a merge may cross a space, as in SentencePiece; with it, tokens begin with their space.
+        scheme = rules["prepend_scheme"]
+        if not rules.get("split", True):
+            return scheme != "never", () if scheme == "never" else (PREFIX_NOTE,)
+    raise VocabTransferError(
+        f"the tokenizer of {name} prepares or splits text in a way that llama.cpp's SentencePiece does not: normalizer "
+        f"{json.dumps(normalizer, ensure_ascii=False)[:250]}, pre-tokenizer {json.dumps(rules, ensure_ascii=False)[:250]}."
+    )
+
+
+def _puts_mark_first(step: Mapping[str, Any]) -> bool:
+    """Recognise the prefix of `from_sentencepiece`, which passes over texts that are one user-defined token."""
+    expression = step.get("pattern", {}).get("Regex", "")
+    spares = expression.startswith(r"\A(?!(?:") and expression.endswith(r")\z)")
+    return step["type"] == "Replace" and step["content"] == SPACE_MARK and (spares or expression == r"\A")
+
+
+def _types(unknown: str | None) -> dict[str, int]:
+    return dict.fromkeys(BYTE_TOKENS, BYTE) | ({unknown: UNKNOWN} if unknown else {})
+
+
+def _scores(merges: MergeModel) -> list[float]:
+    """Return minus the rank of each token's last merge; ids without one never come about by joining."""
+    derivations = merges.derivations()
+    last = np.stack([derivations.left, derivations.right])[:, merges.products]
+    taken = (last == np.stack([merges.left, merges.right])).all(axis=0)
+    scores = np.full(len(merges), NEVER)
+    scores[merges.products[taken]] = -np.flatnonzero(taken).astype(np.float64)
+    return [float(score) for score in scores]
+
+
+def _astray(merges: MergeModel, apart: set[str]) -> list[str]:
+    """Return the tokens that merges leave as two tokens, which joining would make one; ``apart`` are not joined."""
+    derivations = merges.derivations()
+    halves = np.diff(derivations.pieces.indptr) == 2
+    found = []
+    for text, i in merges.ids.items():
+        if halves[i] and text not in apart:
+            start = derivations.pieces.indptr[i]
+            parts = derivations.pieces.ids[start : start + 2]
+            if not any(part < 0 or merges.strings[part] in apart for part in parts):
+                found.append(text)
+    return found
+
+
+def unigram(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:
+    """Return the cutting for Unigram without byte fallback; `VocabTransferError` for what llama.cpp lacks."""
+    model = state["model"]
+    if model.get("byte_fallback"):
+        raise VocabTransferError(
+            f"the tokenizer of {name} is Unigram with byte fallback, and llama.cpp's Unigram has none: unknown characters "
+            "would be lost. Train it with the algorithm sentencepiece or bpe."
+        )
+    character_map, merges_spaces, prefix = _unigram_rules(state, name)
+    unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None
+    scores = [float(score) for _, score in model["vocab"]]
+    return Cutting(
+        "t5",
+        "default",
+        scores=scores,
+        least=min(scores),
+        space_prefix=prefix,
+        merges_spaces=merges_spaces,
+        character_map=character_map,
+        space_mark=SPACE_MARK,
+        types={unknown: UNKNOWN} if unknown else {},
+    ), ()
+
+
+def _unigram_rules(state: Mapping[str, Any], name: str) -> tuple[bytes, bool, bool]:
+    """Read the table of characters, whether spaces are merged, and whether one goes before the text."""
+    normalizer, rules = state["normalizer"], state["pre_tokenizer"]
+    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
+    steps = [step for step in steps if step is not None]
+    table = b""
+    if steps and steps[0]["type"] == "Precompiled":
+        table = base64.b64decode(steps.pop(0)["precompiled_charsmap"] or "")
+    marked = steps == [PREPEND, TO_MARK]
+    if marked or steps == [TO_MARK]:
+        if rules is None:
+            return table, False, marked
+    elif (rules or {}).get("type") == "Metaspace" and rules["replacement"] == SPACE_MARK and rules.get("split", True):
+        merged = {"type": "Replace", "pattern": {"Regex": " {2,}"}}
+        strip = [step for step in steps if step["type"] == "Strip"]
+        others = [step for step in steps if step["type"] == "Replace"]
+        if len(strip) + len(others) == len(steps) and all(
+            {key: step[key] for key in merged} == merged and step["content"] in (" ", SPACE_MARK) for step in others
+        ):
+            return table, bool(others), rules["prepend_scheme"] != "never"
+    raise VocabTransferError(
+        f"the tokenizer of {name} prepares or splits text in a way that llama.cpp's Unigram does not: normalizer "
+        f"{json.dumps(steps, ensure_ascii=False)[:250]}, pre-tokenizer {json.dumps(rules, ensure_ascii=False)[:250]}."
+    )
