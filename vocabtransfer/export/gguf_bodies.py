@@ -68,7 +68,7 @@ BODIES: Mapping[str, Body] = {
 
 def find_body(source: Checkpoint) -> Body:
     """Return the entry for the model; `VocabTransferError` for one that cannot be written, or not whole."""
-    kind = source.config.get("model_type")
+    kind = str(source.config.get("model_type"))
     if kind not in BODIES:
         raise VocabTransferError(
             f"{source.name} has the architecture {kind!r}, and only {', '.join(BODIES)} can be written as GGUF."

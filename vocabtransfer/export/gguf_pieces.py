@@ -60,16 +60,19 @@ def sentencepiece_bpe(state: Mapping[str, Any], name: str) -> tuple[Cutting, Not
     merges = MergeModel.from_document(state)
     types = _types(model.get("unk_token"))
     astray = _astray(merges, set(types) | {added["content"] for added in state["added_tokens"]})
-    common = {"space_prefix": prefix, "space_mark": SPACE_MARK, "types": types}
     if not astray:
-        return Cutting("llama", "default", scores=_scores(merges), **common), notes
+        scores = _scores(merges)
+        return Cutting(
+            "llama", "default", scores=scores, space_prefix=prefix, space_mark=SPACE_MARK, types=types
+        ), notes
     breaks = [text for text in merges.ids if "\n" in text and text.strip("\n")]
     if prefix or breaks:
         raise VocabTransferError(
             f"the tokenizer of {name} has {len(astray)} tokens that its merges never make and llama.cpp would, such as "
             f"{astray[0]!r}: train it anew, or trim it."
         )
-    return Cutting("gpt2", "gemma4", merges=[" ".join(merge) for merge in model["merges"]], **common), notes
+    joined = [" ".join(merge) for merge in model["merges"]]
+    return Cutting("gpt2", "gemma4", merges=joined, space_mark=SPACE_MARK, types=types), notes
 
 
 def _prefix(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
@@ -96,7 +99,7 @@ def _puts_mark_first(step: Mapping[str, Any]) -> bool:
     """Recognise the prefix of `from_sentencepiece`, which passes over texts that are one user-defined token."""
     expression = step.get("pattern", {}).get("Regex", "")
     spares = expression.startswith(r"\A(?!(?:") and expression.endswith(r")\z)")
-    return step["type"] == "Replace" and step["content"] == SPACE_MARK and (spares or expression == r"\A")
+    return bool(step["type"] == "Replace" and step["content"] == SPACE_MARK and (spares or expression == r"\A"))
 
 
 def _types(unknown: str | None) -> dict[str, int]:

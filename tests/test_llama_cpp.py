@@ -1,0 +1,169 @@
+"""A real llama.cpp reads what `export gguf` writes: the same ids, the same continuations, the same perplexity."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_samples import CODE, TEXTS
+from llama_engine import MISSING, LlamaCpp, find_python
+from tokenizers import normalizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from vocabtransfer import export_gguf, open_checkpoint
+from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint.gguf_file import read_gguf
+from vocabtransfer.checkpoint.gguf_tokenizer import PRE_TOKENIZERS
+from vocabtransfer.errors import VocabTransferError
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_python() is None, reason=MISSING)]
+
+SIZES = {
+    **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "tie_word_embeddings": True},
+}
+GPT2_SIZES = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}
+LLAMA3_ROPE = {
+    **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
+    **{"high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+}
+CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
+    "llama": lambda rows: LlamaConfig(vocab_size=rows, **SIZES),
+    "llama, untied": lambda rows: LlamaConfig(vocab_size=rows, **{**SIZES, "tie_word_embeddings": False}),
+    "llama, scaled like Llama 3.1": lambda rows: LlamaConfig(vocab_size=rows, rope_parameters=LLAMA3_ROPE, **SIZES),
+    "llama, scaled linearly": lambda rows: LlamaConfig(
+        vocab_size=rows, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}, **SIZES
+    ),
+    "mistral": lambda rows: MistralConfig(vocab_size=rows, sliding_window=None, **SIZES),
+    "qwen2": lambda rows: Qwen2Config(vocab_size=rows, **SIZES),
+    "qwen3": lambda rows: Qwen3Config(vocab_size=rows, **SIZES),
+    "gemma3": lambda rows: Gemma3TextConfig(
+        vocab_size=rows, query_pre_attn_scalar=16, sliding_window=32, **{**SIZES, "num_hidden_layers": 7}
+    ),
+    "gpt2": lambda rows: GPT2Config(vocab_size=rows, **GPT2_SIZES),
+}
+
+
+def tiny(folder: Path, tokenizer: PreTrainedTokenizerFast, kind: str = "llama") -> Checkpoint:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind](len(tokenizer) + 8))
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if values.ndim == 1:
+                values.add_(torch.randn_like(values) * 0.1)  # norms and biases that say something
+            elif "embed" not in name and "wte" not in name:
+                values.mul_(4.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return open_checkpoint(folder)
+
+
+def greedy(model: Any, ids: list[int], count: int) -> list[int]:
+    """The likeliest ids, ends of text and all."""
+    plain = GenerationConfig(max_new_tokens=count, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    found: list[int] = model.generate(torch.tensor([ids]), generation_config=plain)[0, len(ids) :].tolist()
+    return found
+
+
+def assert_same_ids(path: Path, tokenizer: PreTrainedTokenizerFast, texts: tuple[str, ...] = TEXTS) -> None:
+    with LlamaCpp(path, vocabulary_only=True) as engine:
+        for text in texts:
+            assert engine.tokenize(text) == tokenizer(text)["input_ids"], text
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert engine.tokenize(text, specials=False) == ids, text
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> PreTrainedTokenizerFast:
+    return open_checkpoint("smollm2").tokenizer
+
+
+@pytest.mark.parametrize("name", ["smollm2", "llama3", "qwen3", "gemma3", "mistral_v1", "mistral_v3"])
+def test_real_tokenizers_have_the_same_ids(
+    tmp_path: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast], name: str
+) -> None:
+    source = tiny(tmp_path / "model", real_tokenizer(name))
+    report = export_gguf(source, tmp_path / "out.gguf")
+    # llama.cpp does not compose; the report says so, and such text is left out here.
+    composing = any("NFC" in note for note in report.notes)
+    assert composing == (name == "qwen3")
+    texts = tuple(text for text in TEXTS if not composing or normalizers.NFC().normalize_str(text) == text)
+    assert len(texts) > 40
+    assert_same_ids(report.path, source.tokenizer, texts)
+
+
+@pytest.mark.parametrize("name", list(PRE_TOKENIZERS))
+def test_every_name_cuts_as_it_says(tmp_path: Path, smollm2: PreTrainedTokenizerFast, name: str) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(smollm2)
+    tokenizer.backend_tokenizer.pre_tokenizer = PRE_TOKENIZERS[name]()
+    if name == "llama-bpe":
+        model = tokenizer.backend_tokenizer.model
+        model.ignore_merges = True
+        tokenizer.backend_tokenizer.model = model
+    report = export_gguf(tiny(tmp_path / "model", tokenizer), tmp_path / "out.gguf")
+    assert report.pre_tokenizer == name
+    assert_same_ids(report.path, tokenizer)
+
+
+def test_a_name_that_llama_cpp_cuts_otherwise_is_refused_and_named(
+    tmp_path: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
+) -> None:
+    source = tiny(tmp_path / "model", real_tokenizer("gpt4o"))
+    with pytest.raises(VocabTransferError, match="'gpt-4o'"):
+        export_gguf(source, tmp_path / "out.gguf")
+    report = export_gguf(source, tmp_path / "out.gguf", pre_tokenizer="gpt-4o")
+    assert any("otherwise" in note for note in report.notes)
+    with LlamaCpp(report.path, vocabulary_only=True) as engine:  # that is why it is refused
+        assert any(engine.tokenize(text) != source.tokenizer(text)["input_ids"] for text in TEXTS)
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_bodies_say_the_same(tmp_path: Path, smollm2: PreTrainedTokenizerFast, kind: str, precision: str) -> None:
+    source = tiny(tmp_path / "model", smollm2, kind)
+    model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32).eval()
+    report = export_gguf(source, tmp_path / "out.gguf", kind=precision)
+    ids = source.tokenizer("".join(CODE))["input_ids"][:100]
+    with torch.no_grad(), LlamaCpp(report.path) as engine:
+        logits = model(torch.tensor([ids])).logits[0, :-1].double()
+        nats = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
+        # Half the promised 0.5 % of perplexity, for a mean over 99 tokens.
+        assert abs(math.expm1((engine.nats(ids) - nats) / 99)) < (1e-4 if precision == "f32" else 2.5e-3)
+        if precision == "f32":
+            assert engine.continue_greedily(ids[:20], 32) == greedy(model, ids[:20], 32)
+
+
+@pytest.mark.parametrize("precision", ["f16", "f32"])
+def test_smollm2_continues_text_alike(tmp_path: Path, precision: str) -> None:
+    source = open_checkpoint("smollm2")
+    model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32).eval()
+    report = export_gguf(source, tmp_path / "out.gguf", kind=precision)
+    with LlamaCpp(report.path) as engine:
+        for prompt in ("The capital of France is", "def fibonacci(n):"):
+            ids = source.tokenizer(prompt)["input_ids"]
+            assert engine.continue_greedily(ids, 32) == greedy(model, ids, 32)
+
+
+def test_a_quantised_source_keeps_its_body(tmp_path: Path) -> None:
+    report = export_gguf("smollm2", tmp_path / "out.gguf")
+    written, cached = read_gguf(report.path), open_checkpoint("smollm2")
+    assert report.kept == report.tensors == len(written.tensors)
+    assert {tensor.kind for tensor in written.tensors.values()} >= {"Q4_1", "F32"}
+    ids = cached.tokenizer("The capital of France is")["input_ids"]
+    with LlamaCpp(report.path) as engine:
+        assert "Paris" in engine.detokenize(engine.continue_greedily(ids, 5))
