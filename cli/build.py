@@ -36,6 +36,9 @@ def build(
     ),
     revision: str | None = typer.Option(None, help="Hub revision of the source.", rich_help_panel=SOURCES),
     allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code).", rich_help_panel=SOURCES),
+    merge_adapter: bool = typer.Option(
+        False, "--merge-adapter", help="Merge a PEFT adapter into the source first.", rich_help_panel=SOURCES
+    ),
     parallel: list[Path] = typer.Option(
         [],
         help=f"Parallel corpus: {PAIR_KINDS}. Repeatable.",
@@ -163,6 +166,7 @@ def build(
         pad_to_multiple_of=pad_to_multiple_of,
         overwrite=overwrite,
         allow_pickle=allow_pickle,
+        merge_adapter=merge_adapter,
         revision=revision,
         seed=seed,
         source_language=find_language(source_language).tag,

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.checkpoint.adapters import refuse_wrapped
 from vocabtransfer.checkpoint.config_values import check_config, check_generation_config
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
 from vocabtransfer.checkpoint.model_class import continues_text, generates
@@ -153,6 +154,7 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     generation_config = read_json(generation) if generation.is_file() else None
     check_generation_config(generation_config or {}, generation)
     weights = read_weights(folder)
+    refuse_wrapped(weights.tensors, folder)
     return Checkpoint(
         path=folder,
         name=name,

