@@ -131,7 +131,7 @@ def test_adapters_that_cannot_be_merged_say_why(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
     named = {**config, "base_model_name_or_path": str(tmp_path / "gone")}
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(named))
-    with pytest.raises(VocabTransferError, match="stands on the model '.*gone', which cannot be opened"):
+    with pytest.raises(VocabTransferError, match=r"stands on the model '.*gone', which cannot be opened"):
         open_checkpoint(tmp_path / "lora", merge=True)
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(config))
     tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")

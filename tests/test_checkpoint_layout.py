@@ -133,12 +133,22 @@ def test_no_table(tmp_path: Path) -> None:
 
 
 EXTRA = {
-    "mtp": ("model.layers.61.shared_head.head.weight", torch.zeros(V, D), "depends on the vocabulary"),
-    "mtp table": ("model.layers.61.embed_tokens.weight", torch.zeros(V, D), "depends on the vocabulary"),
+    "mtp": ("model.layers.61.nextn.weight", torch.zeros(V, D), "depends on the vocabulary"),
+    "hashes": ("model.encoder_hash_tok_embedding.weight", torch.zeros(7, D), "hashes of token ids"),
     "medusa": ("medusa_head.0.1.weight", torch.zeros(V, D), "depends on the vocabulary"),
     "transposed": ("cls.predictions.dense.weight", torch.zeros(D, V), "depends on the vocabulary"),
-    "per layer": ("model.embed_tokens_per_layer.weight", torch.zeros(90, D), "per-layer embeddings"),
+    "per layer": ("model.embed_tokens_per_layer.weight", torch.zeros(V + 1, D), "per-layer embeddings"),
+    "integers": ("model.layers.0.ffn.gate.tid2eid", torch.zeros(V, 2), "depends on the vocabulary"),
     "gptq head": ("lm_head.qweight", torch.zeros(2, D, dtype=torch.int32), "quantised table"),
+    **{
+        f"{kind} {table}": (f"{name}.{field}", torch.zeros(2, dtype=torch.int32), "quantised table")
+        for table, name in (("table", "model.embed_tokens"), ("head", "lm_head"))
+        for kind, field in (
+            *(("gptq", "qzeros"), ("awq", "scales"), ("8 bits", "SCB"), ("4 bits", "weight.absmax")),
+            *(("nf4", "weight.quant_state.bitsandbytes__nf4"), ("compressed", "weight_packed"), ("hqq", "W_q")),
+            *(("fp8", "weight_scale_inv"), ("aqlm", "codes")),
+        )
+    },
     "scaled table": ("model.embed_tokens.weight_scale", torch.zeros(V), "quantised table"),
 }
 
@@ -165,3 +175,54 @@ def test_a_width_that_equals_the_vocabulary(tmp_path: Path) -> None:
     assert "up_proj" in refusal(tmp_path, {**config, "intermediate_size": 3}, tensors)
     tensors["second_head.weight"] = torch.zeros(V, D)
     assert "'second_head.weight'" in refusal(tmp_path, config, tensors)
+
+
+def test_a_quantised_head_is_named_though_its_shape_is_packed(tmp_path: Path) -> None:
+    """bitsandbytes in 4 bits: the head's weight is a column of bytes."""
+    tensors = {"model.embed_tokens.weight": TABLE, "lm_head.weight": torch.zeros(V * D // 2, 1, dtype=torch.uint8)}
+    message = refusal(tmp_path, {**LLAMA, "tie_word_embeddings": False}, tensors)
+    assert "'lm_head.weight' is quantised (U8)" in message
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_copies_in_prediction_layers_follow_their_originals(tied: bool, tmp_path: Path) -> None:
+    """DeepSeek V3 and GLM 4.5: table and head once more in a layer that transformers does not load."""
+    copies = {"model.layers.61.embed_tokens.weight": TABLE, "model.layers.61.shared_head.head.weight": TABLE + 1}
+    own = {"model.embed_tokens.weight": TABLE} | ({} if tied else {"lm_head.weight": TABLE + 1})
+    found = layout(tmp_path, {**LLAMA, "tie_word_embeddings": tied}, {**own, **copies})
+    parts = {tensor.name: (tensor.part, tensor.further) for tensor in found.tensors}
+    assert parts["model.layers.61.embed_tokens.weight"] == ("shared" if tied else "input", False)
+    # The head of a tied model is the table, so a head of other values is one of its own.
+    assert parts["model.layers.61.shared_head.head.weight"] == ("output", tied)
+    assert found.tied == tied and found.output_name == (None if tied else "lm_head.weight")
+    assert [tensor.name for tensor in found.further] == (["model.layers.61.shared_head.head.weight"] if tied else [])
+
+
+def test_an_encoder_and_a_decoder_with_tables_of_their_own(tmp_path: Path) -> None:
+    config = {"model_type": "t5gemma", "architectures": ["T5GemmaForConditionalGeneration"], "vocab_size": V}
+    names = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+    found = layout(tmp_path, {**config, "tie_word_embeddings": True}, {names[0]: TABLE, names[1]: TABLE + 1})
+    assert found.input_name == names[1] and found.tied
+    assert [(tensor.name, tensor.part) for tensor in found.further] == [(names[0], "input")]
+    two = {**config, "src_vocab_size": V, "tgt_vocab_size": V}
+    assert "a vocabulary each" in refusal(tmp_path, two, {names[0]: TABLE, names[1]: TABLE + 1})
+
+
+def test_rows_past_the_vocabulary(tmp_path: Path) -> None:
+    """Mllama: eight rows for pictures that the head and config.json do not count."""
+    config = {**LLAMA, "vocab_size": V - 8, "tie_word_embeddings": False}
+    found = layout(tmp_path, config, {"model.embed_tokens.weight": TABLE, "lm_head.weight": TABLE[: V - 8]})
+    assert (found.rows, found.vocabulary_rows, found.input.spare) == (V, V - 8, 8)
+    assert next(tensor.spare for tensor in found.tensors if tensor.name == "lm_head.weight") == 0
+
+
+def test_tables_of_other_vocabularies_are_left_alone(tmp_path: Path) -> None:
+    """The Q-Former of InstructBLIP, a protein encoder, the units of a speech decoder: none is the tokenizer's."""
+    tensors = {"language_model.model.embed_tokens.weight": TABLE}
+    for name in (
+        *("qformer.embeddings.word_embeddings.weight", "model.protein_encoder.model.embeddings.word_embeddings.weight"),
+        *("t2u_model.model.decoder.embed_tokens.weight", "audio_tower.embed_tokens.weight"),
+    ):
+        tensors[name] = TABLE[:33]
+    found = layout(tmp_path, {**LLAMA, "tie_word_embeddings": True}, tensors)
+    assert [tensor.name for tensor in found.tensors] == ["language_model.model.embed_tokens.weight"]

@@ -86,7 +86,9 @@ def merge_adapter(folder: Path, open_base: Callable[[str], Path]) -> Path:
         try:
             base = open_base(named)
         except (UsageError, VocabTransferError) as problem:
-            raise VocabTransferError(f"{folder} stands on the model {named!r}, which cannot be opened: {problem}") from None
+            raise VocabTransferError(
+                f"{folder} stands on the model {named!r}, which cannot be opened: {problem}"
+            ) from None
     digest = hashlib.sha256()
     for file in (folder / CONFIG_NAME, folder / WEIGHTS_NAME, *(shard.file for shard in read_weights(base).shards)):
         stat = file.stat()
@@ -162,5 +164,7 @@ def _has_model(folder: Path) -> bool:
 
 def _is_table(info: TensorInfo) -> bool:
     return len(info.shape) == 2 and bool(
-        re.search(r"(embed_tokens|wte|embed_in|word_embeddings|lm_head|embed_out)(\.modules_to_save)?\.weight$", info.name)
+        re.search(
+            r"(embed_tokens|wte|embed_in|word_embeddings|lm_head|embed_out)(\.modules_to_save)?\.weight$", info.name
+        )
     )

@@ -119,9 +119,10 @@ class Checkpoint:
             assert name is not None
             norms = self._row_norms(name)
             usable = np.isfinite(norms)
-            candidates = norms[trained & usable]
+            here = trained[: len(norms)]  # a head may lack the rows of pictures
+            candidates = norms[here & usable]
             floor = UNTRAINED_SHARE * np.median(candidates) if len(candidates) else 0.0
-            trained &= usable & (norms > floor)
+            here &= usable & (norms > floor)
         return trained
 
     def _row_norms(self, name: str) -> NDArray[np.float32]:

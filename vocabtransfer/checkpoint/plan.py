@@ -112,15 +112,15 @@ def check_space(plan: WritePlan) -> None:
 
 
 def new_shape(info: TensorInfo, tensor: VocabTensor, rows: int) -> tuple[int, ...]:
-    """Return the shape that a vocabulary-shaped tensor has with ``rows`` rows."""
-    return (*info.shape[: tensor.axis], rows, *info.shape[tensor.axis + 1 :])
+    """Return the shape that a vocabulary-shaped tensor has with ``rows`` rows, and its spare ones."""
+    return (*info.shape[: tensor.axis], rows + tensor.spare, *info.shape[tensor.axis + 1 :])
 
 
 def new_table_bytes(source: Checkpoint, rows: int) -> Iterator[int]:
-    """Yield the size of every vocabulary-shaped tensor with ``rows`` rows."""
+    """Yield the size of every vocabulary-shaped tensor with ``rows`` rows, and its spare ones."""
     for tensor in source.layout.tensors:
         info = source.tensors[tensor.name]
-        yield info.nbytes // info.shape[tensor.axis] * rows
+        yield info.nbytes // info.shape[tensor.axis] * (rows + tensor.spare)
 
 
 def is_touched(source: Checkpoint, shard: Shard) -> bool:

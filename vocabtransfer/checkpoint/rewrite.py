@@ -30,6 +30,7 @@ from vocabtransfer.checkpoint.tensors import (
     Shard,
     TensorInfo,
     build_header,
+    load_rows,
     nbytes,
     raw_bytes,
 )
@@ -79,8 +80,9 @@ def write_checkpoint(
     """Write ``source`` with the vocabulary of ``tokenizer`` into the folder ``target``.
 
     ``rows(tensor, start, stop)`` gives rows ``start`` to ``stop`` of the new table: (stop - start, width) for tables,
-    (stop - start,) for biases, in any float dtype; stop is at most the size of the new vocabulary. It is called in
-    ascending blocks, once per block and tensor. Values are rounded to the storage dtype of the source's tensor.
+    (stop - start,) for biases, in any float dtype (integers for a lookup); stop is at most the size of the new
+    vocabulary. It is called in ascending blocks, once per block and tensor. Values are rounded to the storage dtype of
+    the source's tensor.
 
     Shards without vocabulary-shaped tensors are hard-linked (``link="hard"``; to whatever the source is made of, the
     hub's cache too) or copied. Padding rows, up to a multiple of ``pad_to_multiple_of``, are the mean of all other
@@ -112,7 +114,7 @@ def write_checkpoint(
         source.vocabulary,
         tokenizer,
         source_name=source.name,
-        old_rows=source.layout.rows,
+        old_rows=source.layout.vocabulary_rows,
         rows=plan.rows,
     )
     with staged_folder(plan.target, overwrite) as staging:
@@ -204,9 +206,10 @@ def _extend(pending: tuple[int, int] | None, info: TensorInfo, old: Any, new: An
 
 
 def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, count: int, give: Rows) -> int:
-    """Stream one table: the given rows, then the padding. Returns the CRC-32 of its bytes."""
+    """Stream one table: the given rows, the padding, the spare rows as they were. Returns the CRC-32 of its bytes."""
     checksum = 0
     row_shape = info.shape[1:] if tensor.part != "output_bias" else ()
+    is_integer = tensor.part == "lookup"
     total = torch.zeros(row_shape, dtype=torch.float64)
     for start, stop in track(list(_blocks(count, row_shape)), f"writing {info.name}"):
         block = give(tensor, start, stop)
@@ -214,13 +217,16 @@ def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, coun
             raise ValueError(f"rows {start} to {stop} of {info.name!r} came with shape {tuple(block.shape)}")
         block = block.detach().to("cpu", TORCH_DTYPES[info.dtype])
         _check_finite(block, start, info.name)
-        if rows > count:
+        if rows > count and not is_integer:
             total += block.sum(dim=0, dtype=torch.float32)
         checksum = _write_block(new, block, checksum)
     if rows > count:
         row = torch.full_like(total, PADDING_BIAS) if tensor.part == "output_bias" else total / count
+        row = load_rows(info, 0, 1)[0] if is_integer else row
         block = row.to(TORCH_DTYPES[info.dtype]).expand(rows - count, *row_shape)
         checksum = _write_block(new, block, checksum)
+    if tensor.spare:
+        checksum = _write_block(new, load_rows(info, info.shape[0] - tensor.spare, info.shape[0]), checksum)
     return checksum
 
 

@@ -14,11 +14,14 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS, model_config
 from vocabtransfer.checkpoint.model_class import generates
+from vocabtransfer.checkpoint.padding import refuse_moved_padding, with_padding_defaults
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 SIZE_KEYS = ("vocab_size", "decoder_vocab_size", "padded_vocab_size", "n_vocab")
+#: Sizes of further tables of the same vocabulary, which may have had fewer rows than the table proper.
+FURTHER_SIZE_KEYS = ("vocab_size_per_layer_input",)
 ID_SUFFIXES = ("_token_id", "_token_ids", "_token_index")
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 ID_TABLES = ("lang_to_id", "task_to_id", "lang_code_to_id")
@@ -27,13 +30,6 @@ SEQUENCE_LISTS = ("bad_words_ids", "force_words_ids")
 OTHER_INPUTS = ("vision_config", "audio_config", "qformer_config", "vq_config", "speech_config", "image_config")
 # Without these the model cannot be used as before, so they are never dropped.
 REQUIRED = ("eos_token_id", "decoder_start_token_id", "_token_index", "image_token_id", "video_token_id")
-# These models count positions from the padding id, so another id would shift every position.
-POSITIONS_FROM_PAD = (
-    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod"),
-    *("mpnet", "longformer", "luke", "ibert", "layoutlmv3", "lilt", "markuplm", "esm", "altclip", "bridgetower"),
-    *("m2m_100", "nllb-moe", "fsmt", "kosmos-2", "kosmos-2.5", "trocr", "clap", "speech_to_text", "speecht5"),
-    *("seamless_m4t", "seamless_m4t_v2"),
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,8 @@ def renumber_settings(
         new_config.pop(key, None)
     if isinstance(new_config.get("auto_map"), dict):
         new_config["auto_map"].pop("AutoTokenizer", None)
-    _refuse_moved_padding(config, new_config)
+    refuse_moved_padding(config, new_config)
+    _refuse_other_modalities_ids(config, source, target, rows)
     empty = [i for i in range(rows) if i >= len(target) or target.kinds[i] == Kind.HOLE]
     new_config["vocabtransfer"] = {
         "version": _version(),
@@ -222,7 +219,7 @@ def _with_default_ids(config: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(config.get(name), Mapping):
                 filled[name] = {**_default_ids(getattr(known, name, None)), **config[name]}
         filled = {**_default_ids(known), **filled}
-    return filled
+    return with_padding_defaults(filled, known)
 
 
 def _default_ids(known: Any) -> dict[str, Any]:
@@ -233,25 +230,32 @@ def _default_ids(known: Any) -> dict[str, Any]:
 def _set_sizes(config: dict[str, Any], old_rows: int, rows: int) -> None:
     """Write the new size wherever the old one stood; where a default stood for it, write it out."""
     texts = [config[name] for name in TEXT_CONFIGS if isinstance(config.get(name), dict)]
-    for part in (*texts, config):
-        for key in SIZE_KEYS:
-            if part.get(key) == old_rows:
-                part[key] = rows
-    for nested in ("encoder", "decoder"):
-        if isinstance(config.get(nested), dict) and config[nested].get("vocab_size") == old_rows:
-            config[nested]["vocab_size"] = rows
+    _resize(config, old_rows, rows)
     home = texts[0] if texts else config
     home["vocab_size"] = rows
 
 
-def _refuse_moved_padding(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    model_type = old.get("model_type")
-    before, after = old.get("pad_token_id"), new.get("pad_token_id")
-    if model_type in POSITIONS_FROM_PAD and before != after:
-        raise VocabTransferError(
-            f"a model of type {model_type} counts positions from its padding id, so the new tokenizer must keep it at "
-            f"{before} (it has {after})."
-        )
+def _resize(part: dict[str, Any], old_rows: int, rows: int) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict) and key not in OTHER_INPUTS:
+            _resize(value, old_rows, rows)
+        elif (key in SIZE_KEYS and value == old_rows) or (key in FURTHER_SIZE_KEYS and value):
+            part[key] = rows
+
+
+def _refuse_other_modalities_ids(config: Mapping[str, Any], source: Vocabulary, target: Vocabulary, rows: int) -> None:
+    """Refuse to move ids that another part of the model embeds by itself: Gemma 3n's pictures and sounds."""
+    for name, part in config.items():
+        first = part.get("vocab_offset") if isinstance(part, Mapping) else None
+        if type(first) is not int:
+            continue
+        moved = rows > first or any(target.strings[i : i + 1] != source.strings[i : i + 1] for i in range(first, rows))
+        if moved and (len(source) > first or rows > first):
+            raise VocabTransferError(
+                f"'{name}.vocab_offset' of config.json says that ids from {first} on are embedded by that part of the "
+                "model and not by the table, so no vocabulary that moves or passes them is possible: take the text "
+                "model alone."
+            )
 
 
 def _version() -> str:

@@ -53,12 +53,12 @@ def _same_parts(written: Checkpoint, source: Checkpoint) -> None:
         raise _wrong(f"{odd!r} is not in both the source and the result")
     if (written.layout.tensors, written.layout.hidden) != (source.layout.tensors, source.layout.hidden):
         raise _wrong("the tables hang together otherwise than in the source")
-    vocabulary = {tensor.name: tensor.axis for tensor in source.layout.tensors}
+    vocabulary = {tensor.name: tensor for tensor in source.layout.tensors}
     for name, info in written.tensors.items():
         before = source.tensors[name]
         shape = list(before.shape)
         if name in vocabulary:
-            shape[vocabulary[name]] = written.layout.rows
+            shape[vocabulary[name].axis] = written.layout.vocabulary_rows + vocabulary[name].spare
         if (info.dtype, list(info.shape)) != (before.dtype, shape):
             raise _wrong(f"{name!r} is {info.dtype} {list(info.shape)} instead of {before.dtype} {shape}")
 

@@ -15,7 +15,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step
-from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.load import cannot_run, load_causal_model
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.running.swap_tables import with_tables
 
@@ -113,9 +113,22 @@ def cannot_score(checkpoint: Checkpoint) -> str:
     """Return why a checkpoint cannot be scored here, as a sentence; "" when it can."""
     if not checkpoint.continues_text:
         return f"{checkpoint.name} is no causal language model, so it has no bits per byte."
+    if reason := cannot_run(checkpoint.config):
+        return f"{checkpoint.name} was not scored: {reason}."
     if not fits_in_memory(checkpoint.parameters):
         return f"{checkpoint.name} does not fit into half of the free memory in float32, so it was not scored."
     return ""
+
+
+def cannot_score_tables(source: Checkpoint) -> str:
+    """Return why a source cannot be scored with other tables in it, as a sentence; "" when it can."""
+    layout = source.layout
+    if layout.further or layout.input.spare:
+        odd = layout.further[0].name if layout.further else layout.input_name
+        return (
+            f"The result was not scored before it was written: {odd!r} depends on the vocabulary in a way of its own."
+        )
+    return cannot_score(source)
 
 
 def score_new_tables(
@@ -131,7 +144,7 @@ def score_new_tables(
     ``tables`` are the input table ``(tokens, hidden)``, the output table of an untied model and the head's bias, as
     `TransferResult.table` gives them; ``tokenizer`` is theirs. Raises what `score_checkpoint` raises.
     """
-    refusal = cannot_score(source)
+    refusal = cannot_score_tables(source)
     if refusal:
         raise VocabTransferError(refusal)
     with step("scoring on held-out text"):

@@ -98,6 +98,9 @@ def head_of_checkpoint(checkpoint: Checkpoint, name: str, fingerprint: str, *, o
         kind = checkpoint.architecture or "a model without an architecture"
         raise VocabTransferError(f"{checkpoint.name} is {kind}, but heads are for causal language models.")
     layout = checkpoint.layout
+    if layout.further or layout.input.spare:
+        odd = layout.further[0].name if layout.further else layout.input_name
+        raise VocabTransferError(f"{checkpoint.name} has {odd!r} over the vocabulary, which heads cannot carry.")
     biases = [tensor for tensor in layout.tensors if tensor.part == "output_bias"]
     if len(biases) > 1 or any(tensor.axis for tensor in biases):
         raise VocabTransferError(f"{checkpoint.name} has an output bias of a kind that heads cannot carry.")

@@ -17,7 +17,7 @@ from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score, score_new_tables
+from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
 from vocabtransfer.files.text import Text, read_text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
@@ -193,8 +193,8 @@ def _check_output(request: BuildRequest, dry_run: bool) -> Path:
 
 def _multiple(request: BuildRequest, found: TargetTokenizer, source: Checkpoint, tokens: int) -> int:
     """Return what the number of rows is rounded up to: a swapped vocabulary keeps the rows that its table has."""
-    if found.in_place and request.pad_to_multiple_of == 1 and tokens <= source.layout.rows:
-        return source.layout.rows
+    if found.in_place and request.pad_to_multiple_of == 1 and tokens <= source.layout.vocabulary_rows:
+        return source.layout.vocabulary_rows
     return request.pad_to_multiple_of
 
 
@@ -204,13 +204,19 @@ def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[A
         return None, ()
     if not held_out.lines:
         return None, ("There was too little text to set some aside, so the result was not scored: give --held-out.",)
-    refusal = cannot_score(result.source)
+    refusal = cannot_score_tables(result.source)
     if refusal:
-        return None, (refusal[0].upper() + refusal[1:],)
+        return None, (refusal,)
     table = result.table("input")
     assert table is not None, "every model has an input table"
     tables = (table, result.table("output"), result.table("bias"))
-    return score_new_tables(result.source, result.tokenizer, tables, held_out.lines, max_bytes=max_bytes), ()
+    try:
+        return score_new_tables(result.source, result.tokenizer, tables, held_out.lines, max_bytes=max_bytes), ()
+    except VocabTransferError:
+        raise
+    except Exception as problem:  # whatever a model class trips over: the rows are good without a score
+        said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".:")
+        return None, (f"The result was not scored: the model did not run ({said}).",)
 
 
 def _find_table(request: BuildRequest, language: Language, held_out: HeldOut) -> WordTable | None:

@@ -98,7 +98,8 @@ def table_memory(result: TransferResult) -> dict[str, int]:
     """Return the bytes that tables over the vocabulary take, before and after, in the type they are stored in."""
     source = result.source
     before = sum(source.tensors[tensor.name].nbytes for tensor in source.layout.tensors)
-    rows = sum(source.tensors[tensor.name].nbytes // source.layout.rows for tensor in source.layout.tensors)
+    infos = ((source.tensors[tensor.name], tensor.axis) for tensor in source.layout.tensors)
+    rows = sum(info.nbytes // info.shape[axis] for info, axis in infos)
     body = sum(info.nbytes for info in source.tensors.values()) - before
     return {"tables_before": before, "tables_after": rows * len(result.vocabulary), "body": body}
 

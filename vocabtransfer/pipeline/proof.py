@@ -13,7 +13,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.spelling import check_round_trips
 from vocabtransfer.running.blank_inputs import blank_inputs
-from vocabtransfer.running.load import load_model, quantisation
+from vocabtransfer.running.load import cannot_run, load_model, quantisation
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
@@ -74,7 +74,8 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
         if kind is None:
             said = str(problem).removesuffix(".")
             raise VocabTransferError(f"The result cannot be run: {said}, so it was not put in its place.") from problem
-        note = f"The body is quantised ({kind}) and cannot run here, so nothing was generated: {problem}"
+        reason = cannot_run(checkpoint.config) or f"its body is quantised ({kind}): {str(problem).rstrip('.')}"
+        note = f"Nothing was generated: {reason}."
         return Proof(f"{checkpoint.architecture} (headers only)", note=note)
     blank = blank_inputs(model) if checkpoint.generates else None
     if blank is None:

@@ -106,7 +106,10 @@ def ask_source(source: Checkpoint, lines: Sequence[str], words: Mapping[str, flo
         return found
     with step(f"asking {source.name} what it knows of the language"):
         asked = list(limit_bytes((text[:ASKED_CHARACTERS] for text in texts), ASKED_BYTES))
-        score = bits_per_byte(load_causal_model(source.path), source.tokenizer, asked)
+        try:
+            score = bits_per_byte(load_causal_model(source.path), source.tokenizer, asked)
+        except Exception:  # whatever a model class trips over: tokens a word still say much
+            return found
     bits = score.nats / math.log(2) / sum(map(weighted_characters, asked))
     return dataclasses.replace(found, bits_per_character=bits)
 

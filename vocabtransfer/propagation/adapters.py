@@ -16,7 +16,8 @@ import torch
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from vocabtransfer.checkpoint.adapters import CONFIG_NAME, PREFIX, WEIGHTS_NAME
-from vocabtransfer.checkpoint.layout import FLOATS, OUTPUT_NAMES
+from vocabtransfer.checkpoint.layout import FLOATS
+from vocabtransfer.checkpoint.table_names import OUTPUT_NAMES
 from vocabtransfer.checkpoint.tensors import load_tensor, read_shard
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json

@@ -58,6 +58,10 @@ def check_same_body(first: Checkpoint, second: Checkpoint, first_role: str, seco
             f"{ours} has rows of {first.layout.hidden} numbers and {theirs} of {second.layout.hidden}: both must be of "
             "one family and size."
         )
+    for role, each in ((ours, first), (theirs, second)):
+        if each.layout.further or each.layout.input.spare:
+            odd = each.layout.further[0].name if each.layout.further else each.layout.input_name
+            raise VocabTransferError(f"{role} has {odd!r} over the vocabulary, which is not propagated: not supported.")
     if first.layout.tied != second.layout.tied:
         tied, untied = (ours, theirs) if first.layout.tied else (theirs, ours)
         raise VocabTransferError(f"{tied} ties its head to the input table and {untied} does not: tie or untie both.")

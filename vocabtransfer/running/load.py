@@ -1,5 +1,6 @@
 """Load a checkpoint as the model it is."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,24 @@ def quantisation(config: Mapping[str, Any]) -> str | None:
     if not isinstance(stated, Mapping):
         return None
     return str(stated.get("quant_method") or "a way of its own")
+
+
+def cannot_run(config: Mapping[str, Any]) -> str:
+    """Return why a model with a quantised body cannot be run here, as a clause; "" when it can, or is not quantised.
+
+    transformers is asked, which knows what packages and devices each way of quantising needs; nothing is loaded.
+    """
+    kind = quantisation(config)
+    if kind is None:
+        return ""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    try:
+        quantizer: Any = AutoHfQuantizer.from_config(copy.deepcopy(config["quantization_config"]), pre_quantized=True)
+        quantizer.validate_environment(device_map={"": "cpu"}, dtype=torch.float32, weights_only=True)
+    except Exception as problem:  # each quantiser raises what it likes
+        return f"its body is quantised ({kind}) and cannot run here ({_reason(problem)})"
+    return ""
 
 
 def _causal_opener(folder: Path) -> Any:

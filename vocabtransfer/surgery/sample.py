@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.files.text import Text
+from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.unigram_calibration import draw_words
@@ -64,9 +65,11 @@ def _lines(text: Text, seed: int) -> list[str]:
 
 
 def source_states(source: Checkpoint, sample: Sample | None) -> SourceStates | None:
-    """Return the source to be run on a sample; None for models that do not predict or are too large for the memory."""
+    """Return the source to be run on a sample; None for models that cannot be run on text alone here."""
     first = _separator(source)
-    if sample is None or first is None or not source.is_causal or not fits_in_memory(source.parameters):
+    if sample is None or first is None or not source.continues_text or not fits_in_memory(source.parameters):
+        return None
+    if cannot_run(source.config) or source.layout.further or source.layout.input.spare:
         return None
 
     def encoded() -> list[NDArray[np.int64]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor
-from vocabtransfer.initialization import Initialization, Part, Tables, TransferInputs
+from vocabtransfer.initialization import Initialization, Part, Tables, TransferInputs, find_method
 from vocabtransfer.initialization.norms import Norm, rescaled, wanted_norms
 from vocabtransfer.token_map import TokenMap
 
@@ -20,19 +21,34 @@ _SAMPLE = 16_384  # rows that the spread of a table is estimated from
 class TableRows:
     """Rows of a checkpoint's table as float32, read from the file as they are asked for."""
 
-    def __init__(self, table: torch.Tensor) -> None:
-        """Wrap a memory-mapped table of any float dtype, shape ``(rows, hidden)``."""
-        self._table = table
+    def __init__(self, table: torch.Tensor, *, is_head: bool = False) -> None:
+        """Wrap a memory-mapped table of any float dtype, shape ``(rows, hidden)``.
+
+        A table may be shorter than the vocabulary. Tokens past its end have the first row where it is read from (so does
+        Gemma 3n with its rows for every layer), and in a head the mean row, whose logit is never the highest.
+        """
+        self._table, self._is_head = table, is_head
+        self._mean: torch.Tensor | None = None
 
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows ``ids``, float32 ``(len(ids), hidden)``."""
-        rows: NDArray[np.float32] = self._table[torch.from_numpy(ids)].float().numpy()
-        return rows
+        beyond = ids >= len(self._table)
+        rows = self._table[torch.from_numpy(np.where(beyond, 0, ids))].float()
+        if self._is_head and beyond.any():
+            rows[torch.from_numpy(beyond)] = self._mean_row()
+        result: NDArray[np.float32] = rows.numpy()
+        return result
+
+    def _mean_row(self) -> torch.Tensor:
+        if self._mean is None:
+            parts = (part.double().sum(dim=0) for part in self._table.split(_BLOCK))
+            self._mean = (torch.stack(list(parts)).sum(dim=0) / len(self._table)).float()
+        return self._mean
 
 
 def checkpoint_tables(checkpoint: Checkpoint) -> Tables:
     """Return a checkpoint's tables for methods that look into them; nothing is read yet."""
-    output = TableRows(checkpoint.output_table()) if checkpoint.layout.output_name else None
+    output = TableRows(checkpoint.output_table(), is_head=True) if checkpoint.layout.output_name else None
     return Tables(TableRows(checkpoint.input_table()), output, checkpoint.layout.hidden)
 
 
@@ -49,24 +65,31 @@ class NewTables:
     _norms: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def rows(self, tensor: VocabTensor, start: int, stop: int) -> torch.Tensor:
-        """Return rows ``start..stop`` of a new tensor: float32 ``(stop - start, hidden)``, or ``(stop - start,)``."""
-        token_map = self.map_of(tensor)
+        """Return rows ``start..stop`` of a new tensor: float32 ``(stop - start, width)``, or ``(stop - start,)``.
+
+        A lookup's are integers: a new token's are those of the source token that it is most like.
+        """
         values = self.source.read(tensor.name)
+        if tensor.part == "lookup":
+            return values[torch.from_numpy(strongest(self._plain_map, start, stop))]
+        token_map = self.map_of(tensor)
         is_bias = tensor.part == "output_bias"
-        table = TableRows(values.reshape(-1, 1) if is_bias else values)
+        table = TableRows(
+            values.reshape(-1, 1) if is_bias else values, is_head=tensor.part in ("output", "output_bias")
+        )
         if tensor.name not in self._groups:
             self._groups[tensor.name] = token_map.group_rows(table)
         rows = token_map.apply(table, start, stop, self._groups[tensor.name])
         if is_bias:
             return torch.from_numpy(rows[:, 0])
-        rows = self._with_dense(rows, tensor, start, stop)
+        rows = self._with_dense(rows, tensor, table, start, stop)
         rows = self._with_noise(rows, tensor, table, start, stop)
         if self.norm != "none":
             if tensor.name not in self._norms:
                 self._norms[tensor.name] = wanted_norms(self.inputs, token_map, table, self.norm)
             rows = rescaled(rows, self._norms[tensor.name][start:stop])
         shift = self.initialization.shift
-        is_head = tensor.part == "output" or (tensor.part in ("input", "shared") and self.source.layout.tied)
+        is_head = tensor.part == "output" or (tensor.part == "shared")
         return torch.from_numpy(rows + shift.rows(start, stop) if shift is not None and is_head else rows)
 
     def whole(self, tensor: VocabTensor) -> torch.Tensor:
@@ -88,10 +111,19 @@ class NewTables:
             else self.initialization.token_map
         )
 
-    def _with_dense(self, rows: NDArray[np.float32], tensor: VocabTensor, start: int, stop: int) -> NDArray[np.float32]:
+    @cached_property
+    def _plain_map(self) -> TokenMap:
+        """What copied tokens and the mean of pieces make, for tables that the chosen method says nothing about."""
+        return find_method("pieces")(self.inputs).token_map
+
+    def _with_dense(
+        self, rows: NDArray[np.float32], tensor: VocabTensor, table: TableRows, start: int, stop: int
+    ) -> NDArray[np.float32]:
         dense = self.initialization.dense
         here = start + np.flatnonzero(dense.mask[start:stop]) if dense is not None else np.empty(0, np.int64)
-        if dense is not None and len(here):
+        if dense is not None and len(here) and tensor.further:  # rows made for another table
+            rows[here - start] = self._plain_map.apply(table, start, stop)[here - start]
+        elif dense is not None and len(here):
             part: Part = "output" if tensor.part == "output" else "input"
             rows[here - start] = dense.rows(part, here)
         return rows
@@ -106,3 +138,12 @@ class NewTables:
             trained = np.flatnonzero(self.inputs.trained)
             self._deviations[tensor.name] = table[trained[:: max(1, len(trained) // _SAMPLE)]].std(axis=0)
         return np.asarray(rows + noise.draw(start, stop, self._deviations[tensor.name]), np.float32)
+
+
+def strongest(token_map: TokenMap, start: int, stop: int) -> NDArray[np.int64]:
+    """Return, for rows ``start..stop`` of a map, the source token of the greatest weight; 0 where there is none."""
+    found = np.zeros(stop - start, np.int64)
+    for row in range(start, stop):
+        own = [column for column, _ in token_map.row(row) if column < token_map.n_source]
+        found[row - start] = own[0] if own else 0
+    return found

@@ -25,6 +25,7 @@ from vocabtransfer.initialization import Donor, Initialization, Method, Need, Tr
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
+from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
 from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
@@ -83,7 +84,7 @@ class TransferResult:
         The output is None when it is the input's (tied models, models without a head), the bias when there is none.
         """
         parts = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}[part]
-        tensors = [tensor for tensor in self.source.layout.tensors if tensor.part in parts]
+        tensors = [tensor for tensor in self.source.layout.tensors if tensor.part in parts and not tensor.further]
         return self._tables.whole(tensors[0]) if tensors else None
 
     @cached_property
@@ -252,6 +253,10 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
     source, inputs = result.source, result.inputs
     if not inputs.words or not source.generates or _all_copied(result.token_map):
         return result
+    if reason := cannot_run(source.config):
+        return _uncalibrated(result, reason)
+    if source.layout.further:
+        return _uncalibrated(result, f"{source.layout.further[0].name!r} is a second table of the vocabulary")
     with step("calibrating token frequencies"):
         movable = np.array([_has_letter(result.vocabulary, i) for i in range(inputs.shape[0])])
         movable &= result.vocabulary.kinds == Kind.TEXT

@@ -63,8 +63,12 @@ class ModelSize:
         """Read both from an opened checkpoint; a tied table counts once."""
         layout = checkpoint.layout
         sizes = {tensor.name: int(np.prod(checkpoint.tensors[tensor.name].shape)) for tensor in layout.tensors}
-        tables = {tensor.part: sizes[tensor.name] for tensor in layout.tensors}
-        return cls(checkpoint.parameters - sum(sizes.values()), sum(tables.values()) // layout.rows)
+        tables = {
+            tensor.name if tensor.further else tensor.part: sizes[tensor.name]
+            // checkpoint.tensors[tensor.name].shape[tensor.axis]
+            for tensor in layout.tensors
+        }
+        return cls(checkpoint.parameters - sum(sizes.values()), sum(tables.values()))
 
     def parameters(self, size: int) -> int:
         """Return the parameters of the model with a vocabulary of that size."""

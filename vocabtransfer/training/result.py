@@ -43,7 +43,9 @@ def file_names(checkpoint: Checkpoint, model: PreTrainedModel, names: Iterable[s
     for name in names:
         if name in tables:
             parts = ("input", "shared") if name == table else ("output_bias" if len(shapes[name]) == 1 else "output",)
-            found[name] = tuple(tensor.name for tensor in checkpoint.layout.tensors if tensor.part in parts)
+            found[name] = tuple(
+                tensor.name for tensor in checkpoint.layout.tensors if tensor.part in parts and not tensor.further
+            )
         else:
             # Some files leave out the name of the model around its layers (`transformer.`), or have one more.
             own = [

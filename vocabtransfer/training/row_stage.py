@@ -180,7 +180,7 @@ def new_tables(checkpoint: Checkpoint, values: Mapping[str, Tensor]) -> dict[str
     found = {}
     for tensor in checkpoint.layout.tensors:
         side = "rows:output" if tensor.part == "output" and "rows:output" in values else "rows:input"
-        if tensor.part not in ("input", "shared", "output"):
+        if tensor.part not in ("input", "shared", "output") or tensor.further:
             continue
         table = checkpoint.read(tensor.name).clone()
         table[values[NUMBERS]] = values[side].to(table.dtype)
