@@ -4,6 +4,7 @@ An id follows the token that had it: a special token by its string, any other by
 no such token, the id goes to the token with the same role (bos, eos, pad ...).
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,9 @@ FURTHER_SIZE_KEYS = ("vocab_size_per_layer_input",)
 ID_SUFFIXES = ("_token_id", "_token_ids", "_token_index")
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 ID_TABLES = ("lang_to_id", "task_to_id", "lang_code_to_id")
+#: Chameleon's and Emu 3's tokens by string: their codes of pictures are found by what they are called.
+VOCABULARY_MAP = "vocabulary_map"
+NO_TEXT = re.compile(r"IMGIMG|<\|visual token")
 SEQUENCE_LISTS = ("bad_words_ids", "force_words_ids")
 # Parts of a config that speak of other inputs than text; their ids, if any, are not the tokenizer's.
 OTHER_INPUTS = ("vision_config", "audio_config", "qformer_config", "vq_config", "speech_config", "image_config")
@@ -68,7 +72,7 @@ def renumber_settings(
     if isinstance(new_config.get("auto_map"), dict):
         new_config["auto_map"].pop("AutoTokenizer", None)
     refuse_moved_padding(config, new_config)
-    _refuse_other_modalities_ids(config, source, target, rows)
+    _refuse_moved_ranges(config, source, target, rows)
     empty = [i for i in range(rows) if i >= len(target) or target.kinds[i] == Kind.HOLE]
     new_config["vocabtransfer"] = {
         "version": _version(),
@@ -104,6 +108,8 @@ class _Walk:
         if isinstance(value, Mapping):
             if key in ID_TABLES:
                 return {name: self._kept(place, i) for name, i in value.items()}
+            if key == VOCABULARY_MAP:
+                return self._vocabulary_map(value, place)
             return self.section(value, where) if self._is_about_text(key, value) else dict(value)
         if key.endswith(ID_SUFFIXES):
             return self._role(key, value, place)
@@ -155,6 +161,19 @@ class _Walk:
                 "tokenizer's special tokens."
             )
         return new
+
+    def _vocabulary_map(self, value: Mapping[str, Any], place: str) -> dict[str, int]:
+        """Give the new vocabulary by its strings; tokens that are no text (codes of pictures) must all be in it."""
+        for name, i in value.items():
+            if name not in self._by_string and (NO_TEXT.match(name) or self._is_special(i)):
+                raise VocabTransferError(
+                    f"the new tokenizer has no {name!r}, which {place} needs: keep the tokens that stand for pictures."
+                )
+        everything = len(value) >= len(self.source) // 2
+        return {name: i for name, i in sorted(self._by_string.items()) if everything or name in value}
+
+    def _is_special(self, i: Any) -> bool:
+        return type(i) is int and self._has_token(i) and bool(self.source.kinds[i] == Kind.SPECIAL)
 
     def _sequences(self, sequences: list[Any]) -> list[Any]:
         """Renumber lists of ids that spell words (nested once more in some files)."""
@@ -243,19 +262,24 @@ def _resize(part: dict[str, Any], old_rows: int, rows: int) -> None:
             part[key] = rows
 
 
-def _refuse_other_modalities_ids(config: Mapping[str, Any], source: Vocabulary, target: Vocabulary, rows: int) -> None:
-    """Refuse to move ids that another part of the model embeds by itself: Gemma 3n's pictures and sounds."""
-    for name, part in config.items():
-        first = part.get("vocab_offset") if isinstance(part, Mapping) else None
-        if type(first) is not int:
+def _refuse_moved_ranges(config: Mapping[str, Any], source: Vocabulary, target: Vocabulary, rows: int) -> None:
+    """Refuse to move ids that a part of the model knows by where they begin: Gemma 3n's and Apertus's pictures, sounds."""
+    for place, first in _offsets(config, ""):
+        if first >= len(source):
             continue
-        moved = rows > first or any(target.strings[i : i + 1] != source.strings[i : i + 1] for i in range(first, rows))
-        if moved and (len(source) > first or rows > first):
+        if rows != len(source) or target.strings[first:] != source.strings[first:]:
             raise VocabTransferError(
-                f"'{name}.vocab_offset' of config.json says that ids from {first} on are embedded by that part of the "
-                "model and not by the table, so no vocabulary that moves or passes them is possible: take the text "
-                "model alone."
+                f"{place!r} of config.json says that the ids from {first} on are not text but that part's own, so a "
+                "vocabulary in which they move is not possible: take the text model alone."
             )
+
+
+def _offsets(config: Mapping[str, Any], inside: str) -> Iterator[tuple[str, int]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _offsets(value, f"{inside}{key}.")
+        elif type(value) is int and (key == "vocab_offset" or key.endswith("_token_offset")):
+            yield inside + key, value
 
 
 def _version() -> str:
