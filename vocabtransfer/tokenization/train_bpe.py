@@ -94,7 +94,7 @@ def train_byte_level(corpus: Corpus, plan: Plan) -> dict[str, Any]:
     table = _table(plan, list(dict.fromkeys([*in_order, *letters])), "256 bytes")
     wanted = plan.size - len(table)
     if corpus.words is None:
-        merges = _learn(bare_tokenizer(training), corpus.batches(), letters, wanted, MAX_BYTES)
+        merges = _learn(bare_tokenizer(training), corpus.batches(cut=True), letters, wanted, MAX_BYTES)
     else:
         merges = learn_merges(corpus.pretokens(training, space=" "), letters, wanted, MAX_BYTES, corpus.once)
     lent = lent_byte_level(plan)

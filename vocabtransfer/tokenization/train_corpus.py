@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import track
 from vocabtransfer.tokenization.carry import bare_tokenizer
+from vocabtransfer.tokenization.stretches import cut_counts, cut_line
 
 LINES_PER_BATCH = 1000
 SAMPLE_LINES = 2000
@@ -50,9 +51,11 @@ class Corpus:
         self.sample = "\n".join(head)[:SAMPLE_CHARACTERS]
         self._lines = chain(head, lines)
 
-    def batches(self) -> Iterator[list[str]]:
-        """Yield the lines in lists (once)."""
-        lines = track(self._lines, "reading text")
+    def batches(self, *, cut: bool = False) -> Iterator[list[str]]:
+        """Yield the lines in lists (once); with ``cut``, lines with long stretches without a break in parts."""
+        lines: Iterator[str] = iter(track(self._lines, "reading text"))
+        if cut:
+            lines = (part for line in lines for part in cut_line(line))
         while batch := list(islice(lines, LINES_PER_BATCH)):
             yield batch
 
@@ -61,11 +64,11 @@ class Corpus:
 
         ``space`` is put in front of the words of a word-count corpus to make them word-initial (empty where the
         normaliser marks the start of a text by itself). Memory follows the number of different pre-tokens, not the
-        corpus.
+        corpus. Stretches longer than 128 characters are cut, text before it becomes bytes.
         """
         tokenizer = bare_tokenizer(document)
         if self.words is not None:
-            return _pretokens_of_words(self.words, tokenizer, space)
+            return cut_counts(_pretokens_of_words(self.words, tokenizer, space))
         # This trainer counts pre-tokens in parallel; with no room for a vocabulary, counting is all that it does.
         counting = Tokenizer(models.WordLevel())
         if document["normalizer"] is not None:
@@ -73,9 +76,10 @@ class Corpus:
         if document["pre_tokenizer"] is not None:
             counting.pre_tokenizer = tokenizer.pre_tokenizer
         trainer = trainers.WordLevelTrainer(vocab_size=0, show_progress=False)
-        counting.train_from_iterator(self.batches(), trainer=trainer)
+        in_bytes = "ByteLevel" in json.dumps(document["pre_tokenizer"])
+        counting.train_from_iterator(self.batches(cut=in_bytes), trainer=trainer)
         words: dict[str, int] = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
-        return dict(sorted(words.items()))
+        return dict(sorted(words.items())) if in_bytes else cut_counts(dict(sorted(words.items())))
 
 
 def _checked_words(words: Mapping[Any, Any]) -> dict[str, int]:

@@ -68,10 +68,10 @@ class WatchedCorpus(Corpus):
         self._tokenizer = tokenizer
         self._usage = np.zeros(1 + max(tokenizer.get_vocab().values()), np.int64)
 
-    def batches(self) -> Iterator[list[str]]:
-        """Yield the lines in lists (once)."""
+    def batches(self, *, cut: bool = False) -> Iterator[list[str]]:
+        """Yield the lines in lists (once); see `Corpus.batches`."""
         backend = self._tokenizer.backend_tokenizer
-        for batch in super().batches():
+        for batch in super().batches(cut=cut):
             rows = [encoding.ids for encoding in backend.encode_batch_fast(batch, add_special_tokens=False)]
             ids = np.fromiter(chain.from_iterable(rows), np.int64)
             self._usage += np.bincount(ids, minlength=len(self._usage))
