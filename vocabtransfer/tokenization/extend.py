@@ -14,7 +14,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.tokenization.extend_pieces import learn_unigram, learn_wordpiece, letter_gains, missing_letters
 from vocabtransfer.tokenization.merge_learner import learn_more_merges, words_to_learn_from
 from vocabtransfer.tokenization.merges import MergeModel
-from vocabtransfer.tokenization.reshape import Learnt, Reshaped, Shape, check_new, opened, put_together
+from vocabtransfer.tokenization.reshape import Learnt, Reshaped, Shape, check_new, opened, put_together, with_notes_on
 from vocabtransfer.tokenization.train_bpe import MAX_BYTES, MAX_CHARACTERS
 from vocabtransfer.tokenization.train_kinds import Algorithm
 
@@ -52,7 +52,8 @@ def extend_tokenizer(
     check_new(min_count, "The smallest count")
     shape, text = opened(tokenizer, corpus, repair_marks)
     counts = shape.words(text)
-    return extended(shape, learn(shape, counts, new_tokens, min_count * text.once), new_tokens)
+    learnt = learn(shape, counts, new_tokens, min_count * text.once)
+    return extended(with_notes_on(shape, text), learnt, new_tokens)
 
 
 def learn(shape: Shape, counts: Mapping[str, int], new_tokens: int, least: int) -> Learnt:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.tokenization.extend import extended, learn
-from vocabtransfer.tokenization.reshape import Reshaped, check_new, take_apart, with_repairs
+from vocabtransfer.tokenization.reshape import Reshaped, check_new, take_apart, with_notes_on, with_repairs
 from vocabtransfer.tokenization.trim import Removals, WatchedCorpus, order_removals, trimmed
 
 
@@ -48,7 +48,7 @@ def optimise_tokenizer(
         removed = _fair_trade(removals, learnt.gains / text.once, size)
     else:
         removed = removals.until(keep)
-    smaller = trimmed(shape, removals, removed)
+    smaller = trimmed(with_notes_on(shape, text), removals, removed)
     missing = size - len(smaller.kept)
     base = take_apart(smaller.tokenizer)
     if not missing:

@@ -1,7 +1,7 @@
 """What extending, trimming and optimising a vocabulary share: the result, the counted words, the tokenizer put together."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -169,6 +169,11 @@ def check_new(number: int, what: str) -> None:
     """Raise `UsageError` for a number of tokens below 1."""
     if number < 1:
         raise UsageError(f"{what} must be at least 1, not {number}.")
+
+
+def with_notes_on(shape: Shape, text: Corpus) -> Shape:
+    """Return the shape with what is to be said of the text it was reshaped for, once that was read."""
+    return replace(shape, notes=(*shape.notes, *text.notes(shape.document["normalizer"])))
 
 
 def opened(

@@ -70,13 +70,13 @@ def cut_counts(counts: Mapping[str, int]) -> dict[str, int]:
 def _best_cut(window: str, longest: int) -> int:
     """Return where to cut a window of one character more than may stay together."""
     half = longest // 2
-    runs = [match.start() for match in _RUNS.finditer(window)]
+    runs: list[int] = [match.start() for match in _RUNS.finditer(window)]
     changes = [place for place in runs if half <= place <= longest]
     # A change of script inside a word is worth less than one between a word and what is none.
     clean = [place for place in changes if not (_lettered(window[place - 1]) and _lettered(window[place]))]
     if clean or changes:
         return (clean or changes)[-1]
-    safe = [
+    safe: list[int] = [
         match.start()
         for match in _CLUSTER.finditer(window)
         if half <= match.start() <= longest and _is_safe(window[match.start() - 1])

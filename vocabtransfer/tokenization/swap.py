@@ -25,6 +25,7 @@ from vocabtransfer.tokenization.reshape import (
     check_new,
     put_together,
     take_apart,
+    with_notes_on,
     with_repairs,
 )
 from vocabtransfer.tokenization.trim import WatchedCorpus, template_ids
@@ -89,7 +90,7 @@ def swap_tokenizer(
     if len(given) < supported:
         learnt = learn(shape, counts, len(given), min_count * text.once)
         given = given[: len(learnt.tokens)]
-    notes = _notes(shape, given, scripts, near)
+    notes = _notes(with_notes_on(shape, text), given, scripts, near)
     if len(given) < new_tokens:
         why = "the corpus supports no more" if supported == len(given) else "no other ids are free"
         notes += (f"{len(given):,} of the {new_tokens:,} new tokens asked for came in: {why}.",)

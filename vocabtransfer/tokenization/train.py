@@ -19,6 +19,7 @@ from vocabtransfer.tokenization.carry import (
     with_marks_in_words,
     with_marks_kept,
 )
+from vocabtransfer.tokenization.joiners import SHARE_OF_JOINERS, joiner_share, loses_joiners, with_joiners_kept
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train_bpe import train_byte_level, train_sentencepiece
 from vocabtransfer.tokenization.train_corpus import Corpus
@@ -60,7 +61,8 @@ def train_tokenizer(
             them.
         repair_marks: where the corpus is rich in combining marks and the source's pattern cuts words at them
             (``\p{L}+`` in Hindi or Thai), let words keep their marks; likewise keep a BERT normaliser from stripping
-            marks of scripts other than Latin (Hindi vowel signs, the breve of Cyrillic й).
+            marks of scripts other than Latin (Hindi vowel signs, the breve of Cyrillic й), and any normaliser from
+            losing the zero-width joiners of Persian, Sinhala or Malayalam.
 
     The same corpus gives the same tokenizer, byte for byte, whatever the number of threads.
 
@@ -80,6 +82,7 @@ def train_tokenizer(
     size = len(model["vocab"]) + len(plan.specials.trailing)
     if size < vocab_size:
         notes.append(f"The corpus supports {size:,} of the {vocab_size:,} entries asked for.")
+    notes += lines.notes(plan.document["normalizer"])
     document = {**plan.document, "model": model}
     same = kind == kind_of(plan.lender)
     return finished_tokenizer(like, document, plan.specials, notes=notes, unknown=plan.unknown, same_kind=same)
@@ -124,7 +127,7 @@ def _reserved_note(specials: Specials) -> list[str]:
 
 
 def repaired(plan: Plan, sample: str) -> tuple[Plan, list[str]]:
-    """Change the plan where the source's rules would hurt the words of this corpus at their combining marks."""
+    """Change the plan where the source's rules would hurt words of this corpus: at combining marks and joiners."""
     document, notes = dict(plan.document), []
     if mark_share(sample) >= SHARE_OF_MARKS:
         words_with_marks = with_marks_in_words(document["pre_tokenizer"])
@@ -136,4 +139,13 @@ def repaired(plan: Plan, sample: str) -> tuple[Plan, list[str]]:
         if keeping is not None:
             document["normalizer"] = keeping
             notes.append("The source strips accents and vowel signs; the new tokenizer keeps them.")
+    share = joiner_share(sample)
+    if share >= SHARE_OF_JOINERS and loses_joiners(document["normalizer"]):
+        passing = with_joiners_kept(document["normalizer"])
+        if passing is not None:
+            document["normalizer"] = passing
+            notes.append(
+                f"The source loses zero-width joiners, which {share:.1%} of the text's words have; the new tokenizer "
+                "keeps them."
+            )
     return replace(plan, document=document), notes

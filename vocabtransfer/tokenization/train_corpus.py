@@ -13,8 +13,10 @@ import regex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.looks import TextLooks
 from vocabtransfer.progress import track
 from vocabtransfer.tokenization.carry import bare_tokenizer
+from vocabtransfer.tokenization.joiners import SHARE_OF_JOINERS, joiner_share, loses_joiners
 from vocabtransfer.tokenization.stretches import cut_counts, cut_line
 
 LINES_PER_BATCH = 1000
@@ -37,19 +39,40 @@ class Corpus:
     def __init__(self, corpus: Iterable[str] | Mapping[str, int]):
         if isinstance(corpus, str | bytes):
             raise UsageError("The corpus must be lines of text or word counts, not one string: open the file first.")
+        self.looks = TextLooks()
         self.words = _checked_words(corpus) if isinstance(corpus, Mapping) else None
         self.once = 1 if self.words is None else WORDS_PER_ATTACHED_WORD
         self._lines: Iterator[str] = iter(())
         if self.words is not None:
             # Words are sorted, so the sample takes every n-th of them to see all scripts.
             self.sample = " ".join(list(self.words)[:: 1 + len(self.words) // 20_000])
+            for word, count in self.words.items():
+                self.looks.see_word(word, count)
             return
-        lines = _checked_lines(corpus)
+        lines = self._seen(_checked_lines(corpus))
         head = list(islice(lines, SAMPLE_LINES))
         if not head:
             raise VocabTransferError("The corpus to train the tokenizer on has no text: every line of it is empty.")
         self.sample = "\n".join(head)[:SAMPLE_CHARACTERS]
         self._lines = chain(head, lines)
+
+    def notes(self, normalizer: Any) -> list[str]:
+        """Return what is to be said of the text that was read, for a tokenizer with this normaliser, a sentence each."""
+        notes = [self.looks.markup_note()]
+        if not _composes(normalizer, self.looks.apart):
+            notes.append(self.looks.decomposed_note())
+        share = joiner_share(self.sample)
+        if share >= SHARE_OF_JOINERS and loses_joiners(normalizer):
+            notes.append(
+                f"{share:.1%} of the text's words have zero-width joiners, which this tokenizer's rules lose, so that it "
+                "cannot write these words."
+            )
+        return [note for note in notes if note]
+
+    def _seen(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self.looks.see(line)
+            yield line
 
     def batches(self, *, cut: bool = False) -> Iterator[list[str]]:
         """Yield the lines in lists (once); with ``cut``, lines with long stretches without a break in parts."""
@@ -80,6 +103,12 @@ class Corpus:
         counting.train_from_iterator(self.batches(cut=in_bytes), trainer=trainer)
         words: dict[str, int] = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
         return dict(sorted(words.items())) if in_bytes else cut_counts(dict(sorted(words.items())))
+
+
+def _composes(normalizer: Any, word: str) -> bool:
+    """Say whether a normaliser puts the letters of a word together that were taken apart, or strips their marks."""
+    found = bare_tokenizer({"normalizer": normalizer, "pre_tokenizer": None}).normalizer
+    return found is not None and unicodedata.is_normalized("NFC", found.normalize_str(word))
 
 
 def _checked_words(words: Mapping[Any, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.tokenization.carry import kept_specials
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.ragged import IntArray
-from vocabtransfer.tokenization.reshape import Reshaped, Shape, check_new, put_together, take_apart
+from vocabtransfer.tokenization.reshape import Reshaped, Shape, check_new, put_together, take_apart, with_notes_on
 from vocabtransfer.tokenization.train_bpe import SIZE_FOR_DIGIT_GROUPS
 from vocabtransfer.tokenization.train_corpus import Corpus
 from vocabtransfer.tokenization.trim_order import Order, protected_ids, removal_order
@@ -57,6 +57,7 @@ def trim_tokenizer(
     watched = WatchedCorpus(corpus)
     watched.watch(tokenizer)
     removals = order_removals(shape, watched.usage(), keep_reserved=keep_reserved, size=keep)
+    shape = with_notes_on(shape, watched)
     return trimmed(shape, removals, removals.until(keep) if keep is not None else removals.unused)
 
 
