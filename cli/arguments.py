@@ -14,7 +14,24 @@ KINDS = "plain, JSONL, CSV, TSV, Parquet or a datasets folder; gz, bz2, xz, zst"
 PAIR_KINDS = "TSV, CSV, JSONL, Parquet, TMX or two Moses files; plain, gz, bz2, xz or zst"
 COLUMNS_HELP = "The two columns or fields, named or counted from 0: en,nl or 1,2."
 FIELD_HELP = "The field that holds the text in JSONL, CSV, Parquet ..., named or counted from 0 [default: found]."
+DEVICE_HELP = "Where the model runs: cpu, cuda, cuda:N, mps, or auto: a GPU where there is one"
+DEVICE = typer.Option(None, "--device", help=f"{DEVICE_HELP} [default: cpu].")
+DTYPE = typer.Option(
+    None, "--dtype", help="float32, bfloat16, float16 [default: float32 on a CPU, as stored elsewhere]."
+)
+MEMORY = typer.Option(
+    None,
+    "--memory",
+    help="What a model may take, such as 6GB; a larger one runs layer by layer [default: half of the free].",
+)
 FIELD = typer.Option(None, "--field", help=FIELD_HELP)
+
+
+def memory_bytes(text: str | None) -> int | None:
+    """Return the bytes of ``--memory``; `UsageError` for what is no size."""
+    from vocabtransfer.running.settings import parse_bytes
+
+    return None if text is None else parse_bytes(text)
 
 
 def existing(paths: list[Path], option: str) -> tuple[Path, ...]:

@@ -8,7 +8,18 @@ import typer
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import COLUMNS_HELP, FIELD_HELP, KINDS, PAIR_KINDS, column_pair, existing
+from .arguments import (
+    COLUMNS_HELP,
+    DEVICE,
+    DTYPE,
+    FIELD_HELP,
+    KINDS,
+    MEMORY,
+    PAIR_KINDS,
+    column_pair,
+    existing,
+    memory_bytes,
+)
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 from .tokenizer_parts import print_curve
 
@@ -118,6 +129,9 @@ def build(
     link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
     overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=RESULT),
+    device: str | None = DEVICE,
+    dtype: str | None = DTYPE,
+    memory: str | None = MEMORY,
     dry_run: bool = typer.Option(False, help="Do everything but write.", rich_help_panel=RESULT),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -176,6 +190,9 @@ def build(
         dictionary_weight=dictionary_weight,
         held_out=existing(held_out, "--held-out"),
         held_out_bytes=held_out_bytes,
+        device=device,
+        dtype=dtype,
+        memory=memory_bytes(memory),
     )
     if fetch and not as_json:
         say_what_is_fetched(request)

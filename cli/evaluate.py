@@ -8,7 +8,7 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .arguments import FIELD, KINDS, text_files
+from .arguments import DEVICE_HELP, DTYPE, FIELD, KINDS, MEMORY, memory_bytes, text_files
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 
@@ -19,6 +19,9 @@ def evaluate(
     field: str | None = FIELD,
     window: int | None = typer.Option(None, min=2, help="Tokens the model sees at once."),
     max_bytes: int | None = typer.Option(None, min=1, help="Stop after so many bytes of text."),
+    device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto]."),
+    dtype: str | None = DTYPE,
+    memory: str | None = MEMORY,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Measure bits per byte on raw text, comparable whatever the tokenizer, with fertility.
@@ -26,10 +29,11 @@ def evaluate(
     Example: `vocabtransfer evaluate build/smollm2-tatar --baseline smollm2 --text tatar.txt`
     """
     from vocabtransfer.evaluation import evaluate_checkpoint
+    from vocabtransfer.running.settings import running_with
 
     quiet_transformers()
     files = text_files(text, "--text", field)
-    with show_progress(not as_json):
+    with show_progress(not as_json), running_with(device, dtype, memory_bytes(memory)):
         result = evaluate_checkpoint(model, files, window=window, max_bytes=max_bytes)
         before = evaluate_checkpoint(baseline, files, window=window, max_bytes=max_bytes) if baseline else None
     facts = asdict(result)

@@ -8,6 +8,7 @@ import typer
 
 from vocabtransfer.errors import UsageError
 
+from .arguments import DEVICE
 from .output import JSON_OPTION, print_json, quiet_transformers
 
 
@@ -25,6 +26,7 @@ def generate(
     num_beams: int = typer.Option(1, min=1, help="Beams to search with."),
     seed: int = typer.Option(0, help="For drawing tokens."),
     dtype: str = typer.Option("auto", help="float32, bfloat16, float16, or auto: as stored."),
+    device: str | None = DEVICE,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Go on from a prompt; tokens appear as they are made.
@@ -39,7 +41,7 @@ def generate(
     text = prompt if prompt is not None else sys.stdin.read().rstrip("\n")
     if not text:
         raise UsageError("the prompt is empty: give some text.")
-    hydra = HydraForCausalLM.from_pretrained(model, **dtype_settings(dtype))
+    hydra = HydraForCausalLM.from_pretrained(model, **dtype_settings(dtype, device))
     reader = hydra.head(head or hydra.heads[0])
     writer = hydra.head(answer or reader.name)
     if chat:
@@ -61,14 +63,16 @@ def generate(
         typer.echo(generated)
 
 
-def dtype_settings(dtype: str) -> dict[str, Any]:
-    """Return what ``from_pretrained`` takes for a --dtype."""
+def dtype_settings(dtype: str, device: str | None) -> dict[str, Any]:
+    """Return what ``from_pretrained`` takes for a --dtype and a --device."""
     import torch
+
+    from vocabtransfer.running.plan import find_device
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
     if dtype not in known:
         raise UsageError(f"--dtype is one of {', '.join(known)}, not {dtype!r}.")
-    return {"dtype": known[dtype]}
+    return {"dtype": known[dtype]} | ({} if device in (None, "cpu") else {"device_map": {"": find_device(device)}})
 
 
 def rendered_chat(tokenizer: Any, text: str, name: str) -> str:

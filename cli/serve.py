@@ -9,6 +9,7 @@ import typer
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 
+from .arguments import DEVICE
 from .generate import dtype_settings
 from .output import JSON_OPTION, print_json, quiet_transformers
 
@@ -22,6 +23,7 @@ def serve(
     port: int = typer.Option(8000, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
     name: str | None = typer.Option(None, help="What clients call the model [default: the folder's name]."),
     dtype: str = typer.Option("auto", help="float32, bfloat16, float16, or auto: as stored."),
+    device: str | None = DEVICE,
     head_budget: int | None = typer.Option(None, min=1, help="Megabytes that loaded heads may take together."),
     max_rows: int = typer.Option(16, min=1, help="Requests generated together."),
     max_queue: int = typer.Option(64, min=0, help="Requests that may wait; more are refused with 429."),
@@ -66,7 +68,7 @@ def serve(
     except ValueError:
         raise UsageError(f"--rate is a number and a time such as 10/second, or none, not {rate!r}.") from None
     visitors = Visitors(host, allow_host, allow_origin)
-    settings = {**dtype_settings(dtype), "head_budget": head_budget * 10**6 if head_budget else None}
+    settings = {**dtype_settings(dtype, device), "head_budget": head_budget * 10**6 if head_budget else None}
     place = listen(host, port)
     with place:
         hydra = HydraForCausalLM.from_pretrained(model, **settings)

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from .arguments import DEVICE
 from .generate import dtype_settings, read_lines, token_streamer
 from .output import JSON_OPTION, print_json, quiet_transformers
 
@@ -23,6 +24,7 @@ def translate(
     num_beams: int = typer.Option(1, min=1, help="Beams to search with."),
     batch_size: int = typer.Option(8, min=1, help="Texts to generate together."),
     dtype: str = typer.Option("auto", help="float32, bfloat16, float16, or auto: as stored."),
+    device: str | None = DEVICE,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Translate without having been trained on it; how well depends on the heads and the model.
@@ -35,7 +37,7 @@ def translate(
 
     quiet_transformers()
     lines = read_lines(texts or [], file)
-    hydra = HydraForCausalLM.from_pretrained(model, **dtype_settings(dtype))
+    hydra = HydraForCausalLM.from_pretrained(model, **dtype_settings(dtype, device))
     settings: dict[str, Any] = {"num_beams": num_beams}
     if max_new_tokens is not None:
         settings["max_new_tokens"] = max_new_tokens

@@ -15,8 +15,9 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step
-from vocabtransfer.running.load import cannot_run, load_causal_model
+from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.memory import fits_in_memory
+from vocabtransfer.running.plan import load_for_scoring
 from vocabtransfer.running.swap_tables import with_tables
 
 #: UTF-8 bytes that are scored unless told otherwise: half a minute of a CPU core for a model of 135 million parameters.
@@ -79,7 +80,6 @@ def score_checkpoint(
     documents: Sequence[str],
     *,
     max_bytes: int | None = HELD_OUT_BYTES,
-    device: str = "cpu",
 ) -> HeldOutScore:
     """Load a checkpoint as it lies on the disk and score it as `score_held_out` does.
 
@@ -89,7 +89,7 @@ def score_checkpoint(
     if refusal:
         raise VocabTransferError(refusal)
     with step(f"scoring {checkpoint.name} on held-out text"):
-        model = load_causal_model(checkpoint.path, device)
+        model = load_for_scoring(checkpoint.path)
         return score_held_out(model, checkpoint.tokenizer, documents, max_bytes=max_bytes)
 
 
@@ -99,14 +99,13 @@ def score_against_source(
     documents: Sequence[str],
     *,
     max_bytes: int | None = HELD_OUT_BYTES,
-    device: str = "cpu",
 ) -> AgainstSource:
     """Score the untouched ``source`` and the ``result`` made from it, one after the other, on the same bytes.
 
     Only one model is in memory at a time. Raises what `score_checkpoint` raises.
     """
-    before = score_checkpoint(source, documents, max_bytes=max_bytes, device=device)
-    return AgainstSource(before, score_checkpoint(result, documents, max_bytes=max_bytes, device=device))
+    before = score_checkpoint(source, documents, max_bytes=max_bytes)
+    return AgainstSource(before, score_checkpoint(result, documents, max_bytes=max_bytes))
 
 
 def cannot_score(checkpoint: Checkpoint) -> str:
@@ -139,7 +138,7 @@ def score_new_tables(
     *,
     max_bytes: int | None = HELD_OUT_BYTES,
 ) -> AgainstSource:
-    """Score a source as it is and with other tables in it, before anything is written; on the CPU, in float32.
+    """Score a source as it is and with other tables in it, before anything is written.
 
     ``tables`` are the input table ``(tokens, hidden)``, the output table of an untied model and the head's bias, as
     `TransferResult.table` gives them; ``tokenizer`` is theirs. Raises what `score_checkpoint` raises.
@@ -148,7 +147,7 @@ def score_new_tables(
     if refusal:
         raise VocabTransferError(refusal)
     with step("scoring on held-out text"):
-        model = load_causal_model(source.path)
+        model = load_for_scoring(source.path)
         before = score_held_out(model, source.tokenizer, documents, max_bytes=max_bytes)
         with with_tables(model, *tables):
             return AgainstSource(before, score_held_out(model, tokenizer, documents, max_bytes=max_bytes))

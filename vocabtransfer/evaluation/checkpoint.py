@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
@@ -60,6 +58,7 @@ def evaluate_checkpoint(
 
     How files become documents is said at `Text.documents`; the other options are those of `bits_per_byte`. The model
     runs in float32 on a CPU and in its own precision on a GPU; ``device`` left out takes a GPU when there is one.
+    `vocabtransfer.running.settings.running_with` says otherwise for all of it.
 
     Raises `VocabTransferError` when the checkpoint cannot be opened or is not causal, and for files that are missing,
     empty, binary or not UTF-8; `UsageError` for options that make no sense.
@@ -72,10 +71,12 @@ def evaluate_checkpoint(
         raise VocabTransferError(f"{text}: there is no text to score.")
     checkpoint = open_checkpoint(reference)
     statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(text.documents(), max_bytes))
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with step("Loading the model"):
-        plan = plan_run(checkpoint, device=place)
-        model = open_planned(checkpoint, plan) if plan.streamed else load_causal_model(checkpoint.path, place)
+    plan = plan_run(checkpoint, device=device)
+    if plan.streamed:
+        model = open_planned(checkpoint, plan, statistics.tokens)
+    else:
+        with step(plan.sentence(statistics.tokens)):
+            model = load_causal_model(checkpoint.path, plan.device, plan.dtype)
     score = bits_per_byte(
         model,
         checkpoint.tokenizer,
@@ -88,7 +89,7 @@ def evaluate_checkpoint(
     return Evaluation(
         model=checkpoint.name,
         files=[str(path) for path in text.files],
-        device=place,
+        device=plan.device,
         bits_per_byte=score.bits_per_byte,
         perplexity_per_token=score.perplexity_per_token,
         tokens_per_word=statistics.tokens_per_word,

@@ -34,6 +34,8 @@ from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
 from vocabtransfer.progress import step, track
+from vocabtransfer.running.plan import find_device
+from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.kept_rows import with_kept_rows
 from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
 from vocabtransfer.version import __version__
@@ -66,6 +68,12 @@ def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
         UsageError: unknown language, method or alias, or options that exclude each other.
         VocabTransferError: an input that cannot be used, an output that exists, no room on the disk.
     """
+    device = None if request.device is None else find_device(request.device)
+    with running_with(device, request.dtype, request.memory):
+        return _build(request, dry_run)
+
+
+def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     clock = _Clock()
     language = find_language(request.target)
     request, preset_notes = with_preset(request)

@@ -13,9 +13,9 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.spelling import check_round_trips
 from vocabtransfer.running.blank_inputs import blank_inputs
-from vocabtransfer.running.load import cannot_run, load_model, quantisation
+from vocabtransfer.running.load import cannot_run, quantisation
 from vocabtransfer.running.memory import fits_in_memory
-from vocabtransfer.running.plan import open_runnable
+from vocabtransfer.running.plan import load_placed, open_runnable
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 #: Tokens that a model generates whose layers are read from disk for each.
@@ -68,7 +68,7 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
     checkpoint = read_checkpoint(folder, folder.name)
     whole = fits_in_memory(checkpoint.parameters // 2)
     try:
-        model: Any = load_model(folder, dtype="auto") if whole else open_runnable(checkpoint, dtype="bfloat16")
+        model: Any = load_placed(folder) if whole else open_runnable(checkpoint, dtype="bfloat16")
     except VocabTransferError as problem:
         kind = quantisation(checkpoint.config)
         if kind is None:
@@ -83,7 +83,7 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens:
     if blank:
         prompt, inputs = BLANK[next(iter(blank))], blank
     else:
-        inputs = {**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)}
+        inputs = {**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)}
     pad = tokenizer.pad_token_id or 0
     with torch.inference_mode():
         output = model.generate(

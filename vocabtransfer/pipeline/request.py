@@ -59,6 +59,10 @@ class BuildRequest:
         held_out: text to score the result and the untouched source on; not trained on. Left out, some of what is given
             is set aside, or the text that ships for the language is taken.
         held_out_bytes: how much of it is scored; 0 for no scoring.
+        device: where models run: "cpu" (the default, so that the same inputs give the same bytes on every machine), "cuda",
+            "cuda:1", "mps", or "auto" for a GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16"; float32 on a CPU and the stored one elsewhere when not given.
+        memory: bytes that a model may take; a larger one runs layer by layer. Half of what is free when not given.
         field: the field that holds the text, where text is in records (JSONL, CSV, Parquet ...).
     """
 
@@ -99,6 +103,9 @@ class BuildRequest:
     dictionary_weight: float = ENTRY_WEIGHT
     held_out: tuple[Path, ...] = ()
     held_out_bytes: int = HELD_OUT_BYTES
+    device: str | None = None
+    dtype: str | None = None
+    memory: int | None = None
     field: str | None = None
 
     def __post_init__(self) -> None:

@@ -3,6 +3,8 @@
 import psutil
 import torch
 
+from vocabtransfer.running.settings import run_settings
+
 _SIGNS = ("out of memory", "not enough memory", "can't allocate")
 
 
@@ -15,5 +17,6 @@ def is_out_of_memory(problem: BaseException) -> bool:
 
 
 def fits_in_memory(parameters: int) -> bool:
-    """Tell whether a model of so many parameters can be run in float32 in half of the free memory."""
-    return bool(parameters * 4 < psutil.virtual_memory().available / 2)
+    """Tell whether a model of so many parameters can be run in float32 in half of the free memory, or in what is allowed."""
+    allowed = run_settings().memory
+    return bool(parameters * 4 < (psutil.virtual_memory().available / 2 if allowed is None else allowed))

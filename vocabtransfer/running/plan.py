@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
@@ -16,14 +19,17 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.model_class import model_class
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import step
-from vocabtransfer.running.load import load_model
+from vocabtransfer.running.load import load_causal_model, load_model
+from vocabtransfer.running.settings import DTYPES, run_settings
 from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TYPES = {name: getattr(torch, name) for name in DTYPES}
 #: Share of the free memory that a model's weights may take: the rest is for what runs through them, and for others.
 SHARE = 0.5
 #: What is set aside for activations when layers are streamed.
 WORKSPACE = 1 << 30
+#: Models below so many bytes take seconds, and nobody needs to be told how many; nor below so many seconds.
+SMALL, LEAST_SECONDS = 1 << 31, 5.0
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
@@ -53,14 +59,26 @@ class RunPlan:
         """Bytes of layers that may stay in memory from one pass to the next."""
         return max(self.free - self.needed - WORKSPACE, 0) if self.streamed else 0
 
-    def sentence(self) -> str:
-        """Say in one sentence how the model runs and what that takes."""
+    def seconds(self, tokens: int) -> float:
+        """Return about how long a pass over so many tokens takes: a multiplication for each weight and token.
+
+        The rate is that of a product of two matrices, measured once; real passes reach a half to all of it.
+        """
+        parameters = self.weights / torch.empty((), dtype=self.dtype).element_size()
+        return 2 * parameters * tokens / multiplications(self.device, self.dtype)
+
+    def sentence(self, tokens: int = 0) -> str:
+        """Say in one sentence how the model runs and what that takes; how long, when the tokens are known."""
         dtype = str(self.dtype).removeprefix("torch.")
+        seconds = self.seconds(tokens) if tokens and self.weights > SMALL else 0
+        lasts = f"; {_duration(seconds)} or more for {tokens:,} tokens" if seconds >= LEAST_SECONDS else ""
         if not self.streamed:
-            return f"{self.name} runs whole on {self.device} in {dtype}: {_gb(self.weights)} of {_gb(self.free)}."
+            return (
+                f"{self.name} runs whole on {self.device} in {dtype}: {_gb(self.weights)} of {_gb(self.free)}{lasts}."
+            )
         return (
             f"{self.name} runs layer by layer on {self.device} in {dtype}: {_gb(self.needed)} at a time of "
-            f"{_gb(self.free)}, instead of {_gb(self.weights)}."
+            f"{_gb(self.free)}, instead of {_gb(self.weights)}{lasts}."
         )
 
 
@@ -75,9 +93,14 @@ def plan_run(
         dtype: "float32", "bfloat16" or "float16"; float32 on a CPU and the stored one elsewhere, if left out or "auto".
         memory: bytes that the run may use; half of what is free, if left out.
 
+    What is left out is first taken from `running_with`, where a caller stands inside it.
+
     Raises:
         UsageError: a device that is not there, or a dtype that is not known.
     """
+    here = run_settings()
+    device, dtype = device or here.device, dtype or here.dtype
+    memory = memory if memory is not None else here.memory
     place = find_device(device)
     kind = _dtype(checkpoint, dtype, place)
     width = torch.empty((), dtype=kind).element_size()
@@ -92,9 +115,9 @@ def plan_run(
     return RunPlan(checkpoint.name, place, kind, weights > free, weights, max(layers.values(), default=0), free)
 
 
-def open_planned(checkpoint: Checkpoint, plan: RunPlan) -> PreTrainedModel:
+def open_planned(checkpoint: Checkpoint, plan: RunPlan, tokens: int = 0) -> PreTrainedModel:
     """Open a checkpoint as planned: whole, or layer by layer. Raises `VocabTransferError` when it does not open."""
-    with step(plan.sentence()):
+    with step(plan.sentence(tokens)):
         if not plan.streamed:
             whole: Any = load_model(checkpoint.path, dtype=plan.dtype)
             return cast(PreTrainedModel, whole.to(plan.device))
@@ -111,13 +134,37 @@ def open_planned(checkpoint: Checkpoint, plan: RunPlan) -> PreTrainedModel:
 
 
 def open_runnable(
-    checkpoint: Checkpoint, *, device: str | None = "cpu", dtype: str | None = None, memory: int | None = None
+    checkpoint: Checkpoint,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: int | None = None,
+    tokens: int = 0,
 ) -> PreTrainedModel:
     """Open a checkpoint for running it: whole when it fits into the memory it may use, else layer by layer.
 
-    The arguments are those of `plan_run`. Raises `VocabTransferError` when it opens in neither way.
+    The arguments are those of `plan_run`, but for the device, which is the CPU unless something else is asked for here
+    or by `running_with`: so the same inputs give the same bytes on every machine. With ``tokens``, how many are going
+    to be run, the step says how long that takes. Raises `VocabTransferError` when it opens in neither way.
     """
-    return open_planned(checkpoint, plan_run(checkpoint, device=device, dtype=dtype, memory=memory))
+    place = device or run_settings().device or "cpu"
+    return open_planned(checkpoint, plan_run(checkpoint, device=place, dtype=dtype, memory=memory), tokens)
+
+
+def load_for_scoring(folder: Path) -> PreTrainedModel:
+    """Load a checkpoint folder whole for scoring: float32 on the CPU unless `running_with` says otherwise.
+
+    Raises what `load_causal_model` raises, and `UsageError` for a device that is not there.
+    """
+    here = run_settings()
+    precision = _TYPES[here.dtype] if here.dtype else None
+    return load_causal_model(folder, find_device(here.device or "cpu"), precision)
+
+
+def load_placed(folder: Path) -> PreTrainedModel:
+    """Load a checkpoint folder whole, in the precision it is stored in, on the CPU or where `running_with` says."""
+    model: Any = load_model(folder, dtype="auto")
+    return cast(PreTrainedModel, model.to(find_device(run_settings().device or "cpu")))
 
 
 def find_device(device: str | None) -> str:
@@ -146,11 +193,27 @@ def free_memory(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
+@cache
+def multiplications(device: str, dtype: torch.dtype) -> float:
+    """Return the floating-point operations a second of a product of two matrices, the best of three."""
+    left, right = (torch.ones(512, 1024, dtype=dtype, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        float((left @ right.T)[0, 0])  # reading a number waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * 512 * 512 * 1024 / best
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
 def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str) -> torch.dtype:
     if dtype not in (None, "auto"):
-        if dtype not in DTYPES:
+        if dtype not in _TYPES:
             raise UsageError(f"There is no dtype {dtype!r}: choose auto, {', '.join(DTYPES)}.")
-        return DTYPES[str(dtype)]
+        return cast(torch.dtype, _TYPES[str(dtype)])
     if device == "cpu":
         return torch.float32
     stored = Counter({"BF16": 0})

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
-from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.plan import load_for_scoring
 
 _POSITIONS = 4096  # run at once
 
@@ -35,8 +35,8 @@ class SourceStates:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model, float32 on the CPU."""
-        return load_causal_model(self.folder)
+        """The model; float32 on the CPU unless `running_with` says otherwise."""
+        return load_for_scoring(self.folder)
 
     @cached_property
     def depth(self) -> int:
@@ -63,8 +63,8 @@ class SourceStates:
             size = max(_POSITIONS // (length + 1), 1)
             batches += [alike[start : start + size] for start in range(0, len(alike), size)]
         for batch in track(batches, "reading pieces"):
-            ids = torch.tensor([[self.first, *spans[i].tolist()] for i in batch.tolist()])
-            states = self._run(ids, layers)[:, -1].numpy()
+            ids = torch.tensor([[self.first, *spans[i].tolist()] for i in batch.tolist()], device=self.model.device)
+            states = self._run(ids, layers)[:, -1].cpu().numpy()
             if result is None:
                 result = np.zeros((len(spans), states.shape[1]), np.float32)
             result[batch] = states
@@ -78,9 +78,9 @@ class SourceStates:
             rows = []
             with torch.inference_mode():
                 for text in track(self.texts(), "reading text"):
-                    ids = torch.from_numpy(np.concatenate([[self.first], text]))[None]
+                    ids = torch.from_numpy(np.concatenate([[self.first], text]))[None].to(self.model.device)
                     read = self.model.base_model(input_ids=ids, use_cache=False)
-                    rows.append(read.last_hidden_state[0].float().numpy())
+                    rows.append(read.last_hidden_state[0].float().cpu().numpy())
             self._final = np.concatenate(rows)
         return self._final
 

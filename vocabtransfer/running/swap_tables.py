@@ -27,13 +27,16 @@ def with_tables(
     tied = output is not None and output.weight is embedding.weight
     kept = (embedding.weight, embedding.num_embeddings, embedding.padding_idx, config.vocab_size)
     kept_output = (output.weight, output.bias, output.out_features) if output is not None else None
+    here: dict[str, Any] = {"device": model.device, "dtype": embedding.weight.dtype}
     try:
-        embedding.weight = torch.nn.Parameter(table, requires_grad=False)
+        embedding.weight = torch.nn.Parameter(table.to(**here), requires_grad=False)
         embedding.num_embeddings, embedding.padding_idx, config.vocab_size = len(table), None, len(table)
         if output is not None:
-            rows = embedding.weight if tied or head is None else torch.nn.Parameter(head, requires_grad=False)
+            rows = (
+                embedding.weight if tied or head is None else torch.nn.Parameter(head.to(**here), requires_grad=False)
+            )
             output.weight, output.out_features = rows, len(rows)
-            output.bias = torch.nn.Parameter(bias, requires_grad=False) if bias is not None else None
+            output.bias = torch.nn.Parameter(bias.to(**here), requires_grad=False) if bias is not None else None
         yield model
     finally:
         embedding.weight, embedding.num_embeddings, embedding.padding_idx, config.vocab_size = kept

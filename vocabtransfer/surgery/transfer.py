@@ -272,7 +272,7 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         assert head is not None, "a layout with an output name has an output table"
         del entered
         try:
-            states = hidden_states(open_runnable(source), chunks, used, rows)
+            states = hidden_states(open_runnable(source, tokens=sum(map(len, chunks))), chunks, used, rows)
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
             said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
             return _uncalibrated(result, said)

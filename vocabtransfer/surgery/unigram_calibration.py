@@ -53,9 +53,9 @@ def hidden_states(
     if head is None or blank is None:
         raise VocabTransferError(f"{type(model).__name__} " + ("has no head" if head is None else "reads no text"))
     longest = _longest(model.config)
-    placed = [torch.from_numpy(np.searchsorted(ids, chunk[:longest]))[None] for chunk in chunks]
+    placed = [torch.from_numpy(np.searchsorted(ids, chunk[:longest]))[None].to(model.device) for chunk in chunks]
     states: list[NDArray[np.float32]] = []
-    with torch.inference_mode(), _with_rows(model, rows) as first, _watched(head, states):
+    with torch.inference_mode(), _with_rows(model, rows) as first, _watched(head, states, model.device):
 
         def call(place: int) -> Callable[[], Any]:
             tokens = {"input_ids": placed[place] + first}
@@ -79,7 +79,7 @@ def _with_rows(model: Any, rows: NDArray[np.float32]) -> Iterator[int]:
     using = [module for module in model.modules() if getattr(module, "weight", None) is table]
     using = [module for module in using if isinstance(module, torch.nn.Embedding)]
     kept = [(module, module.num_embeddings, module.padding_idx) for module in using]
-    new = torch.nn.Parameter(torch.from_numpy(rows).to(table.dtype), requires_grad=False)
+    new = torch.nn.Parameter(torch.from_numpy(rows).to(model.device, table.dtype), requires_grad=False)
     hooks = [
         module.register_forward_pre_hook(lambda _module, inputs: ((inputs[0] - first).clamp_min(0), *inputs[1:]))
         for module in using
@@ -96,18 +96,18 @@ def _with_rows(model: Any, rows: NDArray[np.float32]) -> Iterator[int]:
 
 
 @contextmanager
-def _watched(head: Any, states: list[NDArray[np.float32]]) -> Iterator[None]:
+def _watched(head: Any, states: list[NDArray[np.float32]], device: torch.device) -> Iterator[None]:
     """Collect what enters the head, but for each sequence's first position; its logits are not computed."""
 
     def keep(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        states.append(inputs[0][0, 1:].float().numpy())
+        states.append(inputs[0][0, 1:].float().cpu().numpy())
 
     hook = head.register_forward_pre_hook(keep)
     linear = isinstance(head, torch.nn.Linear)
     kept = (head.weight, head.bias) if linear else None
     try:
         if linear:  # one row of it is enough: nobody reads the logits
-            row = torch.zeros(1, head.weight.shape[1], dtype=head.weight.dtype)
+            row = torch.zeros(1, head.weight.shape[1], dtype=head.weight.dtype, device=device)
             head.weight = torch.nn.Parameter(row, requires_grad=False)
             head.bias = None if head.bias is None else torch.nn.Parameter(head.bias[:1].detach(), requires_grad=False)
         yield
