@@ -18,6 +18,7 @@ from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
+from vocabtransfer.files.cards import local_name
 from vocabtransfer.files.text import Text, read_text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
@@ -27,6 +28,7 @@ from vocabtransfer.languages import Language, find_language
 from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
 from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
 from vocabtransfer.pipeline.held_out import HeldOut
+from vocabtransfer.pipeline.language_check import LanguageCheck
 from vocabtransfer.pipeline.page import model_card, render_page
 from vocabtransfer.pipeline.presets import with_preset
 from vocabtransfer.pipeline.proof import Proof, prove
@@ -101,7 +103,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
             f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
             "table, or choose --method pieces."
         )
-    words = _words(request, table, held_out)
+    words, language_notes = _words(request, table, held_out, language)
     clock.lap("alignment")
     text = _text(request, language, held_out)
     found = make_tokenizer(request, source, language, words, text, held_out.lines)
@@ -123,7 +125,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     )
     if found.kept is not None:
         result = with_kept_rows(result, found.kept)
-    noted = (*preset_notes, *notes, *unspelled_notes(tokenizer, words), *_thin_evidence(table))
+    noted = (*preset_notes, *language_notes, *notes, *unspelled_notes(tokenizer, words), *_thin_evidence(table))
     result = dataclasses.replace(result, notes=(*noted, *result.notes))
     clock.lap("token map")
     against, unscored = _score(result, held_out, request.held_out_bytes)
@@ -258,16 +260,24 @@ def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
     return (f"The alignment rests on only {pairs:,} sentence pairs, so most rows come from the pieces of their text.",)
 
 
-def _words(request: BuildRequest, table: WordTable | None, held_out: HeldOut) -> dict[str, float]:
-    """Count the words of the target language: of the text when there is some, else of the table."""
+def _words(
+    request: BuildRequest, table: WordTable | None, held_out: HeldOut, language: Language
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Count the words of the target language: of the text when there is some, else of the table.
+
+    Of a text it is also said where it seems to be in another script or language.
+    """
     if request.text:
+        text = read_text(request.text)
         counts: Counter[str] = Counter()
-        for line in track(held_out.allowed(read_text(request.text)), "counting words"):
+        check = LanguageCheck(language, f"The text ({', '.join(text.names())})" if text.files else "The text")
+        for line in track(held_out.allowed(text), "counting words"):
             counts.update(split_words(line))
+            check.see(line)
         if not counts:
-            raise VocabTransferError(f"{read_text(request.text)}: there is no word in the text.")
-        return {word: float(count) for word, count in sorted(counts.items())}
-    return target_words(table) if table is not None else {}
+            raise VocabTransferError(f"{text}: there is no word in the text.")
+        return {word: float(count) for word, count in sorted(counts.items())}, check.notes()
+    return (target_words(table) if table is not None else {}), ()
 
 
 def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:
@@ -291,7 +301,7 @@ def _inputs(request: BuildRequest) -> dict[str, Any]:
         value = getattr(request, entry.name)
         if entry.name in ("output", "into", "overwrite", "link") or value is None or value in ((), False, Text()):
             continue
-        facts[entry.name] = _plain(value)
+        facts[entry.name] = local_name(value) if entry.name in ("source", "donor") else _plain(value)
     return facts
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from vocabtransfer.files.cards import card_header, one_line
 from vocabtransfer.surgery.transfer import TransferResult
 
 SOURCES_SHOWN = 4
@@ -29,6 +30,7 @@ _templates = Environment(
     autoescape=lambda name: bool(name and ".html" in name),
     trim_blocks=True,
 )
+_templates.filters["one_line"] = one_line
 
 
 def render_page(facts: Mapping[str, Any], result: TransferResult) -> bytes:
@@ -40,7 +42,14 @@ def render_page(facts: Mapping[str, Any], result: TransferResult) -> bytes:
 
 def model_card(facts: Mapping[str, Any]) -> bytes:
     """Return README.md for the checkpoint: what it is, where it comes from, how it was made."""
-    return _templates.get_template("model_card.md.j2").render(facts=facts).encode()
+    header = card_header(
+        {
+            "base_model": facts["source"]["name"],
+            "language": [facts["language"]["code"]],
+            "tags": ["vocabulary-transfer", "vocabtransfer"],
+        }
+    )
+    return _templates.get_template("model_card.md.j2").render(facts=facts, header=header).encode()
 
 
 def _rows(result: TransferResult) -> dict[str, Any]:

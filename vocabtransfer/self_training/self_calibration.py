@@ -22,6 +22,7 @@ from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.checkpoint.update import update_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import text_config
+from vocabtransfer.files.cards import one_line
 from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.hydra.folder import is_hydra
@@ -340,7 +341,7 @@ def _write(
 def _card(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> bytes:
     """Return the model card: the checkpoint's own, if it has one, and what calibration added."""
     own = checkpoint.path / CARD
-    before = own.read_text(encoding="utf-8").rstrip() if own.is_file() else f"# {checkpoint.name}, calibrated"
+    before = own.read_text(encoding="utf-8").rstrip() if own.is_file() else f"# {one_line(checkpoint.name)}, calibrated"
     copied, mean = ((facts["copying_before"][name], facts["copying_after"][name]) for name in ("copied", "mean"))
     lines = [
         "## Self-calibration",

@@ -13,6 +13,7 @@ from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.checkpoint.update import update_checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.cards import card_header, one_line
 from vocabtransfer.files.copying import place_file
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import settled, staged_folder
@@ -155,7 +156,8 @@ def card(checkpoint: Checkpoint, facts: Mapping[str, Any], *, adapter: bool = Fa
     own = checkpoint.path / CARD
     before = own.read_text(encoding="utf-8").rstrip() + "\n\n" if own.is_file() and not adapter else ""
     if not before:
-        before = f"---\nbase_model: {checkpoint.name}\ntags:\n- vocabtransfer\n---\n# {checkpoint.name}, adapted\n\n"
+        header = card_header({"base_model": checkpoint.name, "tags": ["vocabtransfer"]})
+        before = f"{header}# {one_line(checkpoint.name)}, adapted\n\n"
     lines = [
         "## Continued pre-training",
         "",

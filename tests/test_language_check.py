@@ -1,0 +1,67 @@
+"""Text in another script or language than the one that is named is said, by share; text that fits is not."""
+
+from pathlib import Path
+
+import pytest
+
+from vocabtransfer.languages import find_language
+from vocabtransfer.pipeline.language_check import LanguageCheck
+
+HELD_OUT = Path(__file__).parents[1] / "data" / "held_out"
+SHIPPED = sorted(path.stem for path in HELD_OUT.glob("*.txt"))
+
+
+def lines_in(code: str) -> list[str]:
+    return (HELD_OUT / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def said_of(lines: list[str], target: str) -> str:
+    check = LanguageCheck(find_language(target))
+    for line in lines:
+        check.see(line)
+    return " ".join(check.notes())
+
+
+@pytest.mark.parametrize("code", SHIPPED)
+def test_text_in_its_language_needs_no_word(code: str) -> None:
+    assert said_of(lines_in(code), code) == ""
+    assert said_of(lines_in(code) * 300, code) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "parts"),
+    [
+        ("nl", "tt", ["script of Tatar", "0 % of its letters are Cyrl", "100 % Latn", "tt-Latn"]),
+        ("tt", "nl", ["script of Dutch", "100 % Cyrl"]),
+        ("hi", "sw", ["script of Swahili", "Deva"]),
+        ("ru", "zh-TW", ["script of Chinese", "Cyrl"]),
+        ("ru", "tt", ["another language than Tatar", "100 % Russian"]),
+        ("nl", "sw", ["another language than Swahili", "Dutch"]),
+        ("de", "tr", ["another language than Turkish", "German"]),
+        ("nl", "Hawaiian", ["does not know Hawaiian", "are surely Dutch"]),
+        ("ru", "Chuvash", ["does not know Chuvash", "are surely Russian"]),
+    ],
+)
+def test_text_in_another_script_or_language_is_said_with_shares(text: str, target: str, parts: list[str]) -> None:
+    said = said_of(lines_in(text), target)
+    assert all(part in said for part in parts), said
+
+
+def test_a_mixture_is_said_with_its_shares_wherever_it_stands() -> None:
+    dutch, german = lines_in("nl"), lines_in("de")
+    for lines in (dutch + german, [line for pair in zip(dutch, german, strict=False) for line in pair]):
+        said = said_of(lines, "nl")
+        assert "mixture" in said and "Dutch" in said and "German" in said
+    late = said_of(dutch * 200 + german * 200, "nl")
+    assert "mixture" in late and "German" in late
+
+
+def test_short_lines_say_it_together_and_nothing_is_said_of_nothing() -> None:
+    words = [word for line in lines_in("nl") for word in line.split()]
+    assert "Dutch" in said_of(words, "sw")
+    assert said_of(words, "nl") == "" and said_of([], "nl") == "" and said_of(["123", "!"], "tt") == ""
+
+
+def test_close_languages_are_not_told_apart() -> None:
+    assert said_of(lines_in("nl"), "af") == ""
+    assert said_of(lines_in("hi"), "mr") == ""
