@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from build_samples import write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -493,3 +494,54 @@ def test_the_page_shows_how_text_is_cut() -> None:
     assert sample_lines(lines, {}) == [lines[0], lines[2]]
     assert sample_lines(None, {"китаплар": 3.0, "су": 9.0, "мәктәп": 5.0}) == ["мәктәп китаплар"]
     assert sample_lines(["x" * 500], {}) == ["x" * 140]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_where_the_source_and_the_text_lie_changes_no_byte(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = tmp_path / "here", tmp_path / "elsewhere" / "deep"
+    for place in (near, far):
+        shutil.copytree(tiny_llama, place / "toy")
+        shutil.copy(corpus, place / "pairs.tsv")
+    options = ("build", "--target", "tatar", "--vocab-size", 600)
+    for arguments, cwd in (
+        (("--source", "toy", "--parallel", "pairs.tsv", "--output", tmp_path / "a"), near),
+        (("--source", far / "toy", "--parallel", far / "pairs.tsv", "--output", tmp_path / "b"), near),
+        (("--source", "./toy/", "--parallel", "../deep/pairs.tsv", "--output", tmp_path / "c"), far),
+    ):
+        monkeypatch.chdir(cwd)
+        code, _, said = run_inside(capsys, *options, *arguments)
+        assert code == 0, said
+    first = files_of(tmp_path / "a")
+    assert {"report.json", "report.html", "README.md"} <= first.keys()
+    assert first == files_of(tmp_path / "b") == files_of(tmp_path / "c")
+    assert str(tmp_path).encode() not in b"".join(first.values())
+
+
+@pytest.mark.parametrize("name", ["my: model", "[x", "a\nlicence: mit"])
+def test_the_card_names_a_source_whatever_it_is_called(
+    name: str, tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / name
+    shutil.copytree(tiny_llama, source)
+    options = ("--target", "tatar", "--parallel", corpus, "--vocab-size", 600, "--output", tmp_path / "out")
+    code, _, said = run_inside(capsys, "build", "--source", source, *options)
+    assert code == 0, said
+    _, header, body = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    facts = yaml.safe_load(header)
+    assert facts == {"base_model": name, "language": ["tt"], "tags": ["vocabulary-transfer", "vocabtransfer"]}
+    assert body.splitlines()[0].endswith("with a Tatar vocabulary")
+
+
+def test_text_in_another_language_is_said_in_the_build(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path(__file__).parents[1] / "data" / "held_out" / "nl.txt"
+    options = ("--target", "tatar", "--text", text, "--vocab-size", 600, "--dry-run", "--output", tmp_path / "out")
+    code, out, said = run_inside(capsys, "build", "--source", tiny_llama, *options)
+    assert code == 0, said
+    assert "nl.txt" in out and "script of Tatar" in " ".join(out.split())
