@@ -128,6 +128,12 @@ def build(
     pad_to_multiple_of: int = typer.Option(1, min=1, help="Round the number of rows up.", rich_help_panel=RESULT),
     link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
     overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
+    distill: str | None = typer.Option(
+        None,
+        metavar="BUDGET",
+        help="Let the new rows learn from the source: 400 (updates), 200k (tokens) or 20min. Needs running text.",
+        rich_help_panel=RESULT,
+    ),
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=RESULT),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
@@ -182,6 +188,7 @@ def build(
         allow_pickle=allow_pickle,
         merge_adapter=merge_adapter,
         revision=revision,
+        distill=distill,
         seed=seed,
         source_language=find_language(source_language).tag,
         corpus=_optional(corpus, "--corpus"),
@@ -276,6 +283,10 @@ def _print(facts: dict[str, Any]) -> None:
                 f"model {theirs['bits_per_byte']:.3f} and {theirs['tokens_per_word']:.2f}",
             )
         )
+    if facts.get("distillation"):
+        taught = facts["distillation"]
+        before = f"; {taught['before']['bits_per_byte']:.3f} bits per byte before" if "before" in taught else ""
+        rows.append(("distilled", f"{taught['updates']:,} updates of {taught['rows']:,} rows{before}"))
     rows.append(("rows", ", ".join(f"{count:,} {rule}" for rule, count in facts["rows_by_rule"].items())))
     if "proof" in facts:
         rows.append(("loaded as", facts["proof"]["loaded"]))

@@ -16,6 +16,7 @@ from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
 from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
+from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
 from vocabtransfer.files.cards import local_name
@@ -25,6 +26,7 @@ from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.initialization import Need, VectorFiles, find_method
 from vocabtransfer.languages import Language, find_language
+from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
 from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
 from vocabtransfer.pipeline.held_out import HeldOut
@@ -80,6 +82,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     language = find_language(request.target)
     request, preset_notes = with_preset(request)
     method = find_method(request.method)
+    budget = Budget.parse(request.distill) if request.distill is not None else None
     if request.parallel and request.alignment:
         raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
     output = _check_output(request, dry_run)
@@ -106,8 +109,10 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     words, language_notes = _words(request, table, held_out, language)
     clock.lap("alignment")
     text = _text(request, language, held_out)
+    if budget is not None:
+        _check_distillable(source, text)
     found = make_tokenizer(request, source, language, words, text, held_out.lines)
-    tokenizer, notes, extra_files = found.tokenizer, found.notes, found.files
+    tokenizer, notes = found.tokenizer, found.notes
     clock.lap("tokenizer")
     result = transfer(
         source,
@@ -128,13 +133,67 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     noted = (*preset_notes, *language_notes, *notes, *unspelled_notes(tokenizer, words), *_thin_evidence(table))
     result = dataclasses.replace(result, notes=(*noted, *result.notes))
     clock.lap("token map")
-    against, unscored = _score(result, held_out, request.held_out_bytes)
-    result = dataclasses.replace(result, notes=(*result.notes, *unscored))
-    clock.lap("scoring")
+    job = _Job(request, language, source, found, output, table, words, text, held_out, corpus, clock)
+    if budget is None or dry_run or text is None:
+        return _made(job, *_scored(job, result), None, dry_run=dry_run)
+    result, before = _scored(job, result)
+    others = (pair[0] for pair in _pairs(request, language, held_out)) if request.parallel else None
+    with distilled(
+        result,
+        budget,
+        output if request.as_head is None else output.with_name(f"{output.name}.{request.as_head}"),
+        str(source.path),
+        text(),
+        others,
+        seed=request.seed,
+        allow_pickle=request.allow_pickle,
+        overwrite=request.overwrite,
+    ) as (taught, facts):
+        clock.lap("distillation")
+        if before is not None:
+            facts["before"] = before.facts()["result"]
+        return _made(job, *_scored(job, taught), facts, dry_run=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What the last part of a build needs of the first."""
+
+    request: BuildRequest
+    language: Language
+    source: Checkpoint
+    found: TargetTokenizer
+    output: Path
+    table: WordTable | None
+    words: Mapping[str, float]
+    text: Text | None
+    held_out: HeldOut
+    corpus: Corpus | None
+    clock: _Clock
+
+
+def _scored(job: _Job, result: TransferResult) -> tuple[TransferResult, AgainstSource | None]:
+    against, unscored = _score(result, job.held_out, job.request.held_out_bytes)
+    job.clock.lap("scoring")
+    notes = (note for note in unscored if note not in result.notes)
+    return dataclasses.replace(result, notes=(*result.notes, *notes)), against
+
+
+def _made(
+    job: _Job,
+    result: TransferResult,
+    against: AgainstSource | None,
+    distillation: Mapping[str, Any] | None,
+    *,
+    dry_run: bool,
+) -> BuildResult:
+    """Write what was made, with its report and its proof."""
+    request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
+    words, text = job.words, job.text
     multiple = _multiple(request, found, source, len(result.vocabulary))
     plan = plan_checkpoint(
         source,
-        output,
+        job.output,
         vocabulary_size=len(result.vocabulary),
         link=request.link,
         pad_to_multiple_of=multiple,
@@ -142,7 +201,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     facts = build_facts(
         result,
         language,
-        table,
+        job.table,
         words,
         _inputs(request),
         __version__,
@@ -150,11 +209,12 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         text=text() if text is not None else None,
     )
     facts["vocabulary"] = found.facts()
-    facts["held_out"] = {"text": held_out.origin, **against.facts()} if against else None
-    facts["corpus"] = corpus_facts(corpus)
+    facts["held_out"] = {"text": job.held_out.origin, **against.facts()} if against else None
+    facts["distillation"] = dict(distillation) if distillation is not None else None
+    facts["corpus"] = corpus_facts(job.corpus)
     if dry_run:
         return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
-    report = {**extra_files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
+    report = {**found.files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
     if request.as_head is not None and request.into is not None:
         hydra = open_hydra(request.into) if is_hydra(request.into) else create_hydra(source, request.into)
         head = add_head(
@@ -176,7 +236,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         clock.lap("proof")
 
     written = result.save(
-        output,
+        job.output,
         link=request.link,
         overwrite=request.overwrite,
         pad_to_multiple_of=multiple,
@@ -184,6 +244,14 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         check=proved,
     )
     return BuildResult(request, language, result, facts, plan, written, proof=proofs[0], seconds=clock.laps)
+
+
+def _check_distillable(source: Checkpoint, text: Text | None) -> None:
+    """Raise `UsageError` where new rows have nothing to learn from."""
+    if text is None:
+        raise UsageError("--distill needs running text in the target language: give --text or --parallel.")
+    if not source.continues_text:
+        raise UsageError(f"--distill is for models that continue text, and {source.name} does not: leave it out.")
 
 
 def _check_output(request: BuildRequest, dry_run: bool) -> Path:

@@ -16,6 +16,7 @@ SMALLEST_SHOWN = 0.005
 RULES: Mapping[str, str] = {
     "special": "A control token (beginning, end, chat marker): its row is the source's row of the same role.",
     "copied": "The source has a token of the same text: its row is kept.",
+    "made room": "The source's row, taught to leave room: new tokens begin with this token's text.",
     "aligned": "An average of the rows of its likeliest translations, weighted by how often they stood for it.",
     "related tokens": "Never seen aligned: the rows of new tokens that contain it or that it contains.",
     "aligned and pieces": "Partly its translations, partly the source's pieces of its text: there was little evidence.",

@@ -50,6 +50,8 @@ class BuildRequest:
         allow_pickle: accept ``.bin`` weights.
         merge_adapter: merge a PEFT adapter, beside the weights or in the folder given, into the source first.
         revision: hub revision of the source.
+        distill: how long the new rows learn from the untouched source: updates ("400"), tokens ("200k") or a time
+            ("20min"). Needs running text.
         seed: for everything random.
         source_language: the language of the other side of pairs and dictionaries; one that the source model knows.
         corpus: a folder that `fetch_corpus` wrote, in place of ``parallel``, ``text`` and ``dictionary``.
@@ -95,6 +97,7 @@ class BuildRequest:
     allow_pickle: bool = False
     merge_adapter: bool = False
     revision: str | None = None
+    distill: str | None = None
     seed: int = 0
     source_language: str = "en"
     corpus: Path | None = None

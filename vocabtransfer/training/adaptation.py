@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
@@ -33,7 +34,7 @@ from vocabtransfer.training.processes import open_accelerator
 from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
 from vocabtransfer.training.result import file_names, write_adapter, write_model, write_values
 from vocabtransfer.training.row_distiller import RowDistiller
-from vocabtransfer.training.row_stage import NUMBERS, new_tables, run_row_stage, set_rows
+from vocabtransfer.training.row_stage import NUMBERS, SIDES, new_tables, run_row_stage, set_rows
 from vocabtransfer.training.run import Pace, Run
 from vocabtransfer.training.stages import (
     ALL,
@@ -101,6 +102,45 @@ def adapt(request: AdaptRequest) -> AdaptResult:
         VocabTransferError: an input that cannot be used, an output that exists, too little memory, a loss that became
             NaN; `vocabtransfer.training.Interrupted` after Ctrl-C. What was trained up to the last checkpoint is kept.
     """
+    with _trained(request) as (run, checkpoint):
+        return _result(run, checkpoint, request)
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledRows:
+    """Rows that were trained alone, not yet written.
+
+    ``numbers`` int64 (n,) are their ids; ``values`` float32 (n, hidden) by side, "input" and, where the head is separate,
+    "output"; ``facts`` is what ``adapt.json`` would hold.
+    """
+
+    numbers: NDArray[np.int64]
+    values: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+@contextmanager
+def distilled_rows(request: AdaptRequest) -> Iterator[DistilledRows]:
+    """Train as `adapt` does with one stage ``new`` that distils rows, and yield the rows instead of writing a checkpoint.
+
+    When the block ends well, the state of the run is removed; until then the same request with ``resume`` goes on from
+    it. Raises what `adapt` raises, and `VocabTransferError` where rows cannot be trained alone.
+    """
+    with _trained(request) as (run, checkpoint):
+        if run.rows is None or len(run.stages) > 1:
+            raise VocabTransferError(
+                f"New rows of {checkpoint.name} cannot be distilled alone: use `vocabtransfer adapt`."
+            )
+        values = run.state.stage_values(0)
+        sides = {name.removeprefix("rows:"): value for name, value in values.items() if name in SIDES}
+        facts = _facts(run, checkpoint, request, [run.state.stage_progress(0)])
+        yield DistilledRows(values[NUMBERS].numpy(), sides, facts)
+        run.state.remove()
+
+
+@contextmanager
+def _trained(request: AdaptRequest) -> Iterator[tuple[Run, Checkpoint]]:
+    """Check a request, make what is left of its updates, and keep the state to its end."""
     check_numbers(request)
     with step(f"opening {request.model}"):
         checkpoint = open_model(request)
@@ -113,8 +153,7 @@ def adapt(request: AdaptRequest) -> AdaptResult:
         run = _prepare(request, checkpoint, state, stages, new_rows)
         with run.stop.watching():
             _train(run, checkpoint)
-        result = _result(run, checkpoint, request)
-    return result
+        yield run, checkpoint
 
 
 def _check_places(request: AdaptRequest, checkpoint: Checkpoint, state: State) -> None:

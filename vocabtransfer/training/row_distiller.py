@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.training.early_layers import DEFAULT_SHARE, layer_count
 
 _COMPARED = 1024
@@ -35,6 +38,24 @@ class RowDistiller:
         if not count or not same_body(model, teacher):
             return None
         return cls(model, teacher, layer or max(count // DEFAULT_SHARE, 1), dtype, device)
+
+
+def leading_rows(model: Checkpoint, teacher: Checkpoint, new_rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the rows of old tokens that the text of a new token begins with, bool (rows,).
+
+    The untouched model expects these where the new tokens are to come. While they stay as they are, what they expected
+    is taken from every other token.
+    """
+    wanted = np.flatnonzero(new_rows[: len(model.vocabulary)]).tolist()
+    pieces = PieceEncoder(teacher.tokenizer).encode_bytes([model.vocabulary.context_bytes(i) for i in wanted])
+    firsts = np.unique(pieces.ids[pieces.indptr[:-1][np.diff(pieces.indptr) > 1]])
+    index, theirs = model.vocabulary.index(), teacher.vocabulary
+    leading = np.zeros(len(new_rows), np.bool_)
+    for first in firsts.tolist():
+        own = index.get(theirs.key(first))
+        if own is not None and not new_rows[own]:
+            leading[own] = True
+    return leading
 
 
 def same_body(model: Checkpoint, teacher: Checkpoint) -> bool:

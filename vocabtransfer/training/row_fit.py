@@ -33,9 +33,12 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class RowWeights:
-    """How much the two sides count in the loss: ``state`` for the squared difference of states, ``word`` for nats."""
+    """How much the two sides count in the loss: ``state`` for the squared difference of states, ``word`` for nats.
 
-    state: float = 1.0
+    At equal weights the difference of states hardly shrinks (Gemma 3 270M: from 0.230 to 0.222 while nats fell by one).
+    """
+
+    state: float = 10.0
     word: float = 1.0
 
 
@@ -53,8 +56,12 @@ class RowFit:
         separator: int,
         seed: int,
         weights: RowWeights | None = None,
+        leading: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Take a checkpoint, the numbers of the rows to train (ascending), and what the untouched model said."""
+        """Take a checkpoint, the numbers of the rows to train (ascending), and what the untouched model said.
+
+        ``leading`` bool (rows,) marks those of old tokens: where the tables are separate, they train as outputs only.
+        """
         self._layers, self._head, self._snippets, self._lessons = layers, head, snippets, lessons
         self._separator, self._seed, self._weights = separator, seed, weights or RowWeights()
         self._table = checkpoint.input_table()
@@ -69,6 +76,9 @@ class RowFit:
         if not tied:
             self._start["output"] = head.start().to(device)
         self.changes = {side: torch.zeros_like(start, requires_grad=True) for side, start in self._start.items()}
+        self._entering = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
+        if not tied and leading is not None:
+            self._entering &= torch.from_numpy(~leading)[:, None].to(device)
         self.counts = self._counted(len(rows))
         # Rows that are never asked for would only ever be pushed down as outputs.
         self._said = torch.from_numpy(np.isin(rows, snippets.following[self._asked]))[:, None].to(device)
@@ -82,7 +92,7 @@ class RowFit:
         reading = np.bincount(read[read >= 0], minlength=rows)
         saying = np.bincount(said[said >= 0], minlength=rows)
         if "output" in self._start:
-            return {"input": reading, "output": saying}
+            return {"input": reading * self._entering[:, 0].cpu().numpy(), "output": saying}
         return {"input": np.maximum(reading, saying)}
 
     def plan(self, tokens: int, updates: int) -> list[IntArray]:
@@ -137,7 +147,9 @@ class RowFit:
         own = np.flatnonzero(self._number[used] >= 0)
         frozen = self._table[torch.from_numpy(used)].to(device).float()
         numbers = torch.from_numpy(self._number[used[own]]).to(device)
-        entered = frozen.index_put((torch.from_numpy(own).to(device),), self.rows("input")[numbers])
+        rows = self.rows("input")[numbers]
+        rows = torch.where(self._entering[numbers], rows, rows.detach())
+        entered = frozen.index_put((torch.from_numpy(own).to(device),), rows)
         shape = (len(texts), -1)
         states = self._layers.states(torch.from_numpy(ids.reshape(shape)).to(device), entered.to(self._head.dtype))
         ours = states[torch.from_numpy(line), torch.from_numpy(snippets.column[places])].float()

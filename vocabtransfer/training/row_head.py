@@ -9,8 +9,9 @@ from torch import Tensor
 
 from vocabtransfer.checkpoint import Checkpoint
 
-_ROWS_AT_A_TIME = 4096
-_PLACES_AT_A_TIME = 512
+# Their product is what is held at once: logits that stay in the cache of a core.
+_ROWS_AT_A_TIME = 2048
+_PLACES_AT_A_TIME = 1024
 
 
 class RowHead:
@@ -51,16 +52,22 @@ class RowHead:
         return torch.cat([self._log_sum(part) for part in parts]) if len(states) else torch.empty(0)
 
     def _log_sum(self, states: Tensor) -> Tensor:
-        total = torch.full((len(states),), -torch.inf, device=states.device)
+        highest = torch.full((len(states),), -torch.inf, device=states.device)
+        total = torch.zeros_like(highest)
+        kept = torch.empty(len(states), _ROWS_AT_A_TIME, device=states.device)  # fresh memory costs more than the sums
         for start in range(0, len(self._table), _ROWS_AT_A_TIME):
             block = self._table[start : start + _ROWS_AT_A_TIME].to(self.device, self.dtype)
             stop = start + len(block)
             bias = None if self._bias is None else self._bias[start:stop].to(states.device)
-            found = self._finished((states @ block.T).float(), bias)
+            found = self._finished(kept[:, : len(block)].copy_(states @ block.T), bias)
             own = self._rows[torch.searchsorted(self._rows, start) : torch.searchsorted(self._rows, stop)] - start
             found[:, own.to(found.device)] = -torch.inf
-            total = torch.logaddexp(total, torch.logsumexp(found, dim=1))
-        return total
+            now = torch.maximum(highest, found.amax(dim=1))
+            # Where every row so far is trained, nothing is summed yet.
+            shift = torch.where(now > -torch.inf, now, 0.0)
+            total = total * torch.exp(highest - shift) + found.sub_(shift[:, None]).exp_().sum(dim=1)
+            highest = now
+        return highest + total.log()
 
     def _finished(self, logits: Tensor, bias: Tensor | None) -> Tensor:
         if self._scale != 1:

@@ -35,8 +35,8 @@ class Snippets:
 
     Sequences begin with a separator, so token k of a text stands in column k + 1. Arrays over places, in the order of
     texts: ``text``, ``column`` and ``old_column`` int64 say where; ``following`` int64 is the new tokenizer's next token
-    there (-1 at the end of a text); ``matched`` bool whether a new token was read before or at it; ``weight`` float32 by
-    how much the next token is rarer here than in the text that the snippets come from, 1 on average.
+    there (-1 at the end of a text); ``matched`` bool whether a token in training was read before or at it; ``weight``
+    float32 by how much the next token is rarer here than in the text that the snippets come from, 1 on average.
     """
 
     new: Pieces
@@ -89,6 +89,17 @@ def choose_texts(
     return [texts[i] for i in np.flatnonzero(chosen)], counts
 
 
+def other_texts(documents: Iterable[str], chooser: SnippetChooser, tokens: int) -> list[str]:
+    """Return the first snippets of some documents, ``tokens`` tokens in all: what new rows must not disturb."""
+    texts, taken = [], 0
+    for text, ids in chooser.cut(documents):
+        if taken >= tokens:
+            break
+        texts.append(text)
+        taken += len(ids)
+    return texts
+
+
 def _in_rounds(found: Sequence[IntArray], sizes: Sequence[int], rows: int, tokens: int) -> NDArray[np.bool_]:
     """Take first a snippet for every token, then a second one, and so on until there are tokens enough."""
     met, chosen, taken = np.zeros(rows, np.int64), np.zeros(len(found), np.bool_), 0
@@ -109,14 +120,27 @@ class Cutter:
     def __init__(self, new: PreTrainedTokenizerFast, old: PreTrainedTokenizerFast) -> None:
         self._sides = [(side, TokenBytes(Vocabulary.from_tokenizer(side))) for side in (new, old)]
 
-    def __call__(self, texts: Sequence[str], new_rows: NDArray[np.bool_], counts: IntArray) -> Snippets:
-        """Cut texts with both and find the places that they share; ``counts`` are those of `choose_texts`."""
+    def __call__(
+        self,
+        texts: Sequence[str],
+        read_rows: NDArray[np.bool_],
+        trained: NDArray[np.bool_],
+        counts: IntArray,
+        *,
+        others: int = 0,
+    ) -> Snippets:
+        """Cut texts with both and find the places that they share.
+
+        ``read_rows`` and ``trained`` bool (rows,) are the tokens in training, those that train as inputs and all;
+        ``counts`` are those of `choose_texts`; the last ``others`` texts were not chosen for their tokens, and are not
+        weighted.
+        """
         (new, ours), (old, theirs) = (self._cut(texts, side) for side in range(2))
         pairs = common_chunks(ours, theirs).pairs
         text = np.searchsorted(new.indptr, pairs[:, 0], side="right") - 1
         follows = np.append(new.ids, -1)[pairs[:, 0] + 1].astype(np.int64)
         follows[pairs[:, 0] + 1 == new.indptr[text + 1]] = -1
-        was_new = np.concatenate(([0], np.cumsum(new_rows[new.ids])))
+        read = np.concatenate(([0], np.cumsum(read_rows[new.ids])))
         return Snippets(
             new=new,
             old=old,
@@ -124,8 +148,8 @@ class Cutter:
             column=pairs[:, 0] - new.indptr[text] + 1,
             old_column=pairs[:, 1] - old.indptr[text] + 1,
             following=follows,
-            matched=was_new[pairs[:, 0] + 1] > was_new[new.indptr[text]],
-            weight=_weights(follows, new_rows, counts),
+            matched=read[pairs[:, 0] + 1] > read[new.indptr[text]],
+            weight=_weights(follows, trained, counts, text < len(texts) - others),
         )
 
     def _cut(self, texts: Sequence[str], side: int) -> tuple[Pieces, Borders]:
@@ -135,16 +159,19 @@ class Cutter:
         return pieces, widths.borders(pieces, texts, offsets)
 
 
-def _weights(following: IntArray, new_rows: NDArray[np.bool_], counts: IntArray) -> NDArray[np.float32]:
+def _weights(
+    following: IntArray, trained: NDArray[np.bool_], counts: IntArray, chosen: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Return how much each place counts, so that next tokens are as frequent as in the whole text."""
-    asked = following >= 0
-    kinds = np.where(new_rows[following], following, len(new_rows))  # all old tokens are one kind
-    whole = np.append(counts * new_rows[: len(counts)], counts[~new_rows[: len(counts)]].sum())
-    here = np.bincount(kinds[asked], minlength=len(new_rows) + 1)
+    asked = (following >= 0) & chosen
+    kinds = np.where(trained[following], following, len(trained))  # all other tokens are one kind
+    whole = np.append(counts * trained[: len(counts)], counts[~trained[: len(counts)]].sum())
+    here = np.bincount(kinds[asked], minlength=len(trained) + 1)
     share = whole / np.maximum(here, 1)
     weight = np.where(asked, share[kinds], 0.0)
     weight = np.minimum(weight / max(weight[asked].mean() if asked.any() else 0.0, 1e-9), _HEAVIEST)
-    return (weight / max(weight[asked].mean() if asked.any() else 0.0, 1e-9)).astype(np.float32)
+    weight = weight / max(weight[asked].mean() if asked.any() else 0.0, 1e-9)
+    return np.where((following >= 0) & ~chosen, 1.0, weight).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +185,11 @@ class Lessons:
     early: Tensor
     last: Tensor
     log_sum: Tensor
+
+    def are_of(self, snippets: Snippets) -> bool:
+        """Tell whether they are as many as the places of some snippets: a stage may get another length before it begins."""
+        places = int(snippets.matched.sum()), int((snippets.following >= 0).sum())
+        return places == (len(self.early), len(self.last))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the three by name."""

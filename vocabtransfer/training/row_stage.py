@@ -4,15 +4,14 @@ It stands in for the loop over the whole model (see `vocabtransfer.training.loop
 the teacher is the model that the transfer started from, so that both have one body.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
@@ -22,22 +21,75 @@ from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.tokenization.ragged import IntArray
 from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.interruption import Interrupted
+from vocabtransfer.training.row_distiller import RowDistiller, leading_rows
 from vocabtransfer.training.row_fit import RowFit, foretold
 from vocabtransfer.training.row_head import RowHead
-from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, take_lessons
+from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, other_texts, take_lessons
 from vocabtransfer.training.run import Run
 from vocabtransfer.training.snippets import SnippetChooser
 from vocabtransfer.training.state import Progress, checkpoint_tensors, group_of
 
 NUMBERS, SIDES = "rows:numbers", ("rows:input", "rows:output")
 # Each snippet is met so often: listening to the untouched model costs as much as one and a half updates on it.
-_USES = 3
+USES = 3
+# Longer than what a new token needs as input: heads predict better behind some context.
+_SNIPPET = 96
 _LARGEST_POOL = 1 << 20
 
 
 def run_row_stage(run: Run, number: int, before: Progress) -> Progress:
     """Train the new rows for stage ``number`` of a run and keep the result in its state; see `run_stage`."""
     return _RowStage(run, number, before).train()
+
+
+class RowMaterial:
+    """What new rows are fitted on: snippets of text, what the untouched model says about them, and the fit itself.
+
+    ``rows`` are the numbers of the rows in training, ascending: the new ones, and those of old tokens that a new token's
+    text begins with.
+    """
+
+    def __init__(self, distiller: RowDistiller, new_rows: NDArray[np.bool_]) -> None:
+        """Take what distillation needs and which rows are new, bool (rows,)."""
+        self._distiller, self.new_rows = distiller, new_rows
+        self.leading = leading_rows(distiller.model, distiller.teacher, new_rows)
+        self.rows = np.flatnonzero(new_rows | self.leading)
+        self._head = RowHead(distiller.model, self.rows, distiller.dtype, distiller.device)
+
+    def snippets(self, documents: Iterable[str], others: Iterable[str] | None, share: float, tokens: int) -> Snippets:
+        """Choose about ``tokens`` tokens of text with new tokens, and a share of them more of other documents."""
+        distiller = self._distiller
+        chooser = SnippetChooser(distiller.model.tokenizer, self.new_rows, length=_SNIPPET)
+        texts, counts = choose_texts(documents, chooser, self.new_rows, tokens)
+        more = other_texts(others, chooser, int(tokens * share)) if others is not None else []
+        tied = distiller.model.layout.output_name is None
+        read = self.new_rows | self.leading if tied else self.new_rows
+        cutter = Cutter(distiller.model.tokenizer, distiller.teacher.tokenizer)
+        return cutter([*texts, *more], read, self.new_rows | self.leading, counts, others=len(more))
+
+    def lessons(self, snippets: Snippets, teacher: PreTrainedModel) -> Lessons:
+        """Let the untouched model, loaded, say what rows are fitted on."""
+        separator = document_separator(teacher, self._distiller.teacher.tokenizer)
+        return take_lessons(snippets, EarlyLayers(teacher, self._distiller.layer), self._head, separator)
+
+    def fit(self, snippets: Snippets, lessons: Lessons, seed: int) -> RowFit:
+        """Return the fit of the rows, at its start."""
+        distiller = self._distiller
+        model = load_early(distiller.model, distiller.layer, distiller.dtype, distiller.device)
+        own = document_separator(model, distiller.model.tokenizer)
+        return RowFit(
+            *(
+                distiller.model,
+                self.rows,
+                EarlyLayers(model, distiller.layer),
+                self._head,
+                snippets,
+                lessons,
+                own,
+                seed,
+            ),
+            leading=self.leading[self.rows],
+        )
 
 
 class _RowStage:
@@ -47,7 +99,8 @@ class _RowStage:
         self.updates = self.stage.updates(run.tokens_per_update)
         assert run.new_rows is not None, "it is checked before anything runs"
         self.new_rows = run.new_rows
-        self.rows = np.flatnonzero(run.new_rows)
+        self.material = RowMaterial(self.distiller, run.new_rows)
+        self.rows = self.material.rows
         run.state.check_space(len(self.rows) * int(run.rows.model.input_table().shape[1]) * 2)
         found = run.state.latest()
         self.progress, tensors = found or (
@@ -59,34 +112,23 @@ class _RowStage:
             self.fit.restore(group_of(tensors), group_of(tensors, "moment"))
 
     def _fit(self) -> RowFit:
-        distiller, run = self.distiller, self.run
-        snippets = self._snippets()
-        teacher = distiller.teacher
-        separator = document_separator(_shell(teacher), teacher.tokenizer)
-        head = RowHead(distiller.model, self.rows, distiller.dtype, distiller.device)
-        lessons = self._lessons(snippets, head, separator)
-        model = load_early(distiller.model, distiller.layer, distiller.dtype, distiller.device)
-        own = document_separator(model, run.tokenizer)
-        layers = EarlyLayers(model, distiller.layer)
-        return RowFit(distiller.model, self.rows, layers, head, snippets, lessons, own, run.seed)
-
-    def _snippets(self) -> Snippets:
-        run = self.run
-        pool = min(max(self.updates * run.tokens_per_update // _USES, run.tokens_per_update), _LARGEST_POOL)
+        run, pool = self.run, self.updates * self.run.tokens_per_update // USES
+        pool = min(max(pool, run.tokens_per_update), _LARGEST_POOL)
+        source = run.mixture.source
+        others = source.documents(0) if source is not None else None
         with step("choosing snippets with new tokens"):
-            documents = run.mixture.target.documents(0)
-            texts, counts = choose_texts(documents, SnippetChooser(run.tokenizer, self.new_rows), self.new_rows, pool)
-            return Cutter(run.tokenizer, self.distiller.teacher.tokenizer)(texts, self.new_rows, counts)
+            snippets = self.material.snippets(run.mixture.target.documents(0), others, run.mixture.share, pool)
+        return self.material.fit(snippets, self._lessons(snippets), run.seed)
 
-    def _lessons(self, snippets: Snippets, head: RowHead, separator: int) -> Lessons:
+    def _lessons(self, snippets: Snippets) -> Lessons:
         """Return what the untouched model said, from disk where an earlier process kept it."""
         name = f"lessons-{self.number}"
         kept = self.run.state.kept(name)
-        if kept is not None:
+        if kept is not None and Lessons(**kept).are_of(snippets):
             return Lessons(**kept)
         distiller = self.distiller
-        model: Any = load_causal_model(distiller.teacher.path, str(distiller.device), distiller.dtype)
-        lessons = take_lessons(snippets, EarlyLayers(model, distiller.layer), head, separator)
+        model = load_causal_model(distiller.teacher.path, str(distiller.device), distiller.dtype)
+        lessons = self.material.lessons(snippets, model)
         self.run.state.keep(name, lessons.tensors())
         return lessons
 
@@ -140,8 +182,10 @@ class _RowStage:
         found = {NUMBERS: torch.from_numpy(self.rows)}
         for side, change in self.fit.changes.items():
             rows, counts = self.fit.rows(side).detach().cpu().clone(), self.fit.counts[side]
-            start = rows - change.detach().cpu()
-            rows[torch.from_numpy(np.flatnonzero(counts == 0))] += foretold(start, change.detach().cpu(), counts)[0]
+            made = np.flatnonzero(self.new_rows[self.rows])
+            moved = change.detach().cpu()
+            unmet = torch.from_numpy(made[counts[made] == 0])
+            rows[unmet] += foretold((rows - moved)[made], moved[made], counts[made])[0]
             found[f"rows:{side}"] = rows
         return found
 
@@ -186,7 +230,3 @@ def new_tables(checkpoint: Checkpoint, values: Mapping[str, Tensor]) -> dict[str
         table[values[NUMBERS]] = values[side].to(table.dtype)
         found[tensor.name] = table
     return found
-
-
-def _shell(checkpoint: Checkpoint) -> Any:
-    return SimpleNamespace(config=AutoConfig.from_pretrained(checkpoint.path, local_files_only=True))

@@ -1,0 +1,144 @@
+"""`build --distill`: budgets, what the report says, going on after an end, and what is refused."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapt_samples import Stop, files, one_thread
+from build_samples import ENGLISH, TATAR
+
+import vocabtransfer as vt
+from vocabtransfer.errors import UsageError
+from vocabtransfer.pipeline import distilled as module
+from vocabtransfer.pipeline.build import BuildRequest, build
+from vocabtransfer.pipeline.distilled import Budget
+from vocabtransfer.training.row_fit import RowFit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every two of the sample sentences in a row: a text is read once however often it is written."""
+    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
+    pairs = [(a.strip(), b.strip()) for a, b in zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)]
+    longer = product(pairs, pairs, pairs)
+    path.write_text(
+        "".join("\t".join(map(" ".join, zip(*some, strict=True))) + "\n" for some in longer), encoding="utf-8"
+    )
+    return path
+
+
+def request(tiny: Path, corpus: Path, output: Path, **options: Any) -> BuildRequest:
+    settings = {"vocabulary": "extend", "new_tokens": 30, "method": "pieces", "distill": "6", "held_out_bytes": 0}
+    return BuildRequest(str(tiny), "tatar", output, parallel=(corpus,), **(settings | options))
+
+
+@pytest.mark.parametrize(
+    ("text", "updates", "minutes"),
+    [
+        ("400", 400, None),
+        ("400updates", 400, None),
+        ("200k", 391, None),
+        ("200ktokens", 391, None),
+        ("513tokens", 2, None),
+        ("1.5M", 2930, None),
+        ("20min", None, 20.0),
+        ("0.5h", None, 30.0),
+    ],
+)
+def test_budgets(text: str, updates: int | None, minutes: float | None) -> None:
+    assert Budget.parse(text) == Budget(updates, minutes)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "5s", "many", "0min", "1e3"])
+def test_no_budgets(text: str) -> None:
+    with pytest.raises(UsageError, match="--distill"):
+        Budget.parse(text)
+
+
+def test_rows_learn_and_the_report_says_what_they_were_before(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "held.txt"
+    held_out.write_text("китап өстәл өстендә . яңа файл ачылды\n" * 30, encoding="utf-8")
+    scored: dict[str, Any] = {"held_out": (held_out,), "held_out_bytes": 1_000}
+    build(request(tiny_llama, corpus, tmp_path / "plain", distill=None, **scored))
+    found = build(request(tiny_llama, corpus, tmp_path / "out", distill="30", **scored))
+    plain, made = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("plain", "out"))
+    assert plain["distillation"] is None and plain["held_out"]["result"] == made["distillation"]["before"]
+    assert made["distillation"]["updates"] == 30 and made["distillation"]["new_rows"] == 30
+    assert made["held_out"]["untouched"] == plain["held_out"]["untouched"]
+    assert made["held_out"]["result"]["bits_per_byte"] < plain["held_out"]["result"]["bits_per_byte"]
+    assert made["rows_by_rule"]["made room"] == made["distillation"]["rows"] - 30 > 0
+    assert found.proof is not None and not (tmp_path / "out.distilling").exists()
+    for name in ("report.html", "README.md"):
+        assert f"{made['distillation']['before']['bits_per_byte']:.3f}" in (tmp_path / "out" / name).read_text()
+    before, after = (vt.open_checkpoint(tmp_path / name).input_table() for name in ("plain", "out"))
+    moved = (before != after).any(dim=1)
+    assert 0 < int(moved.sum()) <= made["distillation"]["rows"] and moved[-30:].any()
+
+
+@pytest.mark.slow
+def test_a_build_that_was_stopped_goes_on_with_the_same_bytes(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 2)
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    build(request(tiny_llama, corpus, folders[0] / "out"))
+    own, calls = RowFit.update, [0]
+
+    def dying(self: RowFit, *arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise Stop
+        return own(self, *arguments)
+
+    stopped = request(tiny_llama, corpus, folders[1] / "out")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(RowFit, "update", dying)
+        build(stopped)
+    assert not (folders[1] / "out").exists() and (folders[1] / "out.distilling" / "rows.adapting").is_dir()
+    with pytest.raises(UsageError, match="begun with another --stage"):
+        build(replace(stopped, distill="7"))
+    build(stopped)
+    assert files(folders[0] / "out") == files(folders[1] / "out")
+
+
+@pytest.mark.slow
+def test_a_time_becomes_updates_once(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def within(minutes: float, request: Any) -> int:
+        asked.append(minutes)
+        return min(module.__dict__["measured"](minutes, request), 5)
+
+    monkeypatch.setitem(module.__dict__, "measured", module.updates_within)
+    monkeypatch.setattr(module, "updates_within", within)
+    found = build(request(tiny_llama, corpus, tmp_path / "out", distill="0.05min"))
+    assert asked == [0.05] and 1 <= found.facts["distillation"]["updates"] <= 5
+
+
+def test_heads_of_separate_models_and_dry_runs(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    made = request(tiny_llama, corpus, None, as_head="tatar", into=tmp_path / "hydra")  # type: ignore[arg-type]
+    found = build(made)
+    assert found.head is not None and found.facts["distillation"]["updates"] == 6
+    dry = build(request(tiny_llama, corpus, tmp_path / "dry"), dry_run=True)
+    assert dry.facts["distillation"] is None and not (tmp_path / "dry.distilling").exists()
+    assert torch.isfinite(found.transfer.table("input")).all()  # type: ignore[arg-type]
+
+
+def test_without_text_there_is_nothing_to_learn_from(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--distill needs running text"):
+        build(BuildRequest(str(tiny_llama), "tatar", tmp_path / "out", distill="5"))
