@@ -99,8 +99,9 @@ def read_lines(texts: list[str], file: Path | None) -> list[str]:
         return texts
     if file is not None and not file.is_file():
         raise UsageError(f"--file {file}: there is no such file.")
-    content = file.read_text(encoding="utf-8") if file is not None else sys.stdin.read()
-    lines = content.splitlines()
+    from vocabtransfer.files.text import read_text
+
+    lines = list(read_text(file).all_lines()) if file is not None else sys.stdin.read().splitlines()
     if not any(line.strip() for line in lines):
         raise UsageError("there is nothing to translate: give texts, a --file, or lines on standard input.")
     return lines

@@ -10,7 +10,7 @@ from rich.table import Table
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import COLUMNS_HELP, column_pair, existing
+from .arguments import COLUMNS_HELP, FIELD, column_pair, existing
 from .output import JSON_OPTION, print_json, quiet_transformers
 
 DEFAULT_METHODS = ["auto", "trans_tokenization", "pieces", "mean"]
@@ -26,6 +26,7 @@ def leaderboard(
         DEFAULT_METHODS, "--method", help="METHOD, METHOD+calibrate, METHOD+norm=script; all of them with `all`."
     ),
     other_text: list[Path] = typer.Option([], help="Held-out text of another kind, scored too. Repeatable."),
+    field: str | None = FIELD,
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer."),
     vocabulary: str = typer.Option("replace", help="replace, extend, swap or auto, as for build."),
     new_tokens: int | None = typer.Option(None, min=1, help="Tokens that extend or swap bring in."),
@@ -70,6 +71,7 @@ def leaderboard(
         batch_tokens=batch_tokens,
         learning_rate=learning_rate,
         max_bytes=max_bytes,
+        field=field,
     )
     if vocabulary not in ("replace", "extend", "swap", "auto"):
         raise UsageError(f"--vocabulary is replace, extend, swap or auto, not {vocabulary!r}.")

@@ -16,12 +16,13 @@ import zstandard
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import show_progress, track
 
-from .arguments import existing
+from .arguments import FIELD, KINDS, existing
 from .output import JSON_OPTION, print_json
 
 
 def romanize(
-    files: list[Path] = typer.Argument(None, help="Text files; plain, gz, xz or zst [default: standard input]."),
+    files: list[Path] = typer.Argument(None, help=f"Text: {KINDS} [default: standard input]."),
+    field: str | None = FIELD,
     language: str = typer.Option(..., help="The language: name, ISO code, BCP 47 tag or endonym."),
     output: Path | None = typer.Option(
         None, help="File to write; .gz, .xz and .zst compress [default: standard output]."
@@ -48,7 +49,7 @@ def romanize(
     sources = existing(files or [], "file")
     known = find_language(language)
     engine = find_transliterator(known, transliterator, digits=check_digits(digits))
-    counted = _Counted(_lines(sources))
+    counted = _Counted(_lines(sources, field))
     started = time.perf_counter()
     with show_progress(output is not None and not as_json), _opened(output) as stream:
         romanized = engine.romanize(track(counted, "romanizing"))
@@ -89,13 +90,11 @@ class _Counted:
             yield line
 
 
-def _lines(files: tuple[Path, ...]) -> Iterator[str]:
-    from vocabtransfer.files.text_files import read_lines
+def _lines(files: tuple[Path, ...], field: str | None) -> Iterator[str]:
+    from vocabtransfer.files.text import read_text
 
-    for path in files:
-        for _, line in read_lines(path):
-            yield line
     if files:
+        yield from read_text(files, field=field).all_lines()
         return
     for number, raw in enumerate(sys.stdin.buffer, 1):
         try:

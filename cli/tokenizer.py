@@ -236,10 +236,14 @@ def compare(
     tokenizers: list[str] = typer.Argument(..., help="Tokenizers: folders, files, aliases or hub ids; NAME=... too."),
     text: list[str] = typer.Option([], help="Text, DOMAIN=FILE or FILE. Repeatable."),
     english: list[str] = typer.Option([], help="The same lines in English, DOMAIN=FILE or FILE. Repeatable."),
-    parallel: list[Path] = typer.Option([], help="Instead: TSV with English and the text. Repeatable."),
-    columns: str = typer.Option("0,1", help="The columns of English and of the text in --parallel, from 0."),
+    parallel: list[Path] = typer.Option([], help="Instead: English and the text in TSV, CSV, JSONL ... Repeatable."),
+    columns: str = typer.Option(
+        "0,1", help="English and the text in --parallel: two columns or fields, as 1,2 or en,nl."
+    ),
     field: str | None = FIELD,
-    domain_column: int | None = typer.Option(None, min=0, help="The column that names the domain [default: the file]."),
+    domain_column: str | None = typer.Option(
+        None, help="The column or field that names the domain, named or counted from 0 [default: the file]."
+    ),
     plot: Path | None = typer.Option(None, help="Draw the figures into this .svg, .png or .pdf."),
     overwrite: bool = typer.Option(False, help="Replace the plot."),
     as_json: bool = JSON_OPTION,
@@ -258,8 +262,6 @@ def compare(
 
         check_plot(plot, overwrite)
     first, second = column_pair(columns) or (0, 1)
-    if isinstance(first, str) or isinstance(second, str):
-        raise UsageError(f"--columns are counted from 0 here, such as 1,2, not {columns!r}.")
     texts: Mapping[str, Iterable[str]]
     others: Mapping[str, Iterable[str]]
     if parallel:

@@ -94,8 +94,19 @@ def test_domains_are_read_from_columns(tmp_path: Path) -> None:
     texts, english = read_domains([path], (1, 2), 0)
     assert texts == {"ui": ["Ачарга"], "docs": ["Укырга"]} and english == {"ui": ["Open"], "docs": ["Read"]}
     assert list(read_domains([path], (1, 2), None)[0]) == ["en-xx"] == [domain_name(Path("en-xx.tsv.xz"))]
-    with pytest.raises(VocabTransferError, match=r"line 1 has 3 columns.*no column 3"):
+    with pytest.raises(VocabTransferError, match=r"has 3 columns.*no column 3"):
         read_domains([path], (1, 3), 0)
+
+
+def test_domains_are_read_from_records_by_name(tmp_path: Path) -> None:
+    rows = [{"part": "ui", "en": "Open", "tt": "Ачарга"}, {"part": "docs", "en": "Read", "tt": "Укырга"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "b.csv").write_text('part,en,tt\nui,Open,"Ачарга, "\n', encoding="utf-8")
+    texts, english = read_domains(str(tmp_path / "a.jsonl"), ("en", "tt"), "part")
+    assert texts == {"ui": ["Ачарга"], "docs": ["Укырга"]} and english == {"ui": ["Open"], "docs": ["Read"]}
+    assert read_domains(tmp_path / "b.csv", ("en", 2))[0] == {"b": ["Ачарга, "]}
+    with pytest.raises(VocabTransferError, match="no field 'nl'"):
+        read_domains(tmp_path / "b.csv", ("en", "nl"))
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
+from vocabtransfer.alignment.corpora import Paths, as_pairs
 from vocabtransfer.alignment.engines import check_engine
 from vocabtransfer.alignment.evidence import Romanizer, Side, find_evidence
 from vocabtransfer.alignment.options import (
@@ -39,7 +40,7 @@ CELLS_IN_MEMORY = ACCURATE_CELLS
 
 
 def align(
-    pairs: Iterable[tuple[Sentence, Sentence]],
+    pairs: Paths | Iterable[tuple[Sentence, Sentence]],
     *,
     aligner: str = "vocabtransfer",
     model: str | Path | None = None,
@@ -51,6 +52,8 @@ def align(
     dictionary: Iterable[tuple[str, str]] = (),
 ) -> WordAlignment:
     """Align the words of sentence pairs; the same pairs give the same links on any number of threads.
+
+    Pairs stand in memory or in files: a path or several are opened with `read_parallel`.
 
     A sentence is text, split by `split_words`, or a sequence of words. ``symmetrise`` is ``"posterior"`` (the default),
     ``"intersection"``, ``"union"`` or ``"grow-diag-final-and"``; ``threshold`` is the least product of both directions'
@@ -70,11 +73,11 @@ def align(
     Raises `UsageError` for options out of range and `VocabTransferError` when no pair can be aligned.
     """
     chosen = _check(aligner, model, symmetrise, threshold, stem_length, effort, romanizer, dictionary)
-    return _align_numbered(*number_pairs(pairs), chosen)
+    return _align_numbered(*number_pairs(as_pairs(pairs)), chosen)
 
 
 def count_words(
-    pairs: Iterable[tuple[Sentence, Sentence]],
+    pairs: Paths | Iterable[tuple[Sentence, Sentence]],
     *,
     metadata: Mapping[str, Any] | None = None,
     links: str | Path | None = None,
@@ -106,7 +109,7 @@ def count_words(
         raise UsageError(f"{chosen.other.name} aligns a corpus in one piece: leave out shards and engines.")
     if (shard_pairs is not None and shard_pairs < 1) or processes < 1:
         raise UsageError("a shard needs at least one pair, and the work at least one process.")
-    waiting = iter(pairs)
+    waiting = iter(as_pairs(pairs))
     most = shard_pairs or PAIRS_IN_MEMORY
     first = list(islice(waiting, most + 1)) if chosen.other is None else list(waiting)
     if len(first) <= most or chosen.other is not None:

@@ -5,13 +5,13 @@ that is clearly not what it should be (unequal line counts, swapped sides, a tar
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, zip_longest
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import regex
 
@@ -146,6 +146,15 @@ def read_parallel(
     binary or wrongly encoded files, unequal line counts, unclear columns, swapped sides, and for a corpus without a pair.
     """
     return ParallelCorpus(paths, columns=columns, source=source, target=target, skip_damaged=skip_damaged)
+
+
+def as_pairs(pairs: Paths | Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
+    """Return sentence pairs whatever they were given as: pairs in memory, or the paths of files; see `read_parallel`."""
+    if isinstance(pairs, str | PathLike):
+        return read_parallel(pairs)
+    if isinstance(pairs, list | tuple) and pairs and all(isinstance(path, str | PathLike) for path in pairs):
+        return read_parallel(cast(Paths, pairs))
+    return cast("Iterable[tuple[Any, Any]]", pairs)
 
 
 def _group_files(paths: list[Path], records: Callable[[Path], Records | None], read: _Lines) -> list[tuple[Path, ...]]:

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import CausalScorer, default_window
-from vocabtransfer.evaluation.texts import encode_batches, limit_bytes
+from vocabtransfer.evaluation.texts import encode_batches, limit_bytes, read_documents
+from vocabtransfer.files.text import is_paths
 from vocabtransfer.progress import track
 from vocabtransfer.running.streamed import run_together, stream_of
 
@@ -84,11 +85,13 @@ def bits_per_byte(
     document before it: on all of them within the first ``window`` tokens, later on at least ``window - stride`` and at
     most ``window - 1`` of them. ``window`` is what the model was made for, at most 1,024; ``stride`` is half of it.
     ``batch_tokens`` are the positions run at once; it changes the speed, not the result. ``max_bytes`` ends the text
-    after so many UTF-8 bytes, cutting the last document between two characters. Empty documents are skipped.
+    after so many UTF-8 bytes, cutting the last document between two characters. Empty documents are skipped;
+    paths are read with `read_documents`.
 
     Raises `VocabTransferError` when there is no text, when the model is not causal or does not fit the tokenizer, and
     when a loss is not a number; `UsageError` for a window or stride that makes no sense.
     """
+    documents = read_documents(documents) if is_paths(documents) else documents
     window = default_window(model) if window is None else window
     stride = max(window // 2, 1) if stride is None else stride
     _check_window(model, window, stride, batch_tokens)

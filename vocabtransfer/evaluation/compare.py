@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
-from vocabtransfer.files.text_files import read_lines
+from vocabtransfer.files.records import open_records
+from vocabtransfer.files.text import TextFiles, as_text, is_paths, read_text
 from vocabtransfer.tokenization.audit import audit
 
 EVERYTHING = "all"
@@ -87,7 +88,8 @@ def compare(
     Raises `UsageError` without tokenizers or texts, for English of a domain without text and for a domain called "all";
     `VocabTransferError` for a domain without text and for parallel texts of unequal length.
     """
-    english = english or {}
+    english = {name: as_text(lines) if is_paths(lines) else lines for name, lines in (english or {}).items()}
+    texts = {name: as_text(lines) if is_paths(lines) else lines for name, lines in texts.items()}
     if not tokenizers or not texts:
         raise UsageError("Name at least one tokenizer and one text to compare on.")
     if EVERYTHING in texts or not english.keys() <= texts.keys():
@@ -110,27 +112,33 @@ def compare(
 
 
 def read_domains(
-    paths: Iterable[Path], columns: tuple[int, int], domain_column: int | None
+    paths: TextFiles, columns: tuple[int | str, int | str], domain_column: int | str | None = None
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Read tab-separated files with English and a text, ``columns`` from 0: (text by domain, English by domain).
+    """Read files of columns or records with English and a text: (text by domain, English by domain).
 
-    The domain of a line is in ``domain_column``; without one it is the file's name. Lines with an empty side are
-    skipped. Raises `VocabTransferError`, naming file and line, where a column is missing.
+    ``columns`` are two columns or fields, by name or counted from 0. The domain of a line is in ``domain_column``;
+    without one it is the file's name. Lines with an empty side are skipped. Raises `UsageError` or `VocabTransferError`,
+    naming file and line, where a column is missing.
     """
     texts: dict[str, list[str]] = {}
     english: dict[str, list[str]] = {}
-    for path in paths:
-        for number, line in read_lines(path):
-            cells = line.split("\t")
-            if len(cells) <= max(*columns, domain_column or 0):
+    named = (*columns, *(() if domain_column is None else (domain_column,)))
+    for path in read_text(paths).files:
+        records = open_records(path, named=named)
+        if records is None:
+            raise VocabTransferError(f"{path} has one column: English and the text stand in two.")
+        head = records.head()
+        width = len(records.names) or records.width(head)
+        places = [records.place(column, width) for column in named]
+        for number, cells in enumerate(records.rows(), 1 + (records.kind != "json" and bool(records.names))):
+            if len(cells) <= max(places):
                 raise VocabTransferError(
-                    f"{path}, line {number} has {len(cells)} columns, so there is no column "
-                    f"{max(*columns, domain_column or 0)} (from 0)."
+                    f"{path}, row {number} has {len(cells)} columns, so there is no column {max(places)} (from 0)."
                 )
-            domain = domain_name(path) if domain_column is None else cells[domain_column]
-            if cells[columns[0]].strip() and cells[columns[1]].strip():
-                english.setdefault(domain, []).append(cells[columns[0]])
-                texts.setdefault(domain, []).append(cells[columns[1]])
+            domain = domain_name(path) if domain_column is None else cells[places[2]]
+            if cells[places[0]].strip() and cells[places[1]].strip():
+                english.setdefault(domain, []).append(cells[places[0]])
+                texts.setdefault(domain, []).append(cells[places[1]])
     return texts, english
 
 

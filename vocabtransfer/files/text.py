@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.files.records import open_records, text_column
@@ -68,6 +68,14 @@ class Text:
             if lines:
                 yield "\n".join(lines)
 
+    def all_lines(self) -> Iterator[str]:
+        """Yield the lines of plain files as they stand there, empty ones included; of records, the lines of their text."""
+        for part in self.parts():
+            plain = (
+                part.files and open_records(part.files[0], named=() if self.field is None else (self.field,)) is None
+            )
+            yield from part._lines() if plain else part
+
     def _lines(self) -> Iterator[str]:
         """Yield all lines, an empty one behind each record."""
         if self.source is not None:
@@ -113,6 +121,15 @@ def read_text(paths: TextFiles, *, field: str | None = None) -> Text:
                 f"text is read from paths, not from {type(path).__name__}: for lines in memory, pass a list."
             )
     return Text(tuple(Path(path) for path in found), field)
+
+
+def is_paths(value: object) -> TypeGuard[TextFiles]:
+    """Say whether a value can only mean files: a path, several paths, or the name of something that is there."""
+    if isinstance(value, str):
+        return len(value) < 4096 and "\n" not in value and "\0" not in value and Path(value).exists()
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(path, PathLike) for path in value)
+    return isinstance(value, PathLike | Text)
 
 
 def as_text(text: TextLike) -> Text:

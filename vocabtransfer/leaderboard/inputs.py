@@ -10,7 +10,7 @@ from vocabtransfer.alignment.aligner import count_words
 from vocabtransfer.alignment.corpora import Columns, read_parallel
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation import read_documents
-from vocabtransfer.files.text import Text
+from vocabtransfer.files.text import Text, read_text
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
@@ -43,6 +43,11 @@ class ContestRequest:
     batch_tokens: int = 512
     learning_rate: float = 3e-4
     max_bytes: int | None = 40_000
+    field: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("parallel", "held_out", "other_text"):  # paths however they were given
+            object.__setattr__(self, name, read_text(getattr(self, name)).files)
 
 
 def open_contest(request: ContestRequest) -> Contest:
@@ -58,7 +63,7 @@ def open_contest(request: ContestRequest) -> Contest:
     test: list[str] = []
     test_pairs: Sequence[tuple[str, str]] = []
     if request.held_out and source.continues_text:
-        test = list(read_documents(request.held_out))
+        test = list(read_documents(request.held_out, field=request.field))
     elif request.held_out:
         test_pairs = list(read_parallel(request.held_out, columns=request.columns, source=english, target=language))
     else:
@@ -82,7 +87,7 @@ def open_contest(request: ContestRequest) -> Contest:
         table=table,
         test=test,
         test_pairs=test_pairs[:MOST_TEST_PAIRS],
-        other=list(read_documents(request.other_text)) if request.other_text else (),
+        other=list(read_documents(request.other_text, field=request.field)) if request.other_text else (),
         donor=open_checkpoint(request.donor) if request.donor else None,
         updates=request.updates,
         batch_tokens=request.batch_tokens,

@@ -113,7 +113,7 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", read_text(self.text, field=self.field))
-        for name in ("parallel", "alignment"):  # paths however they were given
+        for name in ("parallel", "alignment", "dictionary", "held_out"):  # paths however they were given
             object.__setattr__(self, name, read_text(getattr(self, name)).files)
         for name in ("output", "into", "tokenizer", "source_vectors", "target_vectors"):
             value = getattr(self, name)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.looks import TextLooks
+from vocabtransfer.files.text import is_paths, read_text
 from vocabtransfer.progress import track
 from vocabtransfer.tokenization.carry import bare_tokenizer
 from vocabtransfer.tokenization.joiners import SHARE_OF_JOINERS, joiner_share, loses_joiners
@@ -30,13 +31,15 @@ SEPARATOR = "\ufdd0"
 
 
 class Corpus:
-    """Text lines or word counts, checked, with a sample of the beginning taken without losing it.
+    """Text lines (of files, too) or word counts, checked, with a sample of the beginning taken without losing it.
 
     Lines are streamed and can be read once. ``once`` is the count that `pretokens` gives to something seen once.
     Raises `UsageError` for a corpus of the wrong type and `VocabTransferError` for one without text.
     """
 
     def __init__(self, corpus: Iterable[str] | Mapping[str, int]):
+        if is_paths(corpus):
+            corpus = read_text(corpus)
         if isinstance(corpus, str | bytes):
             raise UsageError("The corpus must be lines of text or word counts, not one string: open the file first.")
         self.looks = TextLooks()
