@@ -142,3 +142,28 @@ def test_heads_of_separate_models_and_dry_runs(tiny_llama: Path, corpus: Path, t
 def test_without_text_there_is_nothing_to_learn_from(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--distill needs running text"):
         build(BuildRequest(str(tiny_llama), "tatar", tmp_path / "out", distill="5"))
+
+
+@pytest.mark.slow
+def test_a_real_model_reads_its_new_tokens_better(smollm2_folder: Path, tmp_path: Path) -> None:
+    lines = (Path(__file__).parent.parent / "data" / "held_out" / "nl.txt").read_text(encoding="utf-8").splitlines()
+    names = ("text.txt", "held.txt")
+    parts = (lines[: len(lines) * 3 // 4], lines[len(lines) * 3 // 4 :])
+    for name, part in zip(names, parts, strict=True):
+        (tmp_path / name).write_text("\n".join(part) + "\n", encoding="utf-8")
+    asked = BuildRequest(
+        str(smollm2_folder),
+        "dutch",
+        tmp_path / "out",
+        text=(tmp_path / "text.txt",),
+        held_out=(tmp_path / "held.txt",),
+        held_out_bytes=3_000,
+        vocabulary="extend",
+        new_tokens=100,
+        method="pieces",
+        distill="12",
+    )
+    facts = build(asked).facts
+    before, after = (side["bits_per_byte"] for side in (facts["distillation"]["before"], facts["held_out"]["result"]))
+    assert after < before - 0.05
+    assert facts["held_out"]["result"]["tokens_per_word"] < facts["held_out"]["untouched"]["tokens_per_word"]

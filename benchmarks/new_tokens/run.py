@@ -8,13 +8,15 @@ parts. *Output*: nats of a new token with its row in the head, on the untouched 
 model's nats of its whole span of pieces. *Input*: nats of the old token right after a new one in the extended model, above
 the untouched model's nats of it. *Others*: all other tokens of the extended model. Only the vocabulary is new, no body
 is trained. The untouched model is run once and its states are kept; every method costs its rows and one more pass.
+With ``--distill`` the rows of every method are also distilled for so many updates, as `build --distill` does.
 """
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,10 @@ from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.initialization import METHODS
+from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.swap_tables import with_tables
-from vocabtransfer.surgery.transfer import target_words, transfer
+from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
 from vocabtransfer.tokenization.extend import extend_tokenizer
 
 HERE = Path(__file__).parent
@@ -126,6 +129,24 @@ def measure(
     return {**means, "new": int(sum(map(len, parts["output"]))), "nats": total}
 
 
+def ways(
+    label: str, made: TransferResult, source: Path, updates: int, pairs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a method's table as it is, and distilled where that is asked for."""
+    table = made.table("input")
+    assert table is not None
+    yield label, table
+    if not updates:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [[pair[side] for pair in pairs] for side in (0, 1)]
+        beside = Path(folder) / "out"
+        with distilled(made, Budget(updates), beside, str(source), lines[1], lines[0], seed=0) as (taught, _):
+            table = taught.table("input")
+            assert table is not None
+            yield f"{label}, {updates} updates", table
+
+
 def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
     source = open_checkpoint(Path(arguments.source) if Path(arguments.source).exists() else arguments.source)
     assert source.layout.tied, "this benchmark splits the cost of tied tables"
@@ -164,17 +185,16 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
             calibrate=True if option == "calibrate" else None,
             measure=None if option == "measured" else False,
         )
-        rows = made.table("input")
-        assert rows is not None
-        found = measure(model, documents, rows, len(source.input_table()), separator)
-        bits = found.pop("nats") / math.log(2) / size
-        facts["methods"][label] = {
-            **found,
-            "bits_per_byte": round(bits, 4),
-            "above_untouched": round(bits / untouched - 1, 4),
-            **({"scores": dict(made.scores)} if made.scores else {}),
-        }
-        print(language, label, facts["methods"][label], flush=True)
+        for said, tables in ways(label, made, source.path, arguments.distill, pairs):
+            found = measure(model, documents, tables, len(source.input_table()), separator)
+            bits = found.pop("nats") / math.log(2) / size
+            facts["methods"][said] = {
+                **found,
+                "bits_per_byte": round(bits, 4),
+                "above_untouched": round(bits / untouched - 1, 4),
+                **({"scores": dict(made.scores)} if made.scores else {}),
+            }
+            print(language, said, facts["methods"][said], flush=True)
         name = f"{source.name.split('/')[-1]}-{language}.json"
         (HERE / "results" / name).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
@@ -187,6 +207,7 @@ def main() -> None:
     parser.add_argument("--languages", nargs="+", default=["nl"], choices=sorted(HELD_OUT))
     parser.add_argument("--methods", nargs="+", default=["pieces", "pieces_characters", "auto", "inner_lexicon"])
     parser.add_argument("--new-tokens", type=int, default=6_000)
+    parser.add_argument("--distill", type=int, default=0, help="updates of 512 tokens after each method")
     parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score")
     arguments = parser.parse_args()
     unknown = {label.partition("+")[0] for label in arguments.methods} - set(METHODS)
