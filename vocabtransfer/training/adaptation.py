@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +23,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
+from vocabtransfer.training.facts import run_facts
 from vocabtransfer.training.loop import run_stage
 from vocabtransfer.training.objectives import (
     ChoosesText,
@@ -50,7 +51,6 @@ from vocabtransfer.training.stages import (
 )
 from vocabtransfer.training.state import Progress, State, fingerprint, fingerprints, state_folder
 from vocabtransfer.training.text import Mixture, PackedText, Position
-from vocabtransfer.version import __version__
 
 # What each setting is called on the command line, in the order in which differences are told.
 _OPTIONS = {
@@ -133,7 +133,7 @@ def distilled_rows(request: AdaptRequest) -> Iterator[DistilledRows]:
             )
         values = run.state.stage_values(0)
         sides = {name.removeprefix("rows:"): value for name, value in values.items() if name in SIDES}
-        facts = _facts(run, checkpoint, request, [run.state.stage_progress(0)])
+        facts = run_facts(run, checkpoint, request, [run.state.stage_progress(0)])
         yield DistilledRows(values[NUMBERS].numpy(), sides, facts)
         run.state.remove()
 
@@ -336,7 +336,7 @@ def load_model(run: Run, checkpoint: Checkpoint, stages: int) -> tuple[PreTraine
 
 def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> AdaptResult:
     stages = [run.state.stage_progress(number) for number in range(len(run.stages))]
-    facts = _facts(run, checkpoint, request, stages)
+    facts = run_facts(run, checkpoint, request, stages)
     losses = tuple(tuple(stage.losses) for stage in stages)
     output = settled(request.output)
     written = None
@@ -357,53 +357,6 @@ def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> AdaptRes
             )
         run.state.remove()
     return AdaptResult(output, facts, losses, written)
-
-
-def _facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: list[Progress]) -> dict[str, Any]:
-    """Return what was done. No times and no machine: the same run gives the same bytes."""
-    tokens = [stage.tokens for stage in stages]
-    return {
-        "vocabtransfer": __version__,
-        "model": checkpoint.name,
-        "objective": request.objective,
-        "teacher": request.teacher,
-        "teacher_layer": run.rows.layer if run.rows is not None else None,
-        "text": read_text(request.text).names(),
-        "source_text": read_text(request.source_text).names(),
-        "source_share": request.share,
-        "held_out": read_text(request.held_out).names(),
-        "held_out_bytes": request.held_out_bytes if request.held_out else 0,
-        "seed": request.seed,
-        "block": run.mixture.target.block,
-        "batch_tokens": run.tokens_per_update,
-        "dtype": request.dtype,
-        "processes": run.accelerator.num_processes,
-        "weight_decay": run.pace.weight_decay,
-        "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
-        "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
-        "stages": [
-            {
-                "name": stage.name,
-                "updates": progress.update,
-                "planned_updates": stage.updates(run.tokens_per_update),
-                "tokens": progress.tokens - before,
-                "learning_rate": stage.learning_rate,
-                "first_loss": progress.losses[0],
-                "last_loss": progress.losses[-1],
-                "best_update": progress.best,
-            }
-            for stage, progress, before in zip(run.stages, stages, [0, *tokens], strict=False)
-        ],
-        "curve": stages[-1].curve,
-        "bits_per_byte": _reached(run, stages[-1]),
-    }
-
-
-def _reached(run: Run, progress: Progress) -> float | None:
-    """Return the bits per byte of what is written: of the best point where that is handed on, else of the last."""
-    if not progress.curve:
-        return None
-    return progress.best_score if run.pace.patience is not None else float(progress.curve[-1]["bits_per_byte"])
 
 
 @contextmanager
