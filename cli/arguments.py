@@ -14,15 +14,17 @@ KINDS = "plain, JSONL, CSV, TSV, Parquet or a datasets folder; gz, bz2, xz, zst"
 PAIR_KINDS = "TSV, CSV, JSONL, Parquet, TMX or two Moses files; plain, gz, bz2, xz or zst"
 COLUMNS_HELP = "The two columns or fields, named or counted from 0: en,nl or 1,2."
 FIELD_HELP = "The field that holds the text in JSONL, CSV, Parquet ..., named or counted from 0 [default: found]."
+RUNNING = "Where models run"
 DEVICE_HELP = "Where the model runs: cpu, cuda, cuda:N, mps, or auto: a GPU where there is one"
-DEVICE = typer.Option(None, "--device", help=f"{DEVICE_HELP} [default: cpu].")
+DEVICE = typer.Option(None, "--device", help=f"{DEVICE_HELP} [default: cpu].", rich_help_panel=RUNNING)
 DTYPE = typer.Option(
-    None, "--dtype", help="float32, bfloat16, float16 [default: float32 on a CPU, as stored elsewhere]."
+    None, "--dtype", help="Its precision [default: float32 on a CPU, as stored elsewhere].", rich_help_panel=RUNNING
 )
 MEMORY = typer.Option(
     None,
     "--memory",
     help="What a model may take, such as 6GB; a larger one runs layer by layer [default: half of the free].",
+    rich_help_panel=RUNNING,
 )
 FIELD = typer.Option(None, "--field", help=FIELD_HELP)
 

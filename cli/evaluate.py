@@ -8,7 +8,7 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .arguments import DEVICE_HELP, DTYPE, FIELD, KINDS, MEMORY, memory_bytes, text_files
+from .arguments import DEVICE_HELP, DTYPE, FIELD, KINDS, MEMORY, RUNNING, memory_bytes, text_files
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 
@@ -19,7 +19,7 @@ def evaluate(
     field: str | None = FIELD,
     window: int | None = typer.Option(None, min=2, help="Tokens the model sees at once."),
     max_bytes: int | None = typer.Option(None, min=1, help="Stop after so many bytes of text."),
-    device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto]."),
+    device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto].", rich_help_panel=RUNNING),
     dtype: str | None = DTYPE,
     memory: str | None = MEMORY,
     as_json: bool = JSON_OPTION,

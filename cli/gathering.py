@@ -5,9 +5,24 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from .choices import show_choices
+from .early import check_early
+
 
 class GatheringCommand(TyperCommand):
-    """A command whose repeatable options also take all the values that follow them."""
+    """A command whose repeatable options also take all the values that follow them.
+
+    Its help shows choices as choices, and files and models that are not there are told before anything is imported.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        show_choices(self)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the words, then do what they ask for."""
+        check_early(ctx.command_path.partition(" ")[2], ctx.params)
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option in front of each of its values, then parse as ever."""

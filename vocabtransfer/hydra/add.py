@@ -38,7 +38,8 @@ from vocabtransfer.hydra.stored import (
     read_stored_head,
 )
 from vocabtransfer.progress import step
-from vocabtransfer.surgery.transfer import SHIFT_FILE, SOURCE_STRINGS, TransferResult
+from vocabtransfer.surgery.explanation import SOURCE_STRINGS
+from vocabtransfer.surgery.transfer import SHIFT_FILE, TransferResult
 from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.tokenization.save import save_tokenizer
 

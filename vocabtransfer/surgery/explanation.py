@@ -8,6 +8,8 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.vocabulary import Vocabulary
 
+SOURCE_STRINGS = "source_tokens.json"
+
 
 @dataclass(frozen=True)
 class Explanation:

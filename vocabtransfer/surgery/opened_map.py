@@ -9,8 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.surgery.explanation import Explanation, explain
-from vocabtransfer.surgery.transfer import SOURCE_STRINGS
+from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.pieces import PieceEncoder

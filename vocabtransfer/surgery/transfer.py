@@ -28,7 +28,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
-from vocabtransfer.surgery.explanation import Explanation, column_name, explain, source_names
+from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
 from vocabtransfer.surgery.unigram_calibration import draw_words, hidden_states, unigram_shift
@@ -37,7 +37,6 @@ from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 SHIFT_FILE = "calibration.safetensors"
-SOURCE_STRINGS = "source_tokens.json"
 #: Share of the source's tokens from which on a vocabulary counts as an extended one.
 KEPT = 0.9
 #: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
