@@ -224,3 +224,26 @@ def test_same_request_same_folder(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == first
     assert hashlib.sha256(b"*.txt").hexdigest()[:8] in first.name
+
+
+def test_many_debian_packages_come_with_one_call(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretend apt-get, which knows all but one name and notes how it was called."""
+    tools, calls = tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    script = f"""#!/bin/sh
+echo "$@" >> {calls}
+shift 2
+for name; do [ $name = unknown ] && exit 100; done
+for name; do echo $name > ${{name}}_1%3a2.0_all.deb; done
+"""
+    (tools / "apt-get").write_text(script)
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    names = [f"thing{number}" for number in range(23)]
+    packages.download_debs(names)
+    assert len(calls.read_text().splitlines()) == 2
+    packages.download_debs([*names, "one-more"])  # alone, it is left to fetch_deb
+    packages.download_debs(["unknown", "other"])
+    folder = cache / "packages" / "deb"
+    assert {path.name for path in folder.iterdir()} == set(names)
+    assert tree(folder / "thing7") == {"thing7_1%3a2.0_all.deb": b"thing7\n"}

@@ -70,14 +70,16 @@ def built(label: str, folder: Path, *arguments: object, cache: Path | None = Non
 def languages(source: str, names: list[str], folder: Path, from_nothing: bool) -> None:
     """Build every language by its name alone."""
     path = RESULTS / f"{source}.json"
-    rows = {row["label"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in names:
         cache = (folder / f"cache-{name}").absolute() if from_nothing else None
         if cache is not None:
             shutil.rmtree(cache, ignore_errors=True)
         arguments = ("--source", source, "--target", name, "--fetch", "--held-out-bytes", 12_000)
-        rows[name] = built(name, folder / f"{source}-{name}", *arguments, cache=cache)
-        print(json.dumps(rows[name], ensure_ascii=False), flush=True)
+        row = built(name, folder / f"{source}-{name}", *arguments, cache=cache)
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+        # Read again: another run may have written meanwhile.
+        rows = {row["label"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+        rows[name] = row
         _write(path, source, list(rows.values()))
 
 

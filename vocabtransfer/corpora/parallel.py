@@ -12,6 +12,7 @@ from vocabtransfer.corpora.cleaning import clean_pair, count_words
 from vocabtransfer.corpora.package_source import RawPair, Source
 from vocabtransfer.corpora.registry import sources_for
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.packages import download_debs
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import track
 
@@ -71,6 +72,7 @@ class SourceHarvest:
         self.target_words: Counter[str] = Counter()
         self._folders: list[Path] = []
         labels = []
+        download_debs([package.name for package in source.packages(locale) if package.registry == "deb"])
         for package in track(source.packages(locale), f"fetching {source.name}"):
             try:
                 folder = package.unpack()
