@@ -122,7 +122,9 @@ def _show(corpus: "Corpus", as_json: bool) -> None:
     ]
     for part in corpus.parts:
         dropped = sum(part["dropped"].values())
-        rows.append((part["part"], f"{part['kept']:,} kept, {dropped:,} dropped; {part['licence']}"))
+        taken = ", ".join(f"{100 * share:.0f} % {code}" for code, share in list(part["languages"].items())[:3])
+        told = f"; taken for {taken}" if taken else ""
+        rows.append((part["part"], f"{part['kept']:,} kept, {dropped:,} dropped{told}; {part['licence']}"))
     rows += [("warning", warning) for warning in corpus.facts["warnings"]]
     missing = corpus.facts["missing"]
     if missing:

@@ -245,7 +245,7 @@ def bad(tiny: Path, corpus: Path, folder: Path) -> dict[str, tuple[Sequence[obje
         "unequal": ((*corpora, folder / "short.en", "--parallel", folder / "short.tt"), 1, r"short\.(en|tt)"),
         "empty": ((*corpora, folder / "empty.tsv"), 1, r"empty\.tsv"),
         "binary": ((*usual, "--parallel", corpus, "--text", folder / "binary.txt"), 1, r"binary\.txt"),
-        "both": ((*corpora, corpus, "--alignment", corpus), 2, "--alignment"),
+        "both": ((*corpora, corpus, "--corpus", folder), 2, "--corpus"),
         "table": ((*usual, "--alignment", corpus), 1, r"en-tt\.tsv"),
         "exists": ((*corpora, corpus, "--output", folder / "exists"), 1, "exists"),
         "not ours": ((*corpora, corpus, "--output", folder / "exists", "--overwrite"), 1, "exists"),
@@ -453,6 +453,32 @@ def test_every_shipped_table_can_be_read() -> None:
         table = vt.shipped_table(vt.find_language(code))
         assert table is not None, code
         assert table.counts.nnz > 3_000 and table.metadata["licence"]
+
+
+def test_tables_stand_beside_what_the_sentences_say(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    from vocabtransfer.alignment.dictionary import dictionary_table
+    from vocabtransfer.pipeline.build import BuildRequest, build
+
+    extra = tmp_path / "extra.tsv.xz"
+    dictionary_table([("window", "пәнҗәрә"), ("book", "китап")], weight=5).save(extra)
+    usual = {"parallel": (corpus,), "held_out_bytes": 0}
+    plain = build(BuildRequest(str(tiny_llama), "tatar", tmp_path / "out", **usual), dry_run=True)  # type: ignore[arg-type]
+    both = build(
+        BuildRequest(
+            str(tiny_llama),
+            "tatar",
+            tmp_path / "out",
+            alignment=(extra,),
+            alignment_weights=(2.0,),
+            **usual,  # type: ignore[arg-type]
+        ),
+        dry_run=True,
+    )
+    tables = [found.transfer.inputs.table for found in (plain, both)]
+    assert tables[0] is not None and tables[1] is not None
+    assert dict(tables[1].lookup("пәнҗәрә")) == {"window": 10.0} and not tables[0].lookup("пәнҗәрә")
+    added = dict(tables[1].lookup("китап"))["book"] - dict(tables[0].lookup("китап"))["book"]
+    assert added == pytest.approx(10, abs=1e-3)
 
 
 def test_lzma_corpora_with_a_label_column_work(

@@ -67,20 +67,26 @@ def built(label: str, folder: Path, *arguments: object, cache: Path | None = Non
     }
 
 
-def languages(source: str, names: list[str], folder: Path, from_nothing: bool) -> None:
+def languages(source: str, names: list[str], folder: Path, from_nothing: bool, source_language: str) -> None:
     """Build every language by its name alone."""
-    path = RESULTS / f"{source}.json"
+    model = Path(source).name
+    path = RESULTS / f"{model}.json"
     for name in names:
         cache = (folder / f"cache-{name}").absolute() if from_nothing else None
         if cache is not None:
             shutil.rmtree(cache, ignore_errors=True)
-        arguments = ("--source", source, "--target", name, "--fetch", "--held-out-bytes", 12_000)
-        row = built(name, folder / f"{source}-{name}", *arguments, cache=cache)
+        arguments = ["--source", source, "--target", name, "--fetch", "--held-out-bytes", 12_000]
+        label = name
+        if source_language != "en":
+            arguments += ["--source-language", source_language]
+            label = f"{name} from {source_language}"
+        row = built(label, folder / f"{model}-{label.replace(' ', '-')}", *arguments, cache=cache)
+        row["command"] = row["command"].replace(source, model)
         print(json.dumps(row, ensure_ascii=False), flush=True)
         # Read again: another run may have written meanwhile.
         rows = {row["label"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
-        rows[name] = row
-        _write(path, source, list(rows.values()))
+        rows[label] = row
+        _write(path, model, list(rows.values()))
 
 
 def tatar(source: str, folder: Path) -> None:
@@ -163,7 +169,9 @@ def readme() -> str:
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for row in found["rows"]:
-            name = row["label"] if first == "evidence" else row["language"]
+            name = (
+                row["label"] if first == "evidence" else row["label"].replace(row["label"].split()[0], row["language"])
+            )
             lines.append(
                 f"| {name} | {row['pairs']:,} | {row['dictionary_entries']:,} | {row['vocabulary']:,} | "
                 f"{row['bits_per_byte']:.3f} | {row['untouched_bits_per_byte']:.3f} | {row['tokens_per_word']:.2f} | "
@@ -178,13 +186,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(LANGUAGES))
     parser.add_argument("--folder", type=Path, default=Path("build/languages"))
     parser.add_argument("--from-nothing", action="store_true", help="every language with an empty cache of its own")
+    parser.add_argument("--source-language", default="en", help="the other side of pairs, as a code")
     parser.add_argument("--tatar", action="store_true")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     if options.tatar:
         tatar(options.source, options.folder / "tatar")
     else:
-        languages(options.source, options.only, options.folder, options.from_nothing)
+        languages(options.source, options.only, options.folder, options.from_nothing, options.source_language)
 
 
 if __name__ == "__main__":

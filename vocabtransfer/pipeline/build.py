@@ -83,8 +83,6 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     request, preset_notes = with_preset(request)
     method = find_method(request.method)
     budget = Budget.parse(request.distill) if request.distill is not None else None
-    if request.parallel and request.alignment:
-        raise UsageError("Give either --parallel or --alignment, not both: a table is made from the parallel corpus.")
     output = _check_output(request, dry_run)
     if not (request.fetch or is_given_data(request)) and ships(language, request.source_language) is None:
         raise no_data(language, request.source_language)
@@ -310,14 +308,15 @@ def _find_table(request: BuildRequest, language: Language, held_out: HeldOut) ->
 def _sentence_table(
     request: BuildRequest, language: Language, held_out: HeldOut, words: Iterable[tuple[str, str]]
 ) -> WordTable | None:
-    if request.alignment:
-        weights = request.alignment_weights or (1.0,) * len(request.alignment)
-        if len(weights) != len(request.alignment):
-            raise UsageError(f"{len(request.alignment)} tables were given but {len(weights)} weights: give each one.")
-        tables = [WordTable.load(path) for path in request.alignment]
+    weights = request.alignment_weights or (1.0,) * len(request.alignment)
+    if len(weights) != len(request.alignment):
+        raise UsageError(f"{len(request.alignment)} tables were given but {len(weights)} weights: give each one.")
+    tables = [WordTable.load(path) for path in request.alignment]
+    if request.parallel:  # tables stand beside what the sentences say
+        tables.insert(0, count_words(_pairs(request, language, held_out), dictionary=words))
+        weights = (1.0, *weights)
+    if tables:
         return tables[0] if len(tables) == 1 else merge_tables(tables, weights)
-    if request.parallel:
-        return count_words(_pairs(request, language, held_out), dictionary=words)
     return ships(language, request.source_language)
 
 

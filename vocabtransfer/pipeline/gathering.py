@@ -29,13 +29,13 @@ def with_corpus(request: BuildRequest, language: Language) -> tuple[BuildRequest
     Raises `UsageError` for a corpus beside other data, `VocabTransferError` when the corpus is of another language.
     """
     if request.fetch:
-        if is_given_data(request):
-            raise UsageError("--fetch gets the data itself: leave out --parallel, --text, --alignment and --corpus.")
+        if request.parallel or request.text or request.corpus or request.tokenizer:
+            raise UsageError("--fetch gets the data itself: leave out --parallel, --text, --corpus and --tokenizer.")
         request = dataclasses.replace(request, corpus=_fetched(request, language), fetch=False)
     if request.corpus is None:
         return request, None
-    if request.parallel or request.text or request.alignment:
-        raise UsageError("Give either --corpus or --parallel, --text and --alignment, not both.")
+    if request.parallel or request.text:
+        raise UsageError("Give either --corpus or --parallel and --text, not both.")
     corpus = open_corpus(request.corpus)
     if corpus.facts["language"]["tag"] != language.tag:
         raise VocabTransferError(
