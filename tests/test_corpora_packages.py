@@ -247,3 +247,15 @@ for name; do echo $name > ${{name}}_1%3a2.0_all.deb; done
     folder = cache / "packages" / "deb"
     assert {path.name for path in folder.iterdir()} == set(names)
     assert tree(folder / "thing7") == {"thing7_1%3a2.0_all.deb": b"thing7\n"}
+
+
+def test_sizes_come_from_the_lists_of_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    lists = "Package: one\\nVersion: 1\\nSize: 120\\n\\nPackage: two\\nSize: 30\\n"
+    (tools / "apt-cache").write_text(f"#!/bin/sh\nprintf '{lists}'\nexit 100\n")
+    (tools / "apt-cache").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    assert packages.deb_sizes(["one", "two", "unknown"]) == {"one": 120, "two": 30}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert packages.deb_sizes(["one"]) == {}

@@ -57,6 +57,7 @@ class PackageCorpus(CorpusSource):
                 licence=self.source.licence,
                 attribution=self.source.description + (f", {source.name} by way of English" if pivoted else ""),
                 style=style,
+                bytes=self.source.download_size(locale),
                 pivot=pivoted,
                 address=f"{REGISTRIES[registry]} {packages[0].name}"
                 + (f" and {len(packages) - 1} more" if len(packages) > 1 else ""),

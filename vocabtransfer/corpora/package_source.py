@@ -10,7 +10,7 @@ from typing import Literal
 import langcodes
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.files.packages import REGISTRIES, fetch_deb, fetch_npm, package_version, unpack_wheel
+from vocabtransfer.files.packages import REGISTRIES, deb_sizes, fetch_deb, fetch_npm, package_version, unpack_wheel
 from vocabtransfer.languages import Language, is_main_member, members
 
 # How packages spell a script or a region that BCP 47 spells differently; compared after lower-casing, "_" as "-".
@@ -107,6 +107,15 @@ class Source:
     min_words: int = 1
     max_ratio: float = 3.0
     needs_all: bool = True
+    #: Bytes of the packages where the registry keeps the version; apt's lists know those of Debian packages.
+    size: int | None = None
+
+    def download_size(self, locale: str) -> int | None:
+        """Return the bytes that the packages of a locale download at most; None where nobody knows."""
+        if self.size is not None:
+            return self.size
+        names = [package.name for package in self.packages(locale) if package.registry == "deb"]
+        return sum(deb_sizes(names).values()) or None
 
     def locale(self, language: Language) -> str | None:
         """Return the packages' name for a language, or None when they do not carry it."""

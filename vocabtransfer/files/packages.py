@@ -8,6 +8,7 @@ nothing that counts. Only plain files are unpacked; a member that would land out
 import contextlib
 import fnmatch
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.progress import step
 
 VERSION_FILE = ".package-version"
-DOWNLOAD_SECONDS = 1800
+DOWNLOAD_SECONDS, LISTING_SECONDS = 1800, 60
 #: Debian packages downloaded with one call: a call that is killed loses them, so they are few.
 DEBS_AT_ONCE = 20
 REGISTRIES = {"pypi": "PyPI", "npm": "npm", "deb": "Debian"}
@@ -112,6 +113,23 @@ def download_debs(packages: Sequence[str]) -> None:
             for archive in sorted(Path(place).glob("*.deb")):
                 with _staged(folder / _slug(archive.name.split("_")[0])) as staging:
                     archive.rename(staging / archive.name)
+
+
+def deb_sizes(packages: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of the archives of Debian packages by name, as apt's lists say; unknown ones are left out."""
+    command = ["apt-cache", "show", "--no-all-versions", *packages]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, timeout=LISTING_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    fields = re.findall(r"^(Package|Size): (\S+)", done.stdout.decode("utf-8", "replace"), re.M)
+    return {
+        name: int(size)
+        for (first, name), (second, size) in itertools.pairwise(fields)
+        if (first, second) == ("Package", "Size") and size.isdigit()
+    }
 
 
 def package_version(folder: Path) -> str:

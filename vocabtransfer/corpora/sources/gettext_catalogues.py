@@ -108,6 +108,7 @@ SOURCES = (
     ),
     Source(
         name="django",
+        size=8_300_000,
         description="messages of the Django web framework",
         licence="BSD-3-Clause",
         locales=locales.DJANGO,

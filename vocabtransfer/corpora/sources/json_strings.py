@@ -141,6 +141,7 @@ SOURCES = (
     ),
     Source(
         name="scratch",
+        size=15_700_000,
         description="strings and web pages of Scratch",
         licence="AGPL-3.0-only",
         locales=locales.SCRATCH,
@@ -150,6 +151,7 @@ SOURCES = (
     ),
     Source(
         name="osm-tags",
+        size=9_200_000,
         description="names of OpenStreetMap presets and fields",
         licence="ISC",
         locales=locales.OSM,
@@ -160,6 +162,7 @@ SOURCES = (
     ),
     Source(
         name="cldr",
+        size=8_500_000,
         description="names of languages, territories, scripts and symbols",
         licence="Unicode-3.0",
         locales=locales.CLDR,
@@ -168,6 +171,7 @@ SOURCES = (
     ),
     Source(
         name="quran",
+        size=23_200_000,
         description="translations of the Quran, verse by verse",
         licence="CC-BY-4.0",
         locales=locales.QURAN,
