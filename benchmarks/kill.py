@@ -10,6 +10,7 @@ the others are drawn at random.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -67,17 +68,24 @@ def _run(place: Path, kills: int, draw: random.Random) -> dict[str, Any]:
     for replacing in (False, True):
         _prepare(old, out, replacing)
         touches.append(_touches(good, place / "tokenizer", out))
+    _prepare(old, out, False)
+    before_proof = _touches(broken, place / "tokenizer", out)[1]
     publishing = [[*range(begin, last + 1)] for begin, last in touches]
     states = {"old": _snapshot(old), "new": _snapshot(new), "nothing": {}}
     counts: Counter[str] = Counter()
-    for number in range(kills):
+    number = -1
+    while counts["killed"] < kills:
+        number += 1
         # Of eight: four replace, two fail, four are aimed at a touch of the disk.
         replacing, failing, aimed = number % 2 == 1, number % 8 in (2, 7), number % 4 >= 2
         _prepare(old, out, replacing)
-        after, touch = draw.uniform(0, 1.1) * longest, None
+        after, touch = draw.uniform(0, 0.7 if failing else 1.05) * longest, None
         if aimed:
             late = publishing[replacing]
-            touch = late.pop() if late and not failing else draw.randint(1, touches[replacing][1])
+            late = late if draw.random() < 0.7 else []
+            begin, last = touches[replacing]
+            touch = late.pop() if late else draw.randint(begin if draw.random() < 0.5 else 1, last)
+            touch = draw.randint(1, before_proof) if failing else touch
         ended = _killed(broken if failing else good, place / "tokenizer", out, after, touch)
         counts[
             f"aimed at {'publishing' if touch >= touches[replacing][0] else 'another touch'}"
@@ -107,7 +115,18 @@ def _sources(place: Path) -> tuple[Path, Path]:
 
 
 def _whole(request: BuildRequest, output: Path, seed: int) -> None:
-    build(BuildRequest(**{**vars(request), "output": output, "seed": seed, "method": "random"}))
+    build(
+        BuildRequest(
+            **{
+                **vars(request),
+                "output": output,
+                "seed": seed,
+                "method": "random",
+                "held_out_bytes": 0,
+                "calibrate": False,
+            }
+        )
+    )
 
 
 def _prepare(old: Path, out: Path, replacing: bool) -> None:
@@ -131,9 +150,10 @@ def _touches(source: Path, tokenizer: Path, out: Path) -> tuple[int, int]:
 
         begins: list[int] = []
         staging._publish = publish
-        build(_request(source, tokenizer, out))
+        with contextlib.suppress(VocabTransferError):
+            build(_request(source, tokenizer, out))
         counter.limit = -1
-        answer.write_text(json.dumps([begins[-1], counter.count]))
+        answer.write_text(json.dumps([begins[-1] if begins else counter.count, counter.count]))
         os._exit(0)
     os.waitpid(child, 0)
     begin, last = json.loads(answer.read_text())
@@ -166,7 +186,17 @@ class _Touches:
 
 
 def _request(source: Path, tokenizer: Path, out: Path) -> BuildRequest:
-    return BuildRequest(str(source), "tatar", out, tokenizer=tokenizer, link="copy", method="random", overwrite=True)
+    return BuildRequest(
+        str(source),
+        "tatar",
+        out,
+        tokenizer=tokenizer,
+        link="copy",
+        method="random",
+        overwrite=True,
+        held_out_bytes=0,
+        calibrate=False,
+    )
 
 
 def _killed(source: Path, tokenizer: Path, out: Path, after: float, touch: int | None) -> int:

@@ -38,6 +38,15 @@ def test_impossible_values_are_refused(key: str, value: Any) -> None:
 def test_generation_settings_are_looked_at_too(value: Any) -> None:
     with pytest.raises(VocabTransferError, match="eos_token_id"):
         check_generation_config({"eos_token_id": value}, Path("generation_config.json"))
+    for wrong in (
+        {"temperature": "abc"},
+        {"top_k": 1.5},
+        {"do_sample": 1},
+        {"bad_words_ids": [3]},
+        {"suppress_tokens": "x"},
+    ):
+        with pytest.raises(VocabTransferError, match=next(iter(wrong))):
+            check_generation_config(wrong, Path("generation_config.json"))
     check_generation_config({"eos_token_id": [1], "pad_token_id": None, "lang_to_id": {"a": 1}}, FILE)
 
 

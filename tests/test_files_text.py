@@ -100,7 +100,7 @@ def test_paths_are_taken_however_they_come(tmp_path: Path) -> None:
     assert list(as_text(["one", "two"])) == list(as_text(iter(["one", "two"]))) == ["one", "two"]
     assert list(as_text(lambda: ["one"])) == ["one"] and list(as_text([path])) == ["one", "two"]
     assert list(read_text(path).documents()) == ["one", "two"] and not Text() and read_text(path)
-    with pytest.raises(UsageError, match="not from int"):
+    with pytest.raises(UsageError, match="has to be str"):
         read_text([1])  # type: ignore[list-item]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.token_map import TokenMap
 
 SOURCE, TARGET, HIDDEN = 7, 5, 3
@@ -122,7 +122,7 @@ def test_missing_and_damaged_files_are_one_sentence_that_names_the_file(tmp_path
 
 
 def test_maps_of_different_shapes_do_not_combine() -> None:
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(UsageError, match="do not fit"):
         TokenMap.empty(2, 3).or_else(TokenMap.empty(2, 4))
-    with pytest.raises(ValueError, match="cannot compose"):
+    with pytest.raises(UsageError, match="cannot compose"):
         TokenMap.empty(2, 3).compose(TokenMap.empty(4, 3))

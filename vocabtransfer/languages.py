@@ -14,6 +14,7 @@ from language_data.names import load_trie, normalize_name  # type: ignore[import
 from language_data.util import data_filename  # type: ignore[import-untyped]
 
 from vocabtransfer.errors import UsageError
+from vocabtransfer.public import public
 
 # What follows a language's name in that language without changing it: "татар теле", "русский язык", "English language".
 _WORD_FOR_LANGUAGE = re.compile(
@@ -51,6 +52,7 @@ class Language:
     region: str = field(default="", repr=False, compare=False)  # ISO 3166, only where it was asked for: "BR"
 
 
+@public
 def find_language(text: str) -> Language:
     """Return the language that a name, an ISO 639 code or a BCP 47 tag stands for.
 

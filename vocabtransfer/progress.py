@@ -8,11 +8,14 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from vocabtransfer.public import public
+
 T = TypeVar("T")
 
 _display: ContextVar[Progress | None] = ContextVar("vocabtransfer_progress", default=None)
 
 
+@public
 @contextlib.contextmanager
 def show_progress(enabled: bool = True) -> Iterator[None]:
     """Show progress bars on standard error for all work done inside the ``with`` block."""

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.public import public
 
 FORMAT = "vocabtransfer token map 1"
 #: The file that lies beside a checkpoint made by a transfer.
@@ -65,11 +66,15 @@ class TokenMap:
     # -- making ------------------------------------------------------------------------------------------------
 
     @classmethod
+    @public
     def empty(cls, n_target: int, n_source: int) -> TokenMap:
         """Return a map that says nothing about any row."""
+        if n_target < 0 or n_source < 0:
+            raise UsageError(f"a map cannot have {n_target} by {n_source} rows.")
         return cls.from_weights(sparse.csr_array((n_target, n_source), dtype=np.float32), NONE)
 
     @classmethod
+    @public
     def from_weights(cls, weights: sparse.sparray, rule: str, evidence: NDArray[np.float32] | None = None) -> TokenMap:
         """Return a map whose non-empty rows were made by ``rule``.
 
@@ -93,6 +98,7 @@ class TokenMap:
         )
 
     @classmethod
+    @public
     def from_pairs(
         cls,
         targets: NDArray[np.integer[Any]],
@@ -101,16 +107,22 @@ class TokenMap:
         rule: str,
     ) -> TokenMap:
         """Return the map that copies row ``sources[i]`` to row ``targets[i]``."""
+        if targets.shape != sources.shape or targets.ndim != 1 or len(shape) != 2:
+            raise UsageError("as many targets as sources are wanted, one-dimensional, and a shape of two numbers.")
+        _check_ids(targets, shape[0], "target")
+        _check_ids(sources, shape[1], "source")
         ones = np.ones(len(targets), np.float32)
         return cls.from_weights(sparse.csr_array((ones, (targets, sources)), shape=shape), rule)
 
     @classmethod
+    @public
     def from_groups(
         cls, choice: NDArray[np.integer[Any]], groups: sparse.sparray, names: Sequence[str], rule: str
     ) -> TokenMap:
         """Return the map that gives row ``t`` the average ``groups[choice[t]]`` (none where the choice is negative)."""
         averages = _canonical(groups)
         n_source = averages.shape[1]
+        _check_ids(choice[choice >= 0], averages.shape[0], "group")
         rows = np.flatnonzero(choice >= 0)
         ones = np.ones(len(rows), np.float32)
         weights = sparse.csr_array(
@@ -131,11 +143,11 @@ class TokenMap:
         if self.weights.shape[1] != self.n_source + len(self.group_names) or self.groups.shape[0] != len(
             self.group_names
         ):
-            raise ValueError("a token map's columns must be the source rows followed by one column a group")
+            raise UsageError("a token map's columns must be the source rows followed by one column a group")
         if len(self.rule) != n_target or len(self.evidence) != n_target:
-            raise ValueError("a token map needs one rule and one evidence figure a row")
+            raise UsageError("a token map needs one rule and one evidence figure a row")
         if self.rule_names[0] != NONE:
-            raise ValueError('the first rule name of a token map must be "none"')
+            raise UsageError('the first rule name of a token map must be "none"')
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -155,6 +167,7 @@ class TokenMap:
         made: NDArray[np.bool_] = self.rule != 0
         return made
 
+    @public
     def rule_of(self, row: int) -> str:
         """Return the name of the rule that made a row."""
         return self.rule_names[int(self.rule[row])]
@@ -164,6 +177,7 @@ class TokenMap:
         counts = np.bincount(self.rule, minlength=len(self.rule_names))
         return {name: int(n) for name, n in zip(self.rule_names, counts, strict=True) if n}
 
+    @public
     def row(self, row: int) -> list[tuple[int, float]]:
         """Return ``(column, weight)`` of one row, heaviest first; columns from `n_source` on are groups."""
         start, stop = self.weights.indptr[row], self.weights.indptr[row + 1]
@@ -178,12 +192,15 @@ class TokenMap:
 
     # -- combining ---------------------------------------------------------------------------------------------
 
+    @public
     def or_else(self, other: TokenMap) -> TokenMap:
         """Return this map with the rows that no rule has made taken from ``other``."""
         return self.where(self.filled, other)
 
+    @public
     def where(self, keep: NDArray[np.bool_], other: TokenMap) -> TokenMap:
         """Return the map with this map's rows where ``keep`` is true and ``other``'s elsewhere."""
+        self._check_one_a_row(keep)
         mine, theirs, groups, names = _shared_columns(self, other)
         chosen = keep.astype(np.float32)
         weights = sparse.diags_array(chosen).tocsr() @ mine + sparse.diags_array(1 - chosen).tocsr() @ theirs
@@ -198,6 +215,7 @@ class TokenMap:
             evidence=np.where(keep, self.evidence, other.evidence).astype(np.float32),
         )
 
+    @public
     def blend(self, other: TokenMap, share: NDArray[np.floating[Any]] | float) -> TokenMap:
         """Return ``share * self + (1 - share) * other``, row by row.
 
@@ -209,6 +227,8 @@ class TokenMap:
             share: weight of this map, between 0 and 1; a number or a float array of shape ``(n_target,)``.
         """
         mine, theirs, groups, names = _shared_columns(self, other)
+        if np.ndim(share):
+            self._check_one_a_row(np.asarray(share))
         wanted = np.broadcast_to(np.asarray(share, np.float32), (self.n_target,))
         share_here = np.where(self.filled, np.where(other.filled, wanted, 1), 0).astype(np.float32)
         weights = sparse.diags_array(share_here).tocsr() @ mine + sparse.diags_array(1 - share_here).tocsr() @ theirs
@@ -224,13 +244,14 @@ class TokenMap:
             evidence=np.where(self.filled, self.evidence, other.evidence).astype(np.float32),
         )
 
+    @public
     def compose(self, inner: TokenMap) -> TokenMap:
         """Return the map ``x -> self(inner(x))``: this map's sources are the rows that ``inner`` makes.
 
         Rules and evidence are this map's: they describe the last step.
         """
         if self.n_source != inner.n_target:
-            raise ValueError(
+            raise UsageError(
                 f"cannot compose: {self.n_source} source rows here, {inner.n_target} rows made by the inner map"
             )
         direct = self.weights[:, : self.n_source] @ inner.weights
@@ -244,12 +265,16 @@ class TokenMap:
             group_names=inner.group_names + self.group_names,
         )
 
+    @public
     def scaled(self, factor: NDArray[np.floating[Any]]) -> TokenMap:
         """Return the map with each row multiplied by its factor; shape ``(n_target,)``."""
+        self._check_one_a_row(factor)
         return replace(self, weights=_canonical(sparse.diags_array(factor.astype(np.float32)).tocsr() @ self.weights))
 
+    @public
     def relabelled(self, rows: NDArray[np.bool_], rule: str) -> TokenMap:
         """Return the map with another rule's name on some rows; shape ``(n_target,)``."""
+        self._check_one_a_row(rows)
         names, code = _merge_names(self.rule_names, (rule,))
         return replace(self, rule=np.where(rows, code[0], self.rule).astype(np.uint8), rule_names=names)
 
@@ -259,19 +284,21 @@ class TokenMap:
 
     # -- applying ----------------------------------------------------------------------------------------------
 
+    @public
     def group_rows(self, table: RowReader) -> NDArray[np.float32]:
         """Return the groups' averages, float32 ``(n_groups, hidden)``; reads the table in blocks of 8,192 rows."""
         total: NDArray[np.float32] | None = None
         columns = np.unique(self.groups.indices).astype(np.int64)
         for start in range(0, len(columns), 8192):
             ids = columns[start : start + 8192]
-            part = np.asarray(self.groups[:, ids] @ table[ids], np.float32)
+            part = np.asarray(self.groups[:, ids] @ self._read(table, ids), np.float32)
             total = part if total is None else total + part
         if total is None:
-            hidden = table[np.zeros(1, np.int64)].shape[1]
+            hidden = self._read(table, np.zeros(1, np.int64)).shape[1]
             total = np.zeros((len(self.group_names), hidden), np.float32)
         return total
 
+    @public
     def apply(
         self,
         table: RowReader,
@@ -290,21 +317,39 @@ class TokenMap:
             group_rows: what `group_rows` gave, so that a caller who works in blocks computes it once.
         """
         stop = self.n_target if stop is None else stop
+        if not 0 <= start <= stop <= self.n_target:
+            raise UsageError(f"there are no rows {start} to {stop}: the map has {self.n_target} rows.")
         block = self.weights[start:stop]
         columns, compact = np.unique(block.indices, return_inverse=True)
         here = columns < self.n_source
         parts = []
         if here.any():
-            parts.append(table[columns[here].astype(np.int64)])
+            parts.append(self._read(table, columns[here].astype(np.int64)))
         if not here.all():
             rows = self.group_rows(table) if group_rows is None else group_rows
             parts.append(rows[columns[~here] - self.n_source])
         if not parts:
-            hidden = table[np.zeros(1, np.int64)].shape[1]
+            hidden = self._read(table, np.zeros(1, np.int64)).shape[1]
             return np.zeros((stop - start, hidden), np.float32)
         dense = parts[0] if len(parts) == 1 else np.concatenate(parts)
         matrix = sparse.csr_array((block.data, compact, block.indptr), shape=(stop - start, len(columns)))
         return np.asarray(matrix @ dense, np.float32)
+
+    def _check_one_a_row(self, values: NDArray[Any]) -> None:
+        if values.shape != (self.n_target,):
+            raise UsageError(f"one value for each of the {self.n_target} rows is wanted, not {list(values.shape)}.")
+
+    def _read(self, table: RowReader, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        try:
+            rows = table[ids]
+            if rows.ndim == 2 and len(rows) == len(ids):
+                return rows
+        except (TypeError, LookupError, AttributeError, ValueError):
+            pass
+        raise UsageError(
+            f"the table gives no rows (ids, hidden) for an array of ids up to {ids.max()}: give an array or a reader of "
+            f"the {self.n_source} rows of the source."
+        )
 
     def blocks(self, table: RowReader, size: int = 4096) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield ``(start, rows)`` over the whole new table."""
@@ -337,11 +382,13 @@ class TokenMap:
         header = {"vocabtransfer": json.dumps(facts, ensure_ascii=False, sort_keys=True)}
         return bytes(to_safetensors(tensors, metadata=header))
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write the map to a file; see `to_bytes`."""
         Path(path).write_bytes(self.to_bytes())
 
     @classmethod
+    @public
     def load(cls, path: str | Path) -> TokenMap:
         """Read a map written by `save`.
 
@@ -356,22 +403,29 @@ class TokenMap:
                         f"{path} is not a token map; choose the token_map.safetensors of a built checkpoint."
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return cls._from_file(facts, arrays)
         except FileNotFoundError as error:
             raise VocabTransferError(
                 f"There is no token map at {path}; build the checkpoint again or name another folder."
             ) from error
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
             raise VocabTransferError(
                 f"The token map {path} is damaged ({error}); build the checkpoint again."
             ) from error
+
+    @classmethod
+    def _from_file(cls, facts: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> TokenMap:
         names = tuple(json.loads(facts["group_names"]))
         n_target, n_source = json.loads(facts["shape"])
+        rule, rules = arrays["rule"], tuple(json.loads(facts["rule_names"]))
+        if rule.dtype != np.uint8 or (rule.size and rule.max() >= len(rules)):
+            raise ValueError("it has rules without a name")
         return cls(
             weights=_csr(arrays, "weights", (n_target, n_source + len(names))),
             groups=_csr(arrays, "groups", (len(names), n_source)),
             group_names=names,
-            rule=arrays["rule"],
-            rule_names=tuple(json.loads(facts["rule_names"])),
+            rule=rule,
+            rule_names=rules,
             evidence=arrays["evidence"],
             metadata=json.loads(facts["metadata"]),
         )
@@ -379,7 +433,14 @@ class TokenMap:
 
 def _csr(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> sparse.csr_array:
     parts = (arrays[f"{name}.data"], arrays[f"{name}.indices"], arrays[f"{name}.indptr"])
-    return sparse.csr_array(parts, shape=shape)
+    matrix = sparse.csr_array(parts, shape=shape)
+    matrix.check_format(full_check=True)  # ValueError for columns that there are not
+    return matrix
+
+
+def _check_ids(ids: NDArray[np.integer[Any]], count: int, kind: str) -> None:
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < count:
+        raise UsageError(f"there are {count} {kind} rows, so ids go from 0 to {count - 1}.")
 
 
 def _canonical(matrix: sparse.sparray) -> sparse.csr_array:
@@ -395,7 +456,7 @@ def _shared_columns(
 ) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array, tuple[str, ...]]:
     """Return both weight matrices over one common set of columns, with the groups that stand behind them."""
     if (a.n_target, a.n_source) != (b.n_target, b.n_source):
-        raise ValueError(f"token maps of shapes {(a.n_target, a.n_source)} and {(b.n_target, b.n_source)} do not fit")
+        raise UsageError(f"token maps of shapes {(a.n_target, a.n_source)} and {(b.n_target, b.n_source)} do not fit")
     extra_a, extra_b = len(a.group_names), len(b.group_names)
     if a.group_names == b.group_names and (a.groups != b.groups).nnz == 0:
         return a.weights, b.weights, a.groups, a.group_names

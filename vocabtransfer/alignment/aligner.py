@@ -5,6 +5,7 @@
 [(1, 0)]
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.word_alignment import WordAlignment
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text_files import write_lines
+from vocabtransfer.public import public
 from vocabtransfer.version import __version__
 
 __all__ = ["MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
@@ -76,6 +78,7 @@ def align(
     return _align_numbered(*number_pairs(as_pairs(pairs)), chosen)
 
 
+@public
 def count_words(
     pairs: Paths | Iterable[tuple[Sentence, Sentence]],
     *,
@@ -103,6 +106,12 @@ def count_words(
 
     Raises `UsageError` and `VocabTransferError` as `align` does, and for a work folder that cannot be written.
     """
+    unknown = sorted(options.keys() - inspect.signature(_check).parameters.keys())
+    if unknown:
+        raise UsageError(f"count_words has no option {unknown[0]!r}.")
+    for name, place in (("links", links), ("words", words)):
+        if place is not None and not Path(place).name:
+            raise UsageError(f"{name} is a file to write, not {str(place)!r}.")
     chosen = _check(**{"aligner": "vocabtransfer"} | options)
     check_engine(engine)
     if chosen.other is not None and (shard_pairs is not None or engine != "local"):

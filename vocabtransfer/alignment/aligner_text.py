@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.words import caseless, split_words
+from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import track
 
 Sentence = str | Sequence[str]
@@ -57,7 +58,11 @@ def number_pairs(pairs: Iterable[tuple[Sentence, Sentence]]) -> tuple[NumberedTe
 def number_sentences(pairs: Iterable[tuple[Sentence, Sentence]]) -> tuple[NumberedText, NumberedText]:
     """Return both sides of sentence pairs as numbers; a sentence is text, or a sequence of words split already."""
     sides = (_Numbering(), _Numbering())
-    for source, target in pairs:
+    for pair in pairs:
+        try:
+            source, target = pair
+        except (TypeError, ValueError):
+            raise UsageError(f"a sentence pair is two texts, or two lists of words, not {pair!r:.60}.") from None
         sides[0].add(source)
         sides[1].add(target)
     return sides[0].text(), sides[1].text()

@@ -21,6 +21,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.records import Records, bare_suffix, open_records
 from vocabtransfer.files.text import read_text
 from vocabtransfer.files.text_files import read_lines, read_sound_lines
+from vocabtransfer.public import public
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
@@ -124,6 +125,7 @@ class ParallelCorpus:
         return open_records(path, skipped=counted, named=self._columns or (), known=self._known)
 
 
+@public
 def read_parallel(
     paths: Paths,
     *,

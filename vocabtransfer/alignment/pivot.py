@@ -6,8 +6,10 @@ from scipy import sparse
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.words import fold_marks
 from vocabtransfer.errors import UsageError
+from vocabtransfer.public import public
 
 
+@public
 def pivot_table(to_pivot: WordTable, from_pivot: WordTable, *, least: float = 0.05, trust: float = 0.5) -> WordTable:
     """Return the counts of source and target words that one pivot language links: en-ru and ru-tt give en-tt.
 

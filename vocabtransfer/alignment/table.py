@@ -20,8 +20,9 @@ from scipy import sparse
 
 from vocabtransfer.alignment.table_file import FORMAT, read_table
 from vocabtransfer.alignment.words import fold_marks
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text_files import write_compressed
+from vocabtransfer.public import public
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
@@ -50,6 +51,7 @@ class WordTable:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
+    @public
     def from_pairs(
         cls,
         source_words: Iterable[str],
@@ -63,6 +65,10 @@ class WordTable:
         source_sorted, source_order = _sort_words(source_words)
         target_sorted, target_order = _sort_words(target_words)
         source, target, weights = links
+        for ids, words, totals in ((source, source_sorted, source_totals), (target, target_sorted, target_totals)):
+            inside = ids.size == 0 or 0 <= ids.min() <= ids.max() < len(words)
+            if len(totals) != len(words) or ids.shape != weights.shape or not inside:
+                raise UsageError("links are indices of words with a count each, and every word has a total.")
         shape = (len(target_sorted), len(source_sorted))
         places = (np.argsort(target_order)[target], np.argsort(source_order)[source])
         counts = sparse.coo_array((weights.astype(np.float64), places), shape=shape).tocsr()
@@ -82,6 +88,7 @@ class WordTable:
             found[fold_marks(word)].append(index)
         return found
 
+    @public
     def lookup(self, word: str) -> list[tuple[str, float]]:
         """Return the source words aligned with a target word, with their counts, most frequent first.
 
@@ -97,6 +104,7 @@ class WordTable:
         found = ((self.source_words[index], count) for index, count in total.items())
         return sorted(found, key=lambda item: (-item[1], item[0]))
 
+    @public
     def occurrences(self, word: str) -> float:
         """Return how often a target word occurs, with whatever marks it is typed; 0.0 for one that never does."""
         return float(sum(self.target_totals[row] for row in self._target_spellings.get(fold_marks(word), ())))
@@ -118,6 +126,7 @@ class WordTable:
             metadata=metadata,
         )
 
+    @public
     def prune(self, min_count: float = 0.0, min_share: float = 0.0, min_total: float = 0.0) -> Self:
         """Return the table without its thin evidence.
 
@@ -140,6 +149,7 @@ class WordTable:
             target_totals=self.target_totals[rows],
         )
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write the table as ``.tsv``, ``.tsv.gz``, ``.tsv.xz`` or ``.tsv.zst``; the same table gives the same bytes.
 
@@ -165,6 +175,7 @@ class WordTable:
         write_compressed(path, f"# {header}\n{''.join(lines)}".encode())
 
     @classmethod
+    @public
     def load(cls, path: str | Path) -> Self:
         """Read a table that `save` wrote, or one made by hand in the same form (lines in any order).
 
@@ -211,6 +222,7 @@ def merge_tables(tables: Iterable[WordTable], weights: Iterable[float] | None = 
     )
 
 
+@public
 def shipped_table(language: "Language") -> WordTable | None:
     """Return the English table that ships for a language, or None where there is none."""
     name = f"en-{language.tag}.tsv.xz"

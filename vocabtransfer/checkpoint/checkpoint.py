@@ -19,6 +19,7 @@ from vocabtransfer.checkpoint.model_class import continues_text, generates
 from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_weights
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
@@ -82,13 +83,20 @@ class Checkpoint:
         vocabulary = Vocabulary.from_tokenizer(self.tokenizer)
         return vocabulary if len(vocabulary) <= self.layout.rows else _cut(vocabulary, self.layout.rows)
 
+    @public
     def read(self, name: str) -> torch.Tensor:
         """Return a tensor in its storage dtype, memory-mapped: only what is touched is read."""
         return load_tensor(self._info(name))
 
+    @public
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read rows ``start`` to ``stop`` of a tensor: shape (stop - start, ...), storage dtype."""
-        return load_rows(self._info(name), start, stop)
+        info = self._info(name)
+        if not info.shape or not 0 <= start <= stop <= info.shape[0]:
+            raise VocabTransferError(
+                f"{name} of {self.name} is {list(info.shape)}: there are no rows {start} to {stop}."
+            )
+        return load_rows(info, start, stop)
 
     def input_table(self) -> torch.Tensor:
         """The input embedding table, (rows, hidden), storage dtype."""

@@ -3,6 +3,7 @@
 A wrong value would otherwise surface as a foreign error from deep inside a model class, or not at all.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ SIZES = (
 )
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("dtype", "torch_dtype")
+#: What generation_config.json says of how tokens are chosen, by the type of the value.
+ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+COUNTS = (
+    *("top_k", "max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_beams", "num_beam_groups"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "prompt_lookup_num_tokens"),
+)
+NUMBERS = (
+    *("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "max_time"),
+    *("encoder_repetition_penalty", "length_penalty", "diversity_penalty", "guidance_scale", "penalty_alpha"),
+)
+FLAGS = ("do_sample", "use_cache", "remove_invalid_values", "renormalize_logits", "output_scores", "output_attentions")
 #: Parts that speak of other things than the model.
 LEFT_ALONE = ("id2label", "label2id", "quantization_config", "auto_map", "task_specific_params")
 
@@ -38,10 +50,20 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
 
 
 def check_generation_config(values: Mapping[str, Any], file: Path) -> None:
-    """Refuse a generation_config.json whose token ids are none; raises `VocabTransferError`."""
+    """Refuse a generation_config.json with ids, counts, numbers or flags that are none; raises `VocabTransferError`."""
     for key, value in values.items():
-        if key.endswith(ID_ENDINGS):
+        if value is None:
+            continue
+        if key.endswith(ID_ENDINGS) or key in ID_LISTS:
             _check_ids(file, key, value)
+        elif key in COUNTS and (type(value) is not int or abs(value) >= 2**63):
+            raise _wrong(file, key, value, "a whole number, or null")
+        elif key in NUMBERS and not (type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e30):
+            raise _wrong(file, key, value, "a number, or null")
+        elif key in FLAGS and not isinstance(value, bool):
+            raise _wrong(file, key, value, "true, false or null")
+        elif key == "bad_words_ids" and not (isinstance(value, list) and all(map(_is_id_list, value))):
+            raise _wrong(file, key, value, "a list of lists of token ids, or null")
 
 
 def _check_part(part: Mapping[str, Any], file: Path, inside: str) -> None:
@@ -65,6 +87,10 @@ def _check_part(part: Mapping[str, Any], file: Path, inside: str) -> None:
 def _check_ids(file: Path, key: str, value: Any) -> None:
     if value is not None and not all(type(i) is int for i in (value if isinstance(value, list) else [value])):
         raise _wrong(file, key, value, "a token id, a list of them, or null")
+
+
+def _is_id_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(i) is int and i >= 0 for i in value)
 
 
 def _is_dtype(name: str) -> bool:

@@ -121,6 +121,8 @@ def _length(shape: tuple[int, ...], kind: int, name: str, path: Path) -> tuple[s
     except ValueError:
         raise damaged(path, f"tensor {name!r} has the unknown quantisation {kind}") from None
     block, block_bytes = GGML_QUANT_SIZES[kind_name]
+    if 0 in shape:
+        raise damaged(path, f"tensor {name!r} is empty")
     if not shape or shape[-1] % block:
         raise damaged(path, f"tensor {name!r} has rows that {kind_name.name} cannot have")
     return kind_name.name, math.prod(shape) // block * block_bytes

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint.gguf_file import GgufFile
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import damaged
 
 ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER = {
@@ -143,6 +144,8 @@ def tensor_blocks(file: GgufFile, name: str, config: Mapping[str, Any]) -> Itera
     if architecture.permuted and re.search(r"attn_[qk]\.", name):
         heads = config["num_attention_heads" if "attn_q." in name else "num_key_value_heads"]
         values = file.values(name)
+        if heads < 1 or len(values) % (2 * heads):
+            raise damaged(file.path, f"its {heads} heads do not divide {name!r} with {len(values)} rows")
         yield values.reshape(heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
     elif architecture.norm_offset and name.endswith("norm.weight"):
         yield file.values(name) - np.float32(architecture.norm_offset)

@@ -41,6 +41,7 @@ from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.manifest import MANIFEST_NAME, write_manifest
 from vocabtransfer.files.staging import check_target, staged_folder
 from vocabtransfer.progress import step, track
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.save import save_tokenizer
 
 Rows = Callable[[VocabTensor, int, int], torch.Tensor]
@@ -65,6 +66,7 @@ class WriteReport:
     notes: tuple[str, ...] = ()
 
 
+@public
 def write_checkpoint(
     source: Checkpoint,
     target: Path,

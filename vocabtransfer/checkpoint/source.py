@@ -12,6 +12,7 @@ from vocabtransfer.checkpoint.tensors import INDEX_NAME
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.packages import unpack_wheel
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 WANTED_FILES = (
@@ -23,6 +24,7 @@ UNWANTED_FILES = ("original/*", "onnx/*", "openvino/*", "coreml/*", "consolidate
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
+@public
 def open_checkpoint(
     reference: str | Path,
     *,

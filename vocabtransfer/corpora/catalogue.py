@@ -8,6 +8,7 @@ from vocabtransfer.corpora.sources import hub, mtdata_index, opus, tatoeba, udhr
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import track
+from vocabtransfer.public import public
 
 #: Importing these registers their sources.
 MODULES = (package_corpus, opus, tatoeba, mtdata_index, hub, udhr)
@@ -20,6 +21,7 @@ def sources() -> dict[str, CorpusSource]:
     return dict(sorted(SOURCES.items()))
 
 
+@public
 def list_corpora(
     language: str | Language, *, source_language: str | Language = "en", names: Sequence[str] = ()
 ) -> list[Offer]:

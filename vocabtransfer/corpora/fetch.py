@@ -22,6 +22,7 @@ from vocabtransfer.files.staging import check_target, staged_folder
 from vocabtransfer.files.text_files import open_lines
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import track
+from vocabtransfer.public import public
 from vocabtransfer.version import __version__
 
 #: What is taken unless told otherwise: sentence pairs, bytes of running text, and bytes of downloads for one data set.
@@ -50,6 +51,7 @@ class _Fetching:
         return self.limits[kind] - self.taken[kind]
 
 
+@public
 def fetch_corpus(
     language: str | Language,
     output: str | Path,

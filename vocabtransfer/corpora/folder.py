@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.json_files import damaged, read_json
+from vocabtransfer.public import public
 
 FORMAT = "vocabtransfer corpus 1"
 FACTS, PAGE = "corpus.json", "corpus.html"
 #: Columns: part, source, target.
 PAIRS, TEXT, DICTIONARY, HELD_OUT = "pairs.tsv.xz", "text.txt.xz", "dictionary.tsv", "held-out.txt"
 PAIR_COLUMNS = (1, 2)
+
+
+#: What the facts count.
+TOTALS = ("pairs", "text_bytes", "dictionary_entries", "held_out_bytes")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Corpus:
         return [{key: part[key] for key in keys} for part in self.parts if part["kept"]]
 
 
+@public
 def open_corpus(folder: str | Path) -> Corpus:
     """Open a folder that `fetch_corpus` wrote; `VocabTransferError` when it is none."""
     path = Path(folder)
@@ -71,4 +77,28 @@ def open_corpus(folder: str | Path) -> Corpus:
     facts = read_json(path / FACTS)
     if facts.get("format") != FORMAT:
         raise VocabTransferError(f"{path / FACTS} is not of this version's form ({FORMAT}): fetch the corpus again.")
+    if not _is_whole(facts):
+        raise damaged(path / FACTS, "languages or parts are not what vocabtransfer writes")
     return Corpus(path, facts)
+
+
+def _is_whole(facts: Mapping[str, Any]) -> bool:
+    """Tell whether facts have what is asked of them later, in the types that were written."""
+
+    def texts(value: Any, *keys: str) -> bool:
+        return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
+
+    def counts(value: Any, *keys: str) -> bool:
+        return isinstance(value, dict) and all(type(value.get(key)) is int for key in keys)
+
+    parts, warnings = facts.get("parts"), facts.get("warnings")
+    return (
+        texts(facts.get("language"), "name", "tag")
+        and texts(facts.get("source_language"), "name", "tag")
+        and counts(facts.get("totals"), *TOTALS)
+        and isinstance(parts, list)
+        and all(texts(part, "part", "kind", "licence", "attribution") and counts(part, "kept") for part in parts)
+        and isinstance(warnings, list)
+        and all(isinstance(warning, str) for warning in warnings)
+        and isinstance(facts.get("missing"), (list, dict))
+    )

@@ -18,6 +18,7 @@ from vocabtransfer.evaluation.scoring import CausalScorer, default_window
 from vocabtransfer.evaluation.texts import encode_batches, limit_bytes, read_documents
 from vocabtransfer.files.text import is_paths
 from vocabtransfer.progress import track
+from vocabtransfer.public import public
 from vocabtransfer.running.streamed import run_together, stream_of
 
 # Windows of several batches wait together, so that those of one length run together with little padding.
@@ -69,6 +70,7 @@ class BitsPerByte:
         return math.exp(min(self.nats / self.tokens, 700.0))
 
 
+@public
 def bits_per_byte(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,

@@ -10,6 +10,7 @@ from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.plan import open_planned, plan_run
 
@@ -43,6 +44,7 @@ class Evaluation:
     seconds: float
 
 
+@public
 def evaluate_checkpoint(
     reference: str | Path,
     files: TextFiles,

@@ -12,6 +12,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
 from vocabtransfer.files.records import open_records
 from vocabtransfer.files.text import TextFiles, as_text, is_paths, read_text
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.audit import audit
 
 EVERYTHING = "all"
@@ -73,6 +74,7 @@ class Comparison:
         return asdict(self)
 
 
+@public
 def compare(
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
     texts: Mapping[str, Iterable[str]],

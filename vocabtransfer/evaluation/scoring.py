@@ -116,9 +116,11 @@ class CausalScorer:
         inputs = torch.tensor([[*start, first], [*start, second]], device=self.model.device)
         with _evaluating(self.model):
             logits = self.model(input_ids=inputs, use_cache=False).logits
+            if not bool(torch.isfinite(logits).any()):
+                raise VocabTransferError("the model's predictions are not finite: its weights or settings are damaged.")
             # Rounding is all that may differ: a hundred units in the last place, in half precision a twentieth.
-            tolerance = min(100 * torch.finfo(logits.dtype).eps, 0.05) * float(logits.abs().max())
-            if not torch.allclose(logits[0, :3], logits[1, :3], rtol=0, atol=tolerance):
+            tolerance = min(100 * torch.finfo(logits.dtype).eps, 0.05) * float(logits.nan_to_num(0, 0, 0).abs().max())
+            if not torch.allclose(logits[0, :3], logits[1, :3], rtol=0, atol=tolerance, equal_nan=True):
                 raise VocabTransferError(
                     f"{type(self.model).__name__} is not a causal model (a token changes what is predicted before it), "
                     "so it gives no bits per byte: evaluate a decoder such as Llama, Gemma or Qwen."

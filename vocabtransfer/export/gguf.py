@@ -25,6 +25,7 @@ from vocabtransfer.export.gguf_kept import KeptBody, find_origin, kept_body
 from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
 from vocabtransfer.files.whole import whole_path
 from vocabtransfer.progress import track
+from vocabtransfer.public import public
 
 TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 Q8_BLOCK = 32
@@ -78,6 +79,7 @@ class _Plan:
         return stored
 
 
+@public
 def export_gguf(
     model: str | Path | Checkpoint,
     target: str | Path,

@@ -46,7 +46,11 @@ def read_columnar(path: Path) -> tuple[tuple[str, ...], Callable[[], Iterator[li
                 missing = [name for name in names if name not in columns]
                 if missing:
                     raise VocabTransferError(f"{file} has no column {missing[0]}, unlike {files[0]}.")
-                yield from (list(row) for row in zip(*(columns[name].to_pylist() for name in names), strict=True))
+                try:
+                    values = [columns[name].to_pylist() for name in names]
+                except (ValueError, OverflowError) as problem:  # text that is not UTF-8, times that no calendar has
+                    raise VocabTransferError(f"{file} is damaged ({problem}): get it again.") from None
+                yield from (list(row) for row in zip(*values, strict=True))
 
     return names, rows
 

@@ -9,6 +9,7 @@ from typing import TypeGuard, cast
 from vocabtransfer.errors import UsageError
 from vocabtransfer.files.records import open_records, text_column
 from vocabtransfer.files.text_files import read_lines
+from vocabtransfer.public import public, settle_fields
 
 DOCUMENT_CHARACTERS = 1 << 14
 
@@ -26,6 +27,9 @@ class Text:
     files: tuple[Path, ...] = ()
     field: str | None = None
     source: Callable[[], Iterable[str]] | None = None
+
+    def __post_init__(self) -> None:
+        settle_fields(self)
 
     def __iter__(self) -> Iterator[str]:
         # A NUL in a line means that it is no text; single ones are left out.
@@ -100,6 +104,7 @@ TextFiles = str | PathLike[str] | Text | Iterable[str | PathLike[str]]
 TextLike = TextFiles | Callable[[], Iterable[str]]
 
 
+@public
 def read_text(paths: TextFiles, *, field: str | None = None) -> Text:
     """Open text files, one or many, as a `Text` that can be read again and again.
 

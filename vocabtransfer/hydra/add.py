@@ -38,6 +38,7 @@ from vocabtransfer.hydra.stored import (
     read_stored_head,
 )
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS
 from vocabtransfer.surgery.transfer import SHIFT_FILE, TransferResult
 from vocabtransfer.token_map import MAP_FILE
@@ -69,6 +70,7 @@ class NewHead:
     files: Mapping[str, bytes]
 
 
+@public
 def add_head(
     hydra: str | Path | HydraFolder,
     name: str,
@@ -123,6 +125,7 @@ def add_head(
     return write_head(folder, name, new, force=force)
 
 
+@public
 def add_head_from_checkpoint(
     hydra: str | Path | HydraFolder,
     name: str,

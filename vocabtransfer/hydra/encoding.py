@@ -1,6 +1,7 @@
 """Text in several vocabularies made into the input of a Hydra: segments, rows, masks and labels."""
 
 from collections.abc import Callable, Collection, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -139,3 +140,17 @@ def split_rows(ids: torch.Tensor, joined: Joined, outputs: Sequence[str]) -> tor
         inside = (ids[row] >= begin) & (ids[row] < end)
         result[row] = torch.where(inside, ids[row] - begin, joined.heads[index].pad_id)
     return result
+
+
+def id_rows(ids: Any) -> list[Any]:
+    """Return ids, one sequence or several, as lists of whole numbers; `UsageError` for anything else."""
+
+    def numbers(row: Any) -> list[int]:
+        return [index(i) for i in row]
+
+    try:
+        rows = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        several = bool(rows) and not hasattr(rows[0], "__index__")
+        return [numbers(row) for row in rows] if several else numbers(rows)
+    except TypeError:
+        raise UsageError(f"ids are whole numbers, one sequence or several, not {ids!r:.60}.") from None

@@ -30,11 +30,13 @@ from vocabtransfer.hydra.settings import with_values
 from vocabtransfer.hydra.stored import StoredHead, Table
 from vocabtransfer.hydra.variants import with_tying
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.save import save_tokenizer
 
 Rows = Callable[[VocabTensor, int, int], torch.Tensor]
 
 
+@public
 def export_head(
     hydra: str | Path | HydraFolder,
     name: str,

@@ -29,6 +29,7 @@ from vocabtransfer.hydra.head_config import HeadConfig, refuse_misfit
 from vocabtransfer.hydra.names import check_name
 from vocabtransfer.hydra.stored import StoredHead, head_of_checkpoint, read_stored_head
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.save import save_tokenizer
 
 HYDRA_NAME, HEADS_NAME = "hydra.json", "heads"
@@ -94,6 +95,7 @@ def is_hydra(path: Path) -> bool:
     return (path / HYDRA_NAME).is_file()
 
 
+@public
 def open_hydra(path: str | Path) -> HydraFolder:
     """Open a Hydra folder; `VocabTransferError` when it is none or damaged."""
     path = Path(path).expanduser()
@@ -113,6 +115,7 @@ def open_hydra(path: str | Path) -> HydraFolder:
     return HydraFolder(path, check_name(own), fingerprint, name)
 
 
+@public
 def create_hydra(
     source: Checkpoint, target: str | Path, *, own_name: str = "base", link: Link = "hard", overwrite: bool = False
 ) -> HydraFolder:

@@ -14,7 +14,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError
 from vocabtransfer.hydra.add import add_loaded_head
-from vocabtransfer.hydra.encoding import Segment, as_rows, encode_rows
+from vocabtransfer.hydra.encoding import Segment, as_rows, encode_rows, id_rows
 from vocabtransfer.hydra.folder import HydraFolder
 from vocabtransfer.hydra.generation import generate_across, generate_joined
 from vocabtransfer.hydra.loaded import LoadedHead
@@ -25,6 +25,7 @@ from vocabtransfer.hydra.scoring import forward_joined
 from vocabtransfer.hydra.selection import Selection, choose, chosen, select
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.hydra.translate import translate_texts
+from vocabtransfer.public import public
 
 HeadChoice = str | tuple[str, str]
 
@@ -60,6 +61,7 @@ class HydraForCausalLM(nn.Module):
         self._default = Selection(own.name, own.name)
 
     @classmethod
+    @public
     def from_pretrained(
         cls,
         reference: str | Path,
@@ -122,6 +124,7 @@ class HydraForCausalLM(nn.Module):
         """The head in use here: its name, or the pair (input, output) where two are."""
         return self._selection().shown
 
+    @public
     def load_head(
         self,
         name: str,
@@ -146,6 +149,7 @@ class HydraForCausalLM(nn.Module):
         if is_trainable and name != self._rack.own.name:
             self.trainable_heads[_key(name)] = self._rack.head(name).tables
 
+    @public
     def delete_head(self, name: str) -> None:
         """Forget a head; its files stay. The backbone's own head and the active head cannot be deleted."""
         if name in self._default or name in self._selection():
@@ -154,6 +158,7 @@ class HydraForCausalLM(nn.Module):
         if _key(name) in self.trainable_heads:
             del self.trainable_heads[_key(name)]
 
+    @public
     def save_head(self, name: str, new_name: str) -> StoredHead:
         """Write a loaded head's tables as they are now (after training, say) into the Hydra's folder, as a new head."""
         if self._rack.folder is None:
@@ -165,6 +170,7 @@ class HydraForCausalLM(nn.Module):
         self._rack.know(written)
         return written
 
+    @public
     def set_head(self, name: str | None = None, *, input: str | None = None, output: str | None = None) -> None:
         """Choose the head for all calls that do not choose one themselves: one name, or one for each side.
 
@@ -175,6 +181,7 @@ class HydraForCausalLM(nn.Module):
         self._rack.view(selection)
         self._default = selection
 
+    @public
     @contextlib.contextmanager
     def use_head(
         self, name: str | None = None, *, input: str | None = None, output: str | None = None
@@ -185,6 +192,7 @@ class HydraForCausalLM(nn.Module):
         with choose(self, selection):
             yield self
 
+    @public
     def head(self, name: str) -> LoadedHead:
         """Return a head, loading it if need be."""
         return self._rack.head(name)
@@ -207,10 +215,12 @@ class HydraForCausalLM(nn.Module):
 
     # Text
 
+    @public
     def tokenizer(self, name: str | None = None) -> PreTrainedTokenizerFast:
         """Return a head's tokenizer; by default that of the head that reads."""
         return self.head(name if name is not None else self._selection().input).tokenizer
 
+    @public
     def encode(
         self,
         segments: Sequence[Segment] | Sequence[Sequence[Segment]],
@@ -242,21 +252,23 @@ class HydraForCausalLM(nn.Module):
             raise UsageError(f"padding_side is left or right, not {side!r}.")
         return encode_rows(rows, outputs, self.head, train=trained, end=end, left=side == "left")
 
+    @public
     def decode(self, ids: Any, head: str | Sequence[str] | None = None) -> Any:
         """Return the text of one sequence of ids, or the texts of several, without special tokens.
 
         ``head`` is the head whose ids they are (default: the one that writes), or, for several sequences, one for each
         or for each group of equally many neighbours.
         """
-        rows = ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)
+        rows = id_rows(ids)
         names = [self._selection().output] if head is None else [head] if isinstance(head, str) else list(head)
-        if not rows or not isinstance(rows[0], list):
+        if names and (not rows or not isinstance(rows[0], list)):
             return self.head(names[0]).decode(rows)
         if not names or len(rows) % len(names):
             raise UsageError(f"{len(rows)} sequences cannot be divided among {len(names)} heads.")
         factor = len(rows) // len(names)
         return [self.head(names[i // factor]).decode(row) for i, row in enumerate(rows)]
 
+    @public
     def translate(
         self,
         texts: str | Sequence[str],
@@ -291,6 +303,7 @@ class HydraForCausalLM(nn.Module):
 
     # Running
 
+    @public
     def generate(
         self,
         inputs: torch.Tensor | None = None,
@@ -307,6 +320,8 @@ class HydraForCausalLM(nn.Module):
         of the head that wrote it, which `decode` turns into text.
         """
         input_ids = settings.pop("input_ids", inputs)
+        if input_ids is not None and (input_ids.dim() != 2 or input_ids.is_floating_point()):
+            raise UsageError(f"ids have the shape (rows, length), not {list(input_ids.shape)} of {input_ids.dtype}.")
         if heads is not None:
             joined, outputs, mask = self._joined(input_ids, heads, output_heads, settings)
             return generate_joined(

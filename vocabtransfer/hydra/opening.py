@@ -37,7 +37,7 @@ def open_backbone(
     own = head_of_checkpoint(checkpoint, name, fingerprint, own=True)
     try:
         model = AutoModelForCausalLM.from_pretrained(checkpoint.path, **{"local_files_only": True, **settings})
-    except (OSError, ValueError, RuntimeError) as problem:
+    except Exception as problem:  # whatever a model class makes of settings and files that are not its own
         said = str(problem).strip().splitlines() or [type(problem).__name__]
         raise VocabTransferError(f"transformers cannot load {checkpoint.path}: {said[0]}") from problem
     return model.eval(), own, folder

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo
 from vocabtransfer.checkpoint.checkpoint import check_tokenizer_fits
+from vocabtransfer.checkpoint.config_values import check_generation_config
 from vocabtransfer.checkpoint.layout import FLOATS
 from vocabtransfer.checkpoint.tensors import read_shard
 from vocabtransfer.errors import VocabTransferError
@@ -89,6 +90,7 @@ def read_stored_head(folder: Path, name: str) -> StoredHead:
             raise _damaged(shard.file, f"{table!r} is {info.dtype} {list(info.shape)} instead of floats {list(shape)}")
     generation = folder / GENERATION_NAME
     settings = read_json(generation) if generation.is_file() else None
+    check_generation_config(settings or {}, generation)
     return StoredHead(name, folder, config, tables, settings, stamp=_stamp(tables))
 
 

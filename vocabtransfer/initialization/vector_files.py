@@ -20,6 +20,8 @@ from vocabtransfer.progress import track
 #: Words read of a text file, most frequent first, as those files are ordered.
 MOST_WORDS = 200_000
 WINDOW_BYTES = 1 << 26
+#: Numbers in a vector; no such file has more than a few thousand, and 200,000 of these still fit into memory.
+LONGEST_VECTOR = 1 << 14
 
 _MAGIC = 793712314
 _HEADER = struct.Struct("<2i12id")  # magic, version, twelve settings, sampling threshold
@@ -118,6 +120,8 @@ def _read_text(path: Path) -> WordVectors:
                 "length."
             )
         count, dim = min(int(sizes[0]), MOST_WORDS), int(sizes[1])
+        if dim > LONGEST_VECTOR:
+            raise _damaged(path)
         matrix = np.empty((count, dim), np.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # how numpy says that a field is no number

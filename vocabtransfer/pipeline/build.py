@@ -38,6 +38,7 @@ from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
 from vocabtransfer.progress import step, track
+from vocabtransfer.public import public
 from vocabtransfer.running.plan import find_device
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.kept_rows import with_kept_rows
@@ -65,6 +66,7 @@ class BuildResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@public
 def build(request: BuildRequest, *, dry_run: bool = False) -> BuildResult:
     """Build a checkpoint with a new vocabulary; with ``dry_run`` do everything but write.
 

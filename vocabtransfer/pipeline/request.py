@@ -9,6 +9,7 @@ from vocabtransfer.alignment.dictionary import ENTRY_WEIGHT
 from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.norms import Norm
+from vocabtransfer.public import settle_fields
 from vocabtransfer.tokenization.train import Algorithm
 
 
@@ -112,6 +113,7 @@ class BuildRequest:
     field: str | None = None
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         object.__setattr__(self, "text", read_text(self.text, field=self.field))
         for name in ("parallel", "alignment", "dictionary", "held_out"):  # paths however they were given
             object.__setattr__(self, name, read_text(getattr(self, name)).files)

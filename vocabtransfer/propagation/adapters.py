@@ -23,6 +23,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.propagation.body import Change, Difference, rows_of, task_arithmetic
 from vocabtransfer.propagation.checks import body, is_arithmetic, same_bytes
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.load import VOCABULARY_FILES
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
@@ -96,6 +97,7 @@ class _Merged:
         return rows + self.weight * self.update.rows(start, stop)
 
 
+@public
 def open_adapted(reference: str | Path, base: Checkpoint, **options: Any) -> Checkpoint | LoraDonor:
     """Open the adapted model: anything that `open_checkpoint` opens, or the folder of a PEFT LoRA adapter.
 

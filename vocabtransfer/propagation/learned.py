@@ -37,6 +37,7 @@ from vocabtransfer.propagation.rows import NewTable, RowPlan, base_pieces, chang
 from vocabtransfer.propagation.solver import LinearMap, fit
 from vocabtransfer.propagation.tables import TableRows
 from vocabtransfer.propagation.tokens import Joined, join_tokenizers, taught_rows
+from vocabtransfer.public import public
 from vocabtransfer.token_map import TokenMap
 
 Method = Literal["conversion", "overlap", "swap"]
@@ -88,6 +89,7 @@ class PropagationResult:
             self._open[tensor.name] = self.plan.new_table(tensor)
         return self._open[tensor.name].rows(start, stop)
 
+    @public
     def save(
         self, target: str | Path, *, link: Link = "hard", overwrite: bool = False, pad_to_multiple_of: int = 1
     ) -> WriteReport:
@@ -108,6 +110,7 @@ class PropagationResult:
         )
 
 
+@public
 def propagate(
     base: Checkpoint,
     adapted: Checkpoint | LoraDonor,

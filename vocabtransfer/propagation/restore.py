@@ -27,6 +27,7 @@ from vocabtransfer.propagation.checks import body, check_same_body, is_arithmeti
 from vocabtransfer.propagation.facts import rounded
 from vocabtransfer.propagation.tables import TableRows
 from vocabtransfer.propagation.tokens import Joined, join_tokenizers, taught_rows
+from vocabtransfer.public import public
 
 FACTS_FILE = "restore.json"
 # A tensor of a numbered layer: what stands before the number tells stacks apart (encoder and decoder).
@@ -82,6 +83,7 @@ class RestoreResult:
         out[taken >= 0] = theirs.take(taken[taken >= 0])
         return torch.from_numpy(out[:, 0] if tensor.part == "output_bias" else out)
 
+    @public
     def save(
         self, target: str | Path, *, link: Link = "hard", overwrite: bool = False, pad_to_multiple_of: int = 1
     ) -> WriteReport:
@@ -99,6 +101,7 @@ class RestoreResult:
         )
 
 
+@public
 def restore_layers(
     adapted: Checkpoint, original: Checkpoint, *, layers: int = 2, weight: float = 0.5, template_rows: bool = True
 ) -> RestoreResult:

@@ -27,6 +27,7 @@ from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.hydra.folder import is_hydra
 from vocabtransfer.progress import step
+from vocabtransfer.public import public, settle_fields
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
@@ -95,6 +96,7 @@ class CalibrateRequest:
     field: str | None = None
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         object.__setattr__(self, "text", read_text(self.text, field=self.field))
 
 
@@ -108,6 +110,7 @@ class CalibrateResult:
     written: WriteReport
 
 
+@public
 def calibrate(request: CalibrateRequest) -> CalibrateResult:
     """Make dialogues in the target language, train a chat model on them a little, and write it.
 

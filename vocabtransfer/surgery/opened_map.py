@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import read_json
+from vocabtransfer.public import public
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
@@ -37,6 +38,7 @@ class OpenedMap:
         return [self.explain(int(i)) for i in ids]
 
 
+@public
 def open_map(folder: str | Path) -> OpenedMap:
     """Open the token map of a built checkpoint.
 
@@ -48,8 +50,10 @@ def open_map(folder: str | Path) -> OpenedMap:
         raise VocabTransferError(f"{path} is not a folder; give one that vocabtransfer built.")
     token_map = TokenMap.load(path / MAP_FILE)
     try:
-        names = json.loads((path / SOURCE_STRINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        names = read_json(path / SOURCE_STRINGS, list)
+        if not all(isinstance(name, str) for name in names):
+            raise VocabTransferError("a name is no text")
+    except VocabTransferError as error:
         raise VocabTransferError(
             f"{path / SOURCE_STRINGS} is missing or damaged; build the checkpoint again."
         ) from error

@@ -25,6 +25,7 @@ from vocabtransfer.initialization import Donor, Initialization, Method, Need, Tr
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
@@ -73,10 +74,12 @@ class TransferResult:
     def _tables(self) -> NewTables:
         return NewTables(self.source, self.inputs, self.initialization, self.norm)
 
+    @public
     def rows(self, tensor: VocabTensor, start: int, stop: int) -> torch.Tensor:
         """Return rows ``start..stop`` of a new tensor: float32 ``(stop - start, hidden)``, or ``(stop - start,)``."""
         return self._tables.rows(tensor, start, stop)
 
+    @public
     def table(self, part: Literal["input", "output", "bias"] = "input") -> torch.Tensor | None:
         """Return a whole new table, float32 ``(tokens, hidden)``, or the head's bias ``(tokens,)``.
 
@@ -90,10 +93,12 @@ class TransferResult:
     def _names(self) -> list[str]:
         return source_names(self.inputs.source_vocabulary)
 
+    @public
     def source_name(self, column: int) -> str:
         """Return the readable name of a column of the token map: a source token, or a group."""
         return column_name(self.token_map, self._names, column)
 
+    @public
     def explain(self, token: int | str) -> Explanation:
         """Say which source tokens, weights, rule and evidence made a row; by id or by text.
 
@@ -110,6 +115,7 @@ class TransferResult:
             files[SHIFT_FILE] = save_safetensors({"amounts": shift.amounts, "direction": shift.direction})
         return files
 
+    @public
     def save(
         self,
         target: str | Path,
@@ -134,6 +140,7 @@ class TransferResult:
         )
 
 
+@public
 def transfer(
     source: Checkpoint,
     tokenizer: PreTrainedTokenizerFast,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.carry import bare_tokenizer
 from vocabtransfer.tokenization.merges import MergeModel
 from vocabtransfer.tokenization.pieces import PieceEncoder
@@ -92,6 +93,7 @@ class Audit:
         return shown
 
 
+@public
 def audit(tokenizer: PreTrainedTokenizerFast, *, ids: NDArray[np.int64] | None = None) -> Audit:
     """Find the tokens of a tokenizer that no text produces; ``ids`` restricts the search to some of them.
 

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.extend_pieces import learn_unigram, learn_wordpiece, letter_gains, missing_letters
 from vocabtransfer.tokenization.merge_learner import learn_more_merges, words_to_learn_from
 from vocabtransfer.tokenization.merges import MergeModel
@@ -19,6 +20,7 @@ from vocabtransfer.tokenization.train_bpe import MAX_BYTES, MAX_CHARACTERS
 from vocabtransfer.tokenization.train_kinds import Algorithm
 
 
+@public
 def extend_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
     corpus: Iterable[str] | Mapping[str, int],

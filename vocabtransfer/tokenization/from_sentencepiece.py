@@ -55,7 +55,10 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
         )
     backend = Tokenizer(_unigram_model(proto) if kind == _UNIGRAM else _bpe_model(proto))
     user_defined = [piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED]
-    _add_pipeline(backend, proto, user_defined)
+    try:
+        _add_pipeline(backend, proto, user_defined)
+    except Exception as problem:  # the table of characters is built by tokenizers, which raises this
+        raise VocabTransferError(f"{file} has a damaged normaliser ({problem}): fetch it again.") from None
     added = [piece for piece in proto.pieces if piece.type in _ADDED]
     backend.add_tokens([_added_token(piece, backend.normalizer) for piece in added])
     _check(backend, reference, user_defined, file)

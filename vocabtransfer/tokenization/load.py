@@ -6,8 +6,7 @@ of a Qwen), which silently changes ids. Here the backend is exactly what the fil
 """
 
 import inspect
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from tokenizers import Tokenizer
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.json_files import parse_json
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.from_ranks import from_tekken, from_tiktoken, looks_like_tiktoken
 from vocabtransfer.tokenization.from_sentencepiece import from_sentencepiece
 from vocabtransfer.tokenization.from_vocab_files import from_vocab_json, from_vocab_txt
@@ -49,11 +50,35 @@ _PASSED_ON = (
     "processor_class",
     "vocabtransfer_notes",
 )
+_EDGES = ("add_bos_token", "add_eos_token")
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_side(value: Any) -> bool:
+    return value in ("left", "right")
+
+
+#: What a setting may be, where something goes by it.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("clean_up_tokenization_spaces", "split_special_tokens", "spaces_between_special_tokens"), _is_flag
+    ),
+    **dict.fromkeys(_EDGES, _is_flag),
+    "processor_class": lambda value: isinstance(value, str),
+    "model_max_length": lambda value: type(value) in (int, float) and value > 0,
+    "padding_side": _is_side,
+    "truncation_side": _is_side,
+    "model_input_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+}
 
 # Classes that leave the ids of a SentencePiece model as they are; all others that transformers knows renumber them.
 _PLAIN_SENTENCEPIECE = ("Llama", "CodeLlama", "Gemma", "T5", "MT5", "UMT5")
 
 
+@public
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Open the tokenizer in a folder or file; nothing is downloaded.
 
@@ -153,7 +178,7 @@ def _renumbers(class_name: str) -> bool:
 
 def _from_json(content: bytes, file: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
     try:
-        document = json.loads(content)
+        document = parse_json(content)
     except ValueError as problem:
         raise VocabTransferError(f"{file} is not valid JSON ({problem}): fetch or save it again.") from None
     if isinstance(document, dict) and isinstance(document.get("config"), dict) and "vocab" in document:
@@ -178,7 +203,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as problem:
         raise VocabTransferError(f"{file} cannot be read as JSON ({problem}): fetch or save it again.") from None
     if not isinstance(document, dict):
@@ -254,8 +279,11 @@ def _settings(
         value = granted.get(name)
         if name not in roles and (name not in ROLES or backend.token_to_id(str(value)) is not None):
             settings[name] = value
-    settings.update({name: config[name] for name in _PASSED_ON if name in config})
-    settings.update({name: config[name] for name in ("add_bos_token", "add_eos_token") if name in config})
+    given = {name: config[name] for name in (*_PASSED_ON, *_EDGES) if config.get(name) is not None}
+    for name, value in given.items():
+        if name in _KINDS and not _KINDS[name](value):
+            raise VocabTransferError(f"tokenizer_config.json: {name!r} cannot be {value!r:.60}: correct it.")
+    settings.update(given)
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -264,7 +292,7 @@ def _class_settings(class_name: str) -> dict[str, Any]:
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     found = tokenizer_class_from_name(class_name) if class_name else None
-    if found is None:
+    if found is None or not hasattr(found, "padding_side"):  # a name of a class that is no tokenizer
         return {}
     parameters = inspect.signature(found.__init__).parameters
     roles = {role: parameters[role].default for role in ROLES if role in parameters}

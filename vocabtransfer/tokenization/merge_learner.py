@@ -60,7 +60,7 @@ def learn_more_merges(
     heapq.heapify(heap)
     merges: list[Merge] = []
     counts: list[int] = []
-    for turn in track(range(new_tokens), "learning merges"):
+    for turn in track(range(min(new_tokens, len(index.symbols) ** 2)), "learning merges"):
         while len(merges) == turn and heap:
             claimed, key, slot = heapq.heappop(heap)
             count = int(index.counts[slot])
@@ -81,6 +81,8 @@ def learn_more_merges(
                     heapq.heappush(heap, (-int(index.counts[grown]), int(index.slot_keys[grown]), grown))
             texts.append(text)
             known.add(text)
+        if len(merges) == turn:
+            break  # no pair is left
     return LearntMerges(tuple(merges), np.array(counts, np.int64))
 
 

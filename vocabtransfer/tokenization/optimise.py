@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.extend import extended, learn
 from vocabtransfer.tokenization.reshape import Reshaped, check_new, take_apart, with_notes_on, with_repairs
 from vocabtransfer.tokenization.trim import Removals, WatchedCorpus, order_removals, trimmed
 
 
+@public
 def optimise_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
     corpus: Iterable[str] | Mapping[str, int],

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import step
+from vocabtransfer.public import public, settle_fields
 from vocabtransfer.tokenization.carry import BYTE_TOKENS
 from vocabtransfer.tokenization.merge_learner import LONGEST_WORD, learn_more_merges
 from vocabtransfer.tokenization.merges import MergeModel
@@ -58,7 +59,11 @@ class ModelSize:
     body_parameters: int
     parameters_per_token: int
 
+    def __post_init__(self) -> None:
+        settle_fields(self)
+
     @classmethod
+    @public
     def of(cls, checkpoint: _Sized) -> "ModelSize":
         """Read both from an opened checkpoint; a tied table counts once."""
         layout = checkpoint.layout
@@ -70,6 +75,7 @@ class ModelSize:
         }
         return cls(checkpoint.parameters - sum(sizes.values()), sum(tables.values()))
 
+    @public
     def parameters(self, size: int) -> int:
         """Return the parameters of the model with a vocabulary of that size."""
         return self.body_parameters + self.parameters_per_token * size
@@ -105,6 +111,7 @@ class SizeChoice:
         return asdict(self)
 
 
+@public
 def choose_vocab_size(
     corpus: Iterable[str] | Mapping[str, int],
     *,

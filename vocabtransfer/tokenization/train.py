@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.carry import (
     Specials,
     digit_group,
@@ -33,6 +34,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "train_tokenizer", "training_notes"]
 SHARE_OF_MARKS = 0.005
 
 
+@public
 def train_tokenizer(
     corpus: Iterable[str] | Mapping[str, int],
     *,

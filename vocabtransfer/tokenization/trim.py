@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.carry import kept_specials
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.ragged import IntArray
@@ -21,6 +22,7 @@ from vocabtransfer.tokenization.train_corpus import Corpus
 from vocabtransfer.tokenization.trim_order import Order, protected_ids, removal_order
 
 
+@public
 def trim_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
     corpus: Iterable[str] | Mapping[str, int],

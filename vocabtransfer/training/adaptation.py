@@ -20,6 +20,7 @@ from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import read_text
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
@@ -90,6 +91,7 @@ class AdaptResult:
     written: WriteReport | None = None
 
 
+@public
 def adapt(request: AdaptRequest) -> AdaptResult:
     """Train a checkpoint further on text, in stages, and write it as it was found but for what was trained.
 

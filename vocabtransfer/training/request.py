@@ -12,6 +12,7 @@ from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
+from vocabtransfer.public import settle_fields
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
@@ -89,6 +90,7 @@ class AdaptRequest:
     field: str | None = None
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         for name in ("text", "source_text", "held_out"):
             text = read_text(getattr(self, name), field=self.field)
             if text.source is not None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.public import public, settle_fields
 
 NEW, TABLES, OUTER, LORA, ALL = "new", "tables", "outer", "lora", "all"
 STAGE_NAMES = (NEW, TABLES, OUTER, LORA, ALL)
@@ -38,7 +39,11 @@ class Stage:
     in_tokens: bool
     learning_rate: float
 
+    def __post_init__(self) -> None:
+        settle_fields(self)
+
     @classmethod
+    @public
     def parse(cls, text: str) -> "Stage":
         """Read ``NAME:BUDGET:LEARNING_RATE``; a budget is a number of updates, or of tokens as in ``5Mtokens``.
 

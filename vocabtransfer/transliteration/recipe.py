@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.carry import NOTES, training_notes
 from vocabtransfer.tokenization.train import Algorithm, train_tokenizer
 from vocabtransfer.transliteration.base import Digits, Transliterator
@@ -35,6 +36,7 @@ _TOKEN = re.compile(r"[^ \t\r\n]+")
 HURT = {"bod": "Tibetan", "dzo": "Dzongkha, which is written like Tibetan"}
 
 
+@public
 def prepare_romanized(
     language: str | Language,
     corpus: Iterable[str] | Mapping[str, int],

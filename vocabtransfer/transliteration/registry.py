@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import Language, find_language
+from vocabtransfer.public import public
 from vocabtransfer.transliteration.base import Digits, Transliterator, check_digits
 from vocabtransfer.transliteration.tables import TABLE_SCRIPTS, TableTransliterator
 from vocabtransfer.transliteration.uroman import UromanTransliterator
@@ -44,6 +45,7 @@ def romanizer(name: str, covers: Callable[[Language], bool] = _any_language) -> 
     return register
 
 
+@public
 def find_transliterator(
     language: str | Language, name: str | None = None, *, digits: Digits = "fold"
 ) -> Transliterator:

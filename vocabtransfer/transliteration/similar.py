@@ -18,6 +18,7 @@ from scipy import sparse
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import track
+from vocabtransfer.public import public
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
 from vocabtransfer.transliteration.base import Transliterator
 
@@ -56,6 +57,7 @@ def romanized_words(words: Sequence[str], transliterator: Transliterator) -> tup
     return tuple(different), np.array([index[word] for word in made], dtype=np.int64)
 
 
+@public
 def cognates(
     words_a: Sequence[str],
     words_b: Sequence[str],

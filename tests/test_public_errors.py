@@ -1,0 +1,346 @@
+"""Every public name with wrong types, wrong values and missing files: nothing but `VocabTransferError` comes out.
+
+What the edge has to translate ("please report it") is a fault, too: it would reach a person as a riddle.
+"""
+
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra_samples import Sample, make_sample, one_thread  # noqa: F401
+from scipy import sparse
+
+import vocabtransfer as vt
+from vocabtransfer.checkpoint.synthetic import toy_tokenizer
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.public import fits, public
+
+TYPES = ("VocabTransferError", "UsageError", "__version__")
+#: Results, which are made by the functions above them; their methods are driven by themselves.
+RESULTS = (
+    "AdaptResult",
+    "CalibrateResult",
+    "GgufReport",
+    "PropagationResult",
+    "RestoreResult",
+    "Reshaped",
+    "TransferResult",
+)
+DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
+REQUESTS = ("AdaptRequest", "BuildRequest", "CalibrateRequest", "ModelSize", "Stage", "Text")
+WRONG: tuple[Any, ...] = (
+    *(
+        None,
+        3,
+        -1,
+        2.5,
+        float("nan"),
+        True,
+        "",
+        "nowhere",
+        "no such language",
+        "\0",
+        "a/../b",
+        b"bytes",
+        [],
+        [3],
+        [None],
+    ),
+    *({}, {3: 4}, (), set(), object(), Path("missing/file.txt"), np.zeros(3), torch.zeros(2), lambda: 3, int, 10**30),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("public")
+
+
+@pytest.fixture(scope="module")
+def sample(place: Path) -> Sample:
+    return make_sample(place / "sample")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def functions() -> list[str]:
+    return [name for name in vt.__all__ if inspect.isfunction(getattr(vt, name))]
+
+
+def only_ours(call: Callable[[], Any]) -> str | None:
+    """Return the sentence of a refusal, None where nothing was wrong."""
+    try:
+        made = call()
+        if isinstance(made, Iterator):
+            next(made, None)
+    except VocabTransferError as refusal:
+        said = str(refusal)
+        assert said and "\n" not in said.strip() and "please report it" not in said, said
+        return said
+    return None
+
+
+def test_every_public_name_is_driven() -> None:
+    known = {*functions(), *TYPES, *RESULTS, *DATA, *REQUESTS}
+    assert set(vt.__all__) == known
+
+
+def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
+    """Arguments that each function takes; one at a time is made wrong."""
+    checkpoint = vt.open_checkpoint(sample.standalone["english"])
+    own, new = toy_tokenizer(["hello", " world"]), toy_tokenizer(["сәлам", " дөнья"], seed=3)
+    table = vt.count_words([("hello world", "сәлам дөнья")] * 4)
+    text = place / "text.txt"
+    text.write_text("сәлам дөнья\n" * 30, encoding="utf-8")
+    pairs = place / "pairs.tsv"
+    pairs.write_text("hello world\tсәлам дөнья\n" * 30, encoding="utf-8")
+    corpus = ["сәлам дөнья"] * 40
+    model = sample.load().backbone
+    romans = vt.find_transliterator("tatar")
+    return {
+        "adapt": {"request": vt.AdaptRequest("nowhere", text, place / "out")},
+        "add_head": {"hydra": "nowhere", "name": "x", "result": vt.transfer(checkpoint, new, method="pieces")},
+        "add_head_from_checkpoint": {"hydra": "nowhere", "name": "x", "checkpoint": checkpoint},
+        "audit": {"tokenizer": own},
+        "bits_per_byte": {"model": model, "tokenizer": checkpoint.tokenizer, "documents": ["hello world"]},
+        "build": {"request": vt.BuildRequest("nowhere", "tatar", place / "out", text=text)},
+        "calibrate": {"request": vt.CalibrateRequest("nowhere", text, place / "out")},
+        "choose_vocab_size": {"corpus": corpus, "like": own, "model": vt.ModelSize.of(checkpoint), "sizes": [270, 280]},
+        "cognates": {"words_a": ["сәлам"], "words_b": ["сәләм"], "transliterator": romans},
+        "compare": {"tokenizers": {"own": own}, "texts": {"tatar": corpus}},
+        "count_words": {"pairs": [("hello", "сәлам")]},
+        "create_hydra": {"source": checkpoint, "target": "hydra"},
+        "evaluate_checkpoint": {"reference": "nowhere", "files": text},
+        "export_gguf": {"model": "nowhere", "target": "model.gguf"},
+        "export_head": {"hydra": "nowhere", "name": "x", "target": "out"},
+        "extend_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},
+        "fetch_corpus": {"language": "nowhere", "output": "corpus", "names": ("none",)},
+        "find_language": {"text": "tatar"},
+        "find_transliterator": {"language": "tatar"},
+        "list_corpora": {"language": "nowhere", "names": ("none",)},
+        "load_tokenizer": {"path": "nowhere"},
+        "open_adapted": {"reference": "nowhere", "base": checkpoint},
+        "open_checkpoint": {"reference": "nowhere", "offline": True},
+        "open_corpus": {"folder": "nowhere"},
+        "open_hydra": {"path": "nowhere"},
+        "open_map": {"folder": "nowhere"},
+        "optimise_tokenizer": {"tokenizer": own, "corpus": corpus, "size": 270},
+        "pivot_table": {"to_pivot": table, "from_pivot": table.flip()},
+        "prepare_romanized": {"language": "tatar", "corpus": corpus, "like_tokenizer": own, "vocab_size": 280},
+        "propagate": {"base": checkpoint, "adapted": checkpoint, "instruct": checkpoint},
+        "read_parallel": {"paths": pairs},
+        "read_text": {"paths": text},
+        "restore_layers": {"adapted": checkpoint, "original": checkpoint, "layers": 1},
+        "shipped_table": {"language": vt.find_language("tatar")},
+        "show_progress": {"enabled": False},
+        "train_tokenizer": {"corpus": corpus, "like": own, "vocab_size": 280},
+        "transfer": {"source": checkpoint, "tokenizer": new, "method": "pieces", "calibrate": False},
+        "trim_tokenizer": {"tokenizer": own, "corpus": corpus, "keep": 260},
+        "write_checkpoint": {
+            **{"source": checkpoint, "target": place / "written", "tokenizer": checkpoint.tokenizer},
+            **{"rows": lambda tensor, start, stop: checkpoint.read_rows(tensor.name, start, stop), "overwrite": True},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def arguments(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
+    made = good(place, sample)
+    assert set(made) == set(functions())
+    return made
+
+
+# Left alone with other values: they would reach for the network, or take longer than a test may.
+UNTOUCHED = {("open_checkpoint", "offline"), ("count_words", "processes"), ("count_words", "engine")}
+
+
+@pytest.mark.parametrize("name", functions())
+def test_functions_raise_nothing_else(name: str, arguments: dict[str, dict[str, Any]]) -> None:
+    function, given = getattr(vt, name), arguments[name]
+    refused = 0
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD or (name, parameter.name) in UNTOUCHED:
+            continue
+        for wrong in WRONG:
+            if (callable(given.get(parameter.name)) and callable(wrong)) or (
+                parameter.name == "check" and callable(wrong)
+            ):
+                continue  # a caller's own function fails by itself
+            call = {**given, parameter.name: wrong}
+            said = only_ours(lambda call=call: function(**call))  # type: ignore[misc]
+            refused += said is not None
+    assert refused > 5
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_requests_raise_nothing_else(name: str, place: Path) -> None:
+    kind = getattr(vt, name)
+    text = place / "lines.txt"
+    text.write_text("сәлам\n", encoding="utf-8")
+    given: dict[str, dict[str, Any]] = {
+        "AdaptRequest": {"model": "nowhere", "text": text, "output": place / "out"},
+        "BuildRequest": {"source": "nowhere", "target": "tatar", "output": place / "out", "text": text},
+        "CalibrateRequest": {"model": "nowhere", "text": text, "output": place / "out"},
+        "ModelSize": {"body_parameters": 10, "parameters_per_token": 2},
+        "Stage": {"name": "tables", "budget": 3, "in_tokens": False, "learning_rate": 1e-4},
+        "Text": {},
+    }
+    work = {"AdaptRequest": vt.adapt, "BuildRequest": vt.build, "CalibrateRequest": vt.calibrate}
+    refused = 0
+    for field in dataclasses.fields(kind):
+        for wrong in WRONG:
+            call = {**given[name], field.name: wrong}
+            if field.name == "fetch":
+                continue
+            made = only_ours(lambda call=call: work.get(name, lambda request: request)(kind(**call)))  # type: ignore[misc]
+            refused += made is not None
+    assert refused > 5
+
+
+def methods(sample: Sample) -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
+    """The methods of public classes that take something, with arguments that are right."""
+    checkpoint = vt.open_checkpoint(sample.standalone["english"])
+    vocabulary = checkpoint.vocabulary
+    result = vt.transfer(checkpoint, toy_tokenizer(["сәлам"], seed=3), method="pieces", calibrate=False)
+    table = vt.count_words([("hello world", "сәлам дөнья")] * 4)
+    model = sample.load()
+    tokens = vt.TokenMap.empty(4, 5)
+    weights = sparse.csr_array(np.eye(4, 5))
+    name = checkpoint.layout.input_name
+    tensor = checkpoint.layout.tensors[0]
+    links = (np.array([0]), np.array([0]), np.array([1.0]))
+    one = np.array([1.0])
+    yield from [
+        ("Checkpoint.read", checkpoint.read, {"name": name}),
+        ("Checkpoint.read_rows", checkpoint.read_rows, {"name": name, "start": 0, "stop": 2}),
+        ("ModelSize.of", vt.ModelSize.of, {"checkpoint": checkpoint}),
+        ("ModelSize.parameters", vt.ModelSize(5, 2).parameters, {"size": 4}),
+        ("Stage.parse", vt.Stage.parse, {"text": "tables:2k:2e-4"}),
+        ("TokenMap.empty", vt.TokenMap.empty, {"n_target": 3, "n_source": 4}),
+        ("TokenMap.from_weights", vt.TokenMap.from_weights, {"weights": weights, "rule": "copied"}),
+        ("TokenMap.from_pairs", vt.TokenMap.from_pairs, {
+            **{"targets": np.array([1]), "sources": np.array([2]), "shape": (4, 5), "rule": "copied"},
+        }),
+        ("TokenMap.from_groups", vt.TokenMap.from_groups, {
+            **{"choice": np.array([0, -1]), "groups": sparse.csr_array(np.eye(1, 5)), "names": ["a"], "rule": "group"},
+        }),
+        ("TokenMap.rule_of", tokens.rule_of, {"row": 1}),
+        ("TokenMap.row", tokens.row, {"row": 1}),
+        ("TokenMap.or_else", tokens.or_else, {"other": vt.TokenMap.empty(4, 5)}),
+        ("TokenMap.where", tokens.where, {"keep": np.ones(4, bool), "other": vt.TokenMap.empty(4, 5)}),
+        ("TokenMap.blend", tokens.blend, {"other": vt.TokenMap.empty(4, 5), "share": 0.5}),
+        ("TokenMap.compose", tokens.compose, {"inner": vt.TokenMap.empty(5, 6)}),
+        ("TokenMap.scaled", tokens.scaled, {"factor": np.ones(4)}),
+        ("TokenMap.relabelled", tokens.relabelled, {"rows": np.ones(4, bool), "rule": "copied"}),
+        ("TokenMap.apply", tokens.apply, {"table": np.zeros((5, 3), np.float32), "start": 0, "stop": 2}),
+        ("TokenMap.group_rows", tokens.group_rows, {"table": np.zeros((5, 3), np.float32)}),
+        ("TokenMap.save", tokens.save, {"path": "map.safetensors"}),
+        ("TokenMap.load", vt.TokenMap.load, {"path": "nowhere"}),
+        ("TransferResult.rows", result.rows, {"tensor": tensor, "start": 0, "stop": 2}),
+        ("TransferResult.table", result.table, {"part": "input"}),
+        ("TransferResult.source_name", result.source_name, {"column": 0}),
+        ("TransferResult.explain", result.explain, {"token": 5}),
+        ("TransferResult.save", result.save, {"target": "saved", "overwrite": True}),
+        ("Vocabulary.from_tokenizer", vt.Vocabulary.from_tokenizer, {"tokenizer": checkpoint.tokenizer}),
+        ("Vocabulary.key", vocabulary.key, {"i": 3}),
+        ("Vocabulary.context_bytes", vocabulary.context_bytes, {"i": 3}),
+        ("Vocabulary.text", vocabulary.text, {"i": 3}),
+        ("Vocabulary.readable", vocabulary.readable, {"i": 3}),
+        ("WordTable.lookup", table.lookup, {"word": "hello"}),
+        ("WordTable.occurrences", table.occurrences, {"word": "hello"}),
+        ("WordTable.prune", table.prune, {"min_count": 1.0, "min_share": 0.0, "min_total": 0.0}),
+        ("WordTable.save", table.save, {"path": "table.tsv"}),
+        ("WordTable.load", vt.WordTable.load, {"path": "nowhere"}),
+        ("WordTable.from_pairs", vt.WordTable.from_pairs, {
+            **{"source_words": ["a"], "target_words": ["b"], "links": links, "source_totals": one, "target_totals": one},
+        }),
+        ("Hydra.from_pretrained", vt.HydraForCausalLM.from_pretrained, {"reference": "nowhere", "head_budget": None}),
+        ("Hydra.load_head", model.load_head, {"name": "x", "source": "nowhere"}),
+        ("Hydra.delete_head", model.delete_head, {"name": "x"}),
+        ("Hydra.save_head", model.save_head, {"name": "tatar", "new_name": "tatar"}),
+        ("Hydra.set_head", model.set_head, {"name": "tatar"}),
+        ("Hydra.head", model.head, {"name": "tatar"}),
+        ("Hydra.tokenizer", model.tokenizer, {"name": "tatar"}),
+        ("Hydra.encode", model.encode, {"segments": [("tatar", "сәлам")], "output": "tatar"}),
+        ("Hydra.decode", model.decode, {"ids": [3, 4], "head": "tatar"}),
+        ("Hydra.generate", model.generate, {"inputs": torch.tensor([[3]]), "head": "tatar", "max_new_tokens": 1}),
+        ("Hydra.translate", model.translate, {
+            **{"texts": ["hello"], "source": "english", "target": "tatar", "max_new_tokens": 1},
+        }),
+    ]  # fmt: skip
+
+
+def test_methods_raise_nothing_else(sample: Sample) -> None:
+    faults = []
+    for name, method, given in methods(sample):
+        for parameter, wrong in itertools.product(given, WRONG):
+            if parameter == "max_new_tokens":
+                continue
+            try:
+                only_ours(lambda: method(**{**given, parameter: wrong}))  # noqa: B023
+            except (Exception, AssertionError) as fault:
+                faults.append(f"{name}({parameter}={wrong!r:.40}): {type(fault).__name__}: {str(fault)[:200]}")
+    assert not faults, "\n".join(faults)
+
+
+def test_a_misfit_is_named_before_any_work() -> None:
+    with pytest.raises(vt.UsageError, match=r"load_tokenizer: path has to be str or Path, not 3 \(int\)\."):
+        vt.load_tokenizer(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        vt.UsageError, match=r"BuildRequest: vocab_size has to be int or str or None, not 2\.5 \(float\)"
+    ):
+        vt.BuildRequest("toy", "tatar", vocab_size=2.5)  # type: ignore[arg-type]
+    request = vt.BuildRequest(Path("toy"), "tatar", "out", parallel="a.tsv", held_out=["b.txt"])  # type: ignore[arg-type]
+    assert (request.source, request.output) == ("toy", Path("out"))
+    assert (request.parallel, request.held_out) == ((Path("a.tsv"),), (Path("b.txt"),))
+
+
+def test_what_callers_raise_themselves_passes() -> None:
+    class Theirs(Exception):
+        pass
+
+    def lines() -> Iterator[str]:
+        yield "сәлам дөнья"
+        raise Theirs
+
+    with pytest.raises(Theirs):
+        vt.train_tokenizer(lines(), like=toy_tokenizer(["hello"]), vocab_size=280)
+
+
+def test_foreign_exceptions_are_translated_and_keep_their_cause() -> None:
+    @public
+    def work(number: int) -> float:
+        return 1 / number
+
+    with pytest.raises(VocabTransferError, match="failed on what it was given: ZeroDivisionError") as caught:
+        work(0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "right"),
+    [
+        (True, int, False),
+        (3, float, True),
+        (np.int64(3), int, True),
+        ("ab", list[str], False),
+        (["a"], list[str], True),
+        ([3], list[str], False),
+        (("a", 3), tuple[str, int], True),
+        (("a",), tuple[str, int], False),
+        ({"a": [1]}, dict[str, list[int]], True),
+        ({"a": ["b"]}, dict[str, list[int]], False),
+        (None, int | None, True),
+    ],
+)
+def test_fitting(value: Any, hint: Any, right: bool) -> None:
+    assert fits(value, hint) is right
