@@ -108,7 +108,7 @@ def test_a_build_that_was_stopped_goes_on_with_the_same_bytes(
         patch.setattr(RowFit, "update", dying)
         build(stopped)
     assert not (folders[1] / "out").exists() and (folders[1] / "out.distilling" / "rows.adapting").is_dir()
-    with pytest.raises(UsageError, match="begun with another --stage"):
+    with pytest.raises(UsageError, match="begun with other settings"):
         build(replace(stopped, distill="7"))
     build(stopped)
     assert files(folders[0] / "out") == files(folders[1] / "out")

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vocabtransfer.progress import step
 from vocabtransfer.surgery.trained_rows import with_trained_rows
 from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.training import AdaptRequest, Interrupted, Stage
-from vocabtransfer.training.adaptation import distilled_rows
+from vocabtransfer.training.adaptation import DistilledRows, distilled_rows
 from vocabtransfer.training.row_pace import updates_within
 from vocabtransfer.training.stages import NEW
 from vocabtransfer.training.state import SETTINGS, state_folder
@@ -115,22 +115,36 @@ def distilled(
     )
     updates = budget.updates or _updates(folder, request, budget)
     request = replace(request, stages=(Stage(NEW, updates, False, LEARNING_RATE),))
+    with ExitStack() as stack:
+        rows = _begun(stack, request, folder)
+        stage = rows.facts["stages"][0]
+        facts = {
+            "updates": stage["updates"],
+            "tokens": stage["tokens"],
+            "rows": len(rows.numbers),
+            "new_rows": rows.facts["new_rows"],
+            "layer": rows.facts["teacher_layer"],
+            "first_loss": round(stage["first_loss"], 3),
+            "last_loss": round(stage["last_loss"], 3),
+        }
+        yield with_trained_rows(result, rows.numbers, rows.values), facts  # type: ignore[arg-type]
+    shutil.rmtree(folder)
+
+
+def _begun(stack: ExitStack, request: AdaptRequest, folder: Path) -> DistilledRows:
+    """Train the rows inside ``stack``; what stops that is told in the words of a build."""
+    interrupted = state_folder(request.output).is_dir() and request.resume
     try:
-        with distilled_rows(request) as rows:
-            stage = rows.facts["stages"][0]
-            facts = {
-                "updates": stage["updates"],
-                "tokens": stage["tokens"],
-                "rows": len(rows.numbers),
-                "new_rows": rows.facts["new_rows"],
-                "layer": rows.facts["teacher_layer"],
-                "first_loss": round(stage["first_loss"], 3),
-                "last_loss": round(stage["last_loss"], 3),
-            }
-            yield with_trained_rows(result, rows.numbers, rows.values), facts  # type: ignore[arg-type]
+        return stack.enter_context(distilled_rows(request))
     except Interrupted as stopped:
         raise Interrupted(stopped.update, stopped.stage, "give the same command again to go on from there") from None
-    shutil.rmtree(folder)
+    except UsageError as problem:
+        if not interrupted:
+            raise
+        raise UsageError(
+            f"{folder} holds a distillation that was begun with other settings or text: give the command that began it, or "
+            "--overwrite to begin anew."
+        ) from problem
 
 
 def _updates(folder: Path, request: AdaptRequest, budget: Budget) -> int:
