@@ -21,6 +21,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.public import public
 from vocabtransfer.tokenization.load import load_tokenizer
+from vocabtransfer.tokenization.rowless import without_tokens
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 # Rows shorter than this share of the median were never trained: padding, reserved tokens, tokens no text contains.
@@ -70,12 +71,22 @@ class Checkpoint:
         """The number of parameters in all tensors."""
         return sum(math.prod(info.shape) for info in self.tensors.values())
 
-    @cached_property
+    @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The folder's tokenizer; `VocabTransferError` when it has tokens that the embedding table has no row for."""
-        tokenizer = load_tokenizer(self.path)
-        check_tokenizer_fits(tokenizer, self.layout.rows, self.name)
-        return tokenizer
+        """The folder's tokenizer; `VocabTransferError` when it has tokens that the embedding table has no row for.
+
+        Added special tokens without a row and without a role are left out: see `rowless_tokens`.
+        """
+        return self._fitting[0]
+
+    @property
+    def rowless_tokens(self) -> tuple[str, ...]:
+        """Added special tokens of the folder's tokenizer that the table has no row for, and that were left out."""
+        return self._fitting[1]
+
+    @cached_property
+    def _fitting(self) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
+        return fitting_tokenizer(self.path, self.layout.rows, self.name)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -176,8 +187,20 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     )
 
 
+def fitting_tokenizer(folder: Path, rows: int, name: str) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
+    """Open a folder's tokenizer for a table of so many rows; return it with the tokens that were left out.
+
+    Left out are added specials without a role (Gemma 3's text models have one for pictures; people add a padding token
+    and forget to resize). Raises `VocabTransferError` for all other tokens without a row.
+    """
+    tokenizer = load_tokenizer(folder)
+    check_tokenizer_fits(tokenizer, rows, name)
+    rowless = tuple(sorted(token for token, i in tokenizer.get_vocab().items() if i >= rows))
+    return (without_tokens(tokenizer, rowless) if rowless else tokenizer), rowless
+
+
 def check_tokenizer_fits(tokenizer: PreTrainedTokenizerFast, rows: int, name: str) -> None:
-    """Refuse tokens without a row, except added specials without a role (Gemma 3's text models have one)."""
+    """Refuse tokens without a row, except added specials without a role."""
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     roles = {value for value in tokenizer.special_tokens_map.values() if isinstance(value, str)}

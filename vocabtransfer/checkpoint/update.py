@@ -18,6 +18,7 @@ from vocabtransfer.files.copying import can_link, copy_range, place_file, write_
 from vocabtransfer.files.manifest import MANIFEST_NAME, write_manifest
 from vocabtransfer.files.staging import check_target, settled, staged_folder
 from vocabtransfer.progress import step
+from vocabtransfer.tokenization.load import load_tokenizer
 
 # The same weights in another format would be those of the old model.
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt")
@@ -65,7 +66,7 @@ def update_checkpoint(
         for name, content in extra_files.items():
             (staging / name).write_bytes(content)
         with step("verifying the checkpoint"):
-            verify_checkpoint(staging, source, source.tokenizer, sums)
+            verify_checkpoint(staging, source, load_tokenizer(source.path), sums)
         if check is not None:
             check(staging)
         write_manifest(staging, dict(facts))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo
-from vocabtransfer.checkpoint.checkpoint import check_tokenizer_fits
+from vocabtransfer.checkpoint.checkpoint import fitting_tokenizer
 from vocabtransfer.checkpoint.config_values import check_generation_config
 from vocabtransfer.checkpoint.layout import FLOATS
 from vocabtransfer.checkpoint.tensors import read_shard
@@ -17,7 +17,6 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.hydra.head_config import HeadConfig, read_head_config
 from vocabtransfer.hydra.settings import vocabulary_values
-from vocabtransfer.tokenization.load import load_tokenizer
 
 Table = Literal["input", "output", "output_bias"]
 TABLES: tuple[Table, ...] = ("input", "output", "output_bias")
@@ -59,9 +58,7 @@ class StoredHead:
         """The tokenizer; `VocabTransferError` when it is missing or has ids that the tables have no row for."""
         if self.changed():
             raise VocabTransferError(f"the head {self.name!r} in {self.folder} was changed meanwhile: load it again.")
-        tokenizer = load_tokenizer(self.folder)
-        check_tokenizer_fits(tokenizer, self.config.rows, str(self.folder))
-        return tokenizer
+        return fitting_tokenizer(self.folder, self.config.rows, str(self.folder))[0]
 
     def changed(self) -> bool:
         """Tell whether the files of the tables are gone, or others than those that were checked."""

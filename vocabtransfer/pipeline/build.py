@@ -130,7 +130,14 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     )
     if found.kept is not None:
         result = with_kept_rows(result, found.kept)
-    noted = (*preset_notes, *language_notes, *notes, *unspelled_notes(tokenizer, words), *_thin_evidence(table))
+    noted = (
+        *preset_notes,
+        *_rowless(source),
+        *language_notes,
+        *notes,
+        *unspelled_notes(tokenizer, words),
+        *_thin_evidence(table),
+    )
     result = dataclasses.replace(result, notes=(*noted, *result.notes))
     clock.lap("token map")
     job = _Job(request, language, source, found, output, table, words, text, held_out, corpus, clock)
@@ -267,6 +274,13 @@ def _check_output(request: BuildRequest, dry_run: bool) -> Path:
     if not dry_run:
         check_target(request.output.absolute(), request.overwrite)
     return request.output.absolute()
+
+
+def _rowless(source: Checkpoint) -> tuple[str, ...]:
+    if not source.rowless_tokens:
+        return ()
+    named = ", ".join(map(repr, source.rowless_tokens[:3]))
+    return (f"The table of {source.name} has no row for {named}: left out of the vocabulary.",)
 
 
 def _multiple(request: BuildRequest, found: TargetTokenizer, source: Checkpoint, tokens: int) -> int:
