@@ -279,3 +279,22 @@ def test_random_bytes_never_crash(content: bytes) -> None:
                 load_tokenizer(file)
             except VocabTransferError as problem:
                 assert name in str(problem)
+
+
+@pytest.mark.parametrize("number", [10_000, 10_000_000, 2**31, 2**32 - 1])
+def test_a_gap_of_ids_is_refused_by_the_token_behind_it(number: int, tiny_folder: Path) -> None:
+    """One id of ten million in a small tokenizer: a model would need ten million rows."""
+    file = tiny_folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["<far>"] = number
+    file.write_text(json.dumps(content))
+    with pytest.raises(VocabTransferError, match=rf"the token '<far>' the id {number:,}, but has only"):
+        load_tokenizer(tiny_folder)
+
+
+def test_usual_gaps_are_read(tiny_folder: Path) -> None:
+    file = tiny_folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["<near>"] = 3_000
+    file.write_text(json.dumps(content))
+    assert load_tokenizer(tiny_folder).get_vocab()["<near>"] == 3_000

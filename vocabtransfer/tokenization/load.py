@@ -19,6 +19,7 @@ from vocabtransfer.public import public
 from vocabtransfer.tokenization.from_ranks import from_tekken, from_tiktoken, looks_like_tiktoken
 from vocabtransfer.tokenization.from_sentencepiece import from_sentencepiece
 from vocabtransfer.tokenization.from_vocab_files import from_vocab_json, from_vocab_txt
+from vocabtransfer.tokenization.gaps import check_gaps
 from vocabtransfer.vocabulary import ROLES
 
 # In order of preference: the first one found in a folder is the tokenizer.
@@ -111,6 +112,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         raise VocabTransferError(f"the settings beside {file} cannot be used ({problem}).") from None
     tokenizer.name_or_path = str(folder)
     _check_ids(tokenizer, listed, file)
+    check_gaps(tokenizer, file)
     return tokenizer
 
 

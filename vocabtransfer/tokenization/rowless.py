@@ -11,7 +11,9 @@ def without_tokens(tokenizer: PreTrainedTokenizerFast, dropped: Collection[str])
     """Return a tokenizer without some of its added tokens, which text spells in pieces from then on; ids stay."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["added_tokens"] = [entry for entry in state["added_tokens"] if entry["content"] not in dropped]
-    settings = {key: value for key, value in tokenizer.init_kwargs.items() if key not in ("backend", "tokenizer_object")}
+    settings = {
+        key: value for key, value in tokenizer.init_kwargs.items() if key not in ("backend", "tokenizer_object")
+    }
     settings["added_tokens_decoder"] = {}
     extra = settings.get("extra_special_tokens") or []
     settings["extra_special_tokens"] = [token for token in extra if str(token) not in dropped]
