@@ -135,9 +135,7 @@ def test_a_quantised_body_is_built_without_the_quantisers_package(kind: str, tmp
 
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("table", ["model.embed_tokens", "lm_head"])
-def test_a_quantised_table_is_refused_by_name_before_anything_is_written(
-    kind: str, table: str, tmp_path: Path
-) -> None:
+def test_a_quantised_table_is_refused_by_name_before_anything_is_written(kind: str, table: str, tmp_path: Path) -> None:
     source = quantised(tmp_path / "source", kind, also=table)
     with pytest.raises(VocabTransferError, match=rf"'{table}\.[^']+'.*quantised"):
         open_checkpoint(source)

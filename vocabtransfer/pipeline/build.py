@@ -33,7 +33,7 @@ from vocabtransfer.pipeline.held_out import HeldOut
 from vocabtransfer.pipeline.language_check import LanguageCheck
 from vocabtransfer.pipeline.page import model_card, render_page
 from vocabtransfer.pipeline.presets import with_preset
-from vocabtransfer.pipeline.proof import Proof, prove
+from vocabtransfer.pipeline.proof import Proof, prove_beside
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
@@ -239,7 +239,7 @@ def _made(
     def proved(folder: Path) -> None:
         clock.lap("writing")
         with step("proving that the checkpoint loads and generates"):
-            proofs.append(prove(folder, words, language))
+            proofs.append(prove_beside(source, folder, words, language))
         clock.lap("proof")
 
     written = result.save(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from vocabtransfer.checkpoint import read_checkpoint
+from vocabtransfer.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.spelling import check_round_trips
@@ -55,6 +55,31 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
         raise VocabTransferError(
             f"The result does not load and generate ({type(problem).__name__}: {said}), so it was not put in its place."
         ) from problem
+
+
+def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], language: Language) -> Proof:
+    """Prove a result; where its untouched source fails in the same words, say so in a note instead.
+
+    Some models want more than can be made up for them (the boxes around the words of a page, a robot's state).
+
+    Raises:
+        VocabTransferError: something does not load, or fails that works in the source.
+    """
+    try:
+        return prove(folder, words, language)
+    except VocabTransferError as problem:
+        if problem.__cause__ is None:
+            raise
+        try:
+            prove(source.path, words, language)
+        except VocabTransferError as same:
+            if (type(same.__cause__), str(same)) != (type(problem.__cause__), str(problem)):
+                raise problem from problem.__cause__
+        else:
+            raise
+        said = (str(problem.__cause__).strip().splitlines() or [type(problem.__cause__).__name__])[0].rstrip(".:")
+        note = f"Nothing was generated: neither does the untouched {source.name} from made-up input ({said})."
+        return Proof(f"{source.architecture} (loaded)", note=note)
 
 
 def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int) -> Proof:
