@@ -52,11 +52,6 @@ class Checkpoint:
         return next(iter(self.config.get("architectures") or []), "")
 
     @property
-    def is_causal(self) -> bool:
-        """Whether the architecture is a causal language model by its name."""
-        return self.architecture.endswith(("ForCausalLM", "LMHeadModel"))
-
-    @property
     def generates(self) -> bool:
         """Whether the model writes text, whatever it reads: its class can generate. Encoders do not."""
         return generates(self.config)

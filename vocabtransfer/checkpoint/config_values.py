@@ -75,7 +75,7 @@ def _check_part(part: Mapping[str, Any], file: Path, inside: str) -> None:
         elif key.endswith(ID_ENDINGS):
             _check_ids(file, place, value)
         elif key in SIZES and value is not None:
-            if not all(type(size) is int and size > 0 for size in (value if isinstance(value, list) else [value])):
+            if not all(_is_size(size) for size in (value if isinstance(value, list) else [value])):
                 raise _wrong(file, place, value, "a whole number above zero")
         elif key in DTYPES and value is not None:
             if not isinstance(value, str) or not _is_dtype(value):
@@ -91,6 +91,11 @@ def _check_ids(file: Path, key: str, value: Any) -> None:
 
 def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(i) is int and i >= 0 for i in value)
+
+
+def _is_size(value: Any) -> bool:
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())  # 1200.0 (Music Flamingo)
+    return bool(whole and value > 0)
 
 
 def _is_dtype(name: str) -> bool:

@@ -1,5 +1,6 @@
 """What a model does, seen from the class that config.json names and not from what the class is called."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,14 @@ def continues_text(config: Mapping[str, Any]) -> bool:
     if found is None:
         return any(name.endswith(CAUSAL) for name in _names(config)[:1])
     return generates(config) and found.main_input_name == "input_ids" and not is_encoder_decoder(config)
+
+
+def generates_from_rows(config: Mapping[str, Any]) -> bool:
+    """Tell whether a model's ``generate`` takes rows of embeddings in place of tokens; True for a class not known."""
+    found = model_class(config)
+    if found is None:
+        return True
+    return "inputs_embeds" in inspect.signature(found.prepare_inputs_for_generation).parameters
 
 
 def is_encoder_decoder(config: Mapping[str, Any]) -> bool:

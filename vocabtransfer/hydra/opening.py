@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM
-
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
@@ -12,6 +10,7 @@ from vocabtransfer.hydra.folder import HydraFolder, is_hydra, open_hydra
 from vocabtransfer.hydra.head_config import CONFIG_NAME
 from vocabtransfer.hydra.names import check_name
 from vocabtransfer.hydra.stored import StoredHead, head_of_checkpoint, read_stored_head
+from vocabtransfer.running.load import causal_opener
 
 OWN_NAME = "base"
 
@@ -36,7 +35,8 @@ def open_backbone(
     name = folder.own_name if folder is not None else check_name(own_name or OWN_NAME)
     own = head_of_checkpoint(checkpoint, name, fingerprint, own=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint.path, **{"local_files_only": True, **settings})
+        opener = causal_opener(checkpoint.config)
+        model = opener.from_pretrained(checkpoint.path, **{"local_files_only": True, **settings})
     except Exception as problem:  # whatever a model class makes of settings and files that are not its own
         said = str(problem).strip().splitlines() or [type(problem).__name__]
         raise VocabTransferError(f"transformers cannot load {checkpoint.path}: {said[0]}") from problem

@@ -65,10 +65,14 @@ def resized(config: Mapping[str, Any], old_rows: int, rows: int) -> dict[str, An
 def set_values(config: Any, values: Mapping[str, Any]) -> None:
     """Change a transformers config object so that it speaks of a head's vocabulary; in place.
 
-    Ids that the head does not have become None, so that none of another vocabulary is left.
+    Ids that the head does not have become None, or -1 where the class insists on a number, so that none of another
+    vocabulary is left.
     """
-    for key in [key for key in vars(config) if key.endswith(ID_SUFFIXES)]:
-        setattr(config, key, None)
+    for key in [key for key in vars(config) if key.endswith(ID_SUFFIXES) and key not in values]:
+        try:
+            setattr(config, key, None)
+        except Exception:  # huggingface_hub's own kinds
+            setattr(config, key, -1)
     for key, value in values.items():
         if is_vocabulary_key(key):
             setattr(config, key, value)

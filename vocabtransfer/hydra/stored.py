@@ -12,6 +12,7 @@ from vocabtransfer.checkpoint import Checkpoint, TensorInfo
 from vocabtransfer.checkpoint.checkpoint import fitting_tokenizer
 from vocabtransfer.checkpoint.config_values import check_generation_config
 from vocabtransfer.checkpoint.layout import FLOATS
+from vocabtransfer.checkpoint.model_class import generates_from_rows
 from vocabtransfer.checkpoint.tensors import read_shard
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
@@ -93,9 +94,17 @@ def read_stored_head(folder: Path, name: str) -> StoredHead:
 
 def head_of_checkpoint(checkpoint: Checkpoint, name: str, fingerprint: str, *, own: bool = False) -> StoredHead:
     """See the vocabulary of a checkpoint as a head. Raises `VocabTransferError` when a head could not carry it."""
-    if not checkpoint.is_causal:
+    if not checkpoint.continues_text:
         kind = checkpoint.architecture or "a model without an architecture"
-        raise VocabTransferError(f"{checkpoint.name} is {kind}, but heads are for causal language models.")
+        raise VocabTransferError(
+            f"{checkpoint.name} is {kind}, which does not go on with a text by itself, but heads are for causal language "
+            "models."
+        )
+    if not generates_from_rows(checkpoint.config):
+        raise VocabTransferError(
+            f"{checkpoint.name} is {checkpoint.architecture}, which does not generate from rows of a table that is not its "
+            "own, as heads need it: use the model for text alone, if there is one."
+        )
     layout = checkpoint.layout
     if layout.further or layout.input.spare:
         odd = layout.further[0].name if layout.further else layout.input_name

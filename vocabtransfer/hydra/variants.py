@@ -61,10 +61,14 @@ def _output_name(config: Mapping[str, Any]) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from vocabtransfer.checkpoint.model_class import model_class
+
     values = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **values))
+            known = AutoConfig.for_model(config["model_type"], **values)
+            found = model_class(config)
+            model = found._from_config(known) if found is not None else AutoModelForCausalLM.from_config(known)
     except Exception as problem:
         raise VocabTransferError(
             f"transformers cannot make a {config.get('model_type')} model with a head of its own ({problem})."

@@ -38,7 +38,8 @@ def load_causal_model(folder: Path, device: str = "cpu", precision: torch.dtype 
     """
     try:
         dtype = precision or (torch.float32 if device == "cpu" else "auto")
-        model: Any = _causal_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True)
+        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+        model: Any = causal_opener(config).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cast(PreTrainedModel, model.to(device).eval())
     except (ValueError, OSError, RuntimeError, AssertionError, ImportError) as problem:
         raise VocabTransferError(
@@ -72,11 +73,8 @@ def cannot_run(config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _causal_opener(folder: Path) -> Any:
-    """Return what opens the model for scoring: the class it names, if that goes on with text (Gemma 3 with eyes)."""
-    if not (folder / "config.json").is_file():
-        return AutoModelForCausalLM
-    config = read_json(folder / "config.json")
+def causal_opener(config: Mapping[str, Any]) -> Any:
+    """Return what opens a model that goes on with text: the class it names, if that does so (Gemma 3 with eyes)."""
     return (model_class(config) if continues_text(config) else None) or AutoModelForCausalLM
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.json_files import read_json
 from vocabtransfer.progress import track
+from vocabtransfer.running.load import causal_opener
 from vocabtransfer.self_training.dialogues import Dialogue, common_length, judge
 from vocabtransfer.tokenization.load import load_tokenizer
 
@@ -52,7 +54,9 @@ class ChatModel:
     def open(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> "ChatModel":
         """Load a model folder; ``options`` are those of the class. Nothing is downloaded."""
         tokenizer = load_tokenizer(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        file = Path(folder) / "config.json"
+        config = read_json(file) if file.is_file() else {}
+        model = causal_opener(config).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cls(model, tokenizer, **options)
 
     def __call__(self, requests: Sequence[str], *, max_new_tokens: int, seed: int | None = None) -> list[Answer]:

@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.running.load import causal_opener
 
 DEFAULT_SHARE = 3
 
@@ -98,7 +99,7 @@ def load_early(checkpoint: Checkpoint, layer: int, dtype: torch.dtype, device: t
             setattr(text, name, copy.copy(value[:layer]))
     text.num_hidden_layers = layer
     with _quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: Any = causal_opener(checkpoint.config).from_pretrained(
             checkpoint.path, config=config, dtype=dtype, local_files_only=True
         )
     return cast(PreTrainedModel, model.to(device).eval().requires_grad_(False))

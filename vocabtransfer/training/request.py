@@ -13,6 +13,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.public import settle_fields
+from vocabtransfer.running.load import cannot_run
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
@@ -143,9 +144,14 @@ def open_model(request: AdaptRequest) -> Checkpoint:
             f"{request.model} is a Hydra, whose heads hang on its body: take one language out of it with "
             "`vocabtransfer head export` and adapt that."
         )
-    if not checkpoint.is_causal:
+    if not checkpoint.continues_text:
         kind = checkpoint.architecture or "of an unknown kind"
-        raise VocabTransferError(f"{checkpoint.name} is {kind}: only causal language models are adapted.")
+        raise VocabTransferError(
+            f"{checkpoint.name} is {kind}, which does not go on with a text by itself: only causal language models are "
+            "adapted."
+        )
+    if reason := cannot_run(checkpoint.config):
+        raise VocabTransferError(f"{checkpoint.name} cannot be trained: {reason}.")
     _ = checkpoint.tokenizer
     return checkpoint
 
