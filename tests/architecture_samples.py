@@ -101,7 +101,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     **{
         family: {"text_config.rope_parameters": ROPE}
         for family in (
-            *("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glmga"),
+            *("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "glm4v", "glm46v", "glm_ocr", "glmga"),
             *("paddleocr_vl", "hunyuan_vl"),
         )
     },
@@ -124,6 +124,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": FFN},
     "deepseek_v32": {"n_group": 1, "topk_group": 1},
+    "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
+    "dia": {"decoder_config.vocab_size": 12},  # of sounds: another number of rows
+    "glm4v_moe": {"text_config.rope_parameters": {**ROPE, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}},
     "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
     "xlstm": {"qk_dim_factor": 0.5, "v_dim_factor": 1.0},
     "esm": {"vocab_size": 0},
@@ -304,11 +307,17 @@ def judge(family: str, folder: Path) -> Verdict:
         except Exception as problem:
             return Verdict(family, made_as, "wrong", f"traceback, {type(problem).__name__}: {_first_line(problem)}")
         try:
+            _load(source, made_as)
+        except Exception as problem:
+            return Verdict(family, made_as, "not made", f"the tiny source does not load back ({_first_line(problem)})")
+        try:
             faults = list(_faults(source, target, made_as, result))
         except NotRun as reason:
             if "Error" in said and any(mark in said for mark in DOES_NOT_RUN):
                 return Verdict(family, made_as, "not made", f"the tiny source does not run either ({reason})")
             return Verdict(family, made_as, "built", str(reason))
+        except Exception as problem:
+            return Verdict(family, made_as, "wrong", f"traceback, {type(problem).__name__}: {_first_line(problem)}")
     if faults:
         return Verdict(family, made_as, "wrong", "; ".join(faults))
     note = f"it does not generate from made-up input, neither before nor after ({said})" if said else ""

@@ -5,9 +5,25 @@ from pathlib import Path
 import pytest
 from architecture_samples import families, judge
 
-QUICK = ("bart", "bert", "clip", "gemma2", "gemma3_text", "gpt2", "llama", "qwen3", "roberta", "t5", "whisper", "rwkv")
+QUICK = (
+    *("bart", "bert", "clip", "gemma2", "gemma3_text", "gpt2", "llama", "qwen3", "roberta", "t5", "whisper", "rwkv"),
+    *("deepseek_v3", "deepseek_v4", "gemma3n_text", "gemma4_text", "mllama", "t5gemma"),
+)
 #: Whatever else changes, these must not be refused.
-WORK = {"gemma2", "gemma3_text", "gpt2", "llama", "qwen3", "bert", "roberta", "bart", "t5"}
+WORK = {
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "llama",
+    "qwen3",
+    "bert",
+    "roberta",
+    "bart",
+    "t5",
+    "deepseek_v3",
+    "gemma4_text",
+    "t5gemma",
+}
 
 
 @pytest.mark.parametrize("family", QUICK)

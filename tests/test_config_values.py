@@ -66,3 +66,10 @@ def test_nothing_foreign_is_raised(values: dict[str, Any]) -> None:
 )
 def test_what_transformers_writes_is_accepted(family: str) -> None:
     check_config(json.loads(CONFIG_MAPPING[family]().to_json_string(use_diff=False)), FILE)
+
+
+def test_what_a_familys_own_class_has_is_no_mistake() -> None:
+    """Music Flamingo gives a length as 1200.0."""
+    check_config({**GOOD, "max_position_embeddings": 1200.0}, FILE)
+    with pytest.raises(VocabTransferError, match="max_position_embeddings"):
+        check_config({**GOOD, "max_position_embeddings": 1200.5}, FILE)

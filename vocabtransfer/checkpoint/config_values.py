@@ -75,7 +75,8 @@ def _check_part(part: Mapping[str, Any], file: Path, inside: str) -> None:
         elif key.endswith(ID_ENDINGS):
             _check_ids(file, place, value)
         elif key in SIZES and value is not None:
-            if not all(_is_size(size) for size in (value if isinstance(value, list) else [value])):
+            sizes = value if isinstance(value, list) else [value]
+            if not all(_is_size(size) for size in sizes) and not _is_default(part, key, value):
                 raise _wrong(file, place, value, "a whole number above zero")
         elif key in DTYPES and value is not None:
             if not isinstance(value, str) or not _is_dtype(value):
@@ -91,6 +92,19 @@ def _check_ids(file: Path, key: str, value: Any) -> None:
 
 def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(i) is int and i >= 0 for i in value)
+
+
+def _is_default(part: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Tell whether a number is what the family's own class has (GLM 5 leaves the width of a head at 0)."""
+    from transformers import AutoConfig
+
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        known = AutoConfig.for_model(str(part.get("model_type")))
+    except Exception:  # a family that transformers does not know
+        return False
+    return type(getattr(known, key, None)) is type(value) and bool(getattr(known, key) == value)
 
 
 def _is_size(value: Any) -> bool:

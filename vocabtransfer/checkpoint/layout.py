@@ -144,8 +144,10 @@ def find_layout(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
 def configured_vocab_size(config: Mapping[str, Any]) -> int | None:
     """Return the vocabulary size that config.json states, also inside a nested text config; None when it is silent."""
     for part in (*(config.get(name) for name in TEXT_CONFIGS), config):
-        if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
-            return int(part["vocab_size"])
+        # Inkling pads its tables on loading: the file has the rows before that.
+        for key in ("unpadded_vocab_size", "vocab_size"):
+            if isinstance(part, Mapping) and isinstance(part.get(key), int):
+                return int(part[key])
     return None
 
 

@@ -22,7 +22,7 @@ from vocabtransfer.vocabulary import Kind, Vocabulary
 
 SIZE_KEYS = ("vocab_size", "decoder_vocab_size", "padded_vocab_size", "n_vocab")
 #: Sizes of further tables of the same vocabulary, which may have had fewer rows than the table proper.
-FURTHER_SIZE_KEYS = ("vocab_size_per_layer_input",)
+FURTHER_SIZE_KEYS = ("vocab_size_per_layer_input", "unpadded_vocab_size")
 ID_SUFFIXES = ("_token_id", "_token_ids", "_token_index")
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 ID_TABLES = ("lang_to_id", "task_to_id", "lang_code_to_id")
