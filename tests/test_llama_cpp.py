@@ -23,11 +23,14 @@ from transformers import (
     Qwen3Config,
 )
 
-from vocabtransfer import export_gguf, open_checkpoint
+import vocabtransfer as vt
+from vocabtransfer import export_gguf, export_hydra_gguf, open_checkpoint
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.gguf_file import read_gguf
 from vocabtransfer.checkpoint.gguf_tokenizer import PRE_TOKENIZERS
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.hydra import add_head, create_hydra, export_head
+from vocabtransfer.tokenization.trim import trim_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_python() is None, reason=MISSING)]
 
@@ -167,3 +170,21 @@ def test_a_quantised_source_keeps_its_body(tmp_path: Path) -> None:
     ids = cached.tokenizer("The capital of France is")["input_ids"]
     with LlamaCpp(report.path) as engine:
         assert "Paris" in engine.detokenize(engine.continue_greedily(ids, 5))
+
+
+def test_heads_of_a_hydra_share_their_body(tmp_path: Path, smollm2: PreTrainedTokenizerFast) -> None:
+    source = tiny(tmp_path / "source", smollm2)
+    small = trim_tokenizer(smollm2, TEXTS, keep=800).tokenizer
+    hydra = create_hydra(source, tmp_path / "hydra", own_name="all").path
+    add_head(hydra, "small", vt.transfer(source, small, method="pieces", calibrate=False))
+    reports = export_hydra_gguf(hydra, tmp_path / "gguf", kind="f32")
+    assert set(reports) == {"all", "small"}
+    bodies = {report.path.with_name(report.path.name.replace("00001-of", "00002-of")) for report in reports.values()}
+    assert len(bodies) == 2 and len({path.stat().st_ino for path in bodies}) == 1
+    for name, report in reports.items():
+        export_head(hydra, name, tmp_path / name)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=torch.float32).eval()
+        ids = open_checkpoint(tmp_path / name).tokenizer(CODE[0])["input_ids"]
+        with LlamaCpp(report.path) as engine:
+            assert engine.tokenize(CODE[0]) == ids
+            assert engine.continue_greedily(ids, 8) == greedy(model, ids, 8)

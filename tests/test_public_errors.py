@@ -27,9 +27,11 @@ RESULTS = (
     "AdaptResult",
     "CalibrateResult",
     "GgufReport",
+    "OllamaReport",
     "PropagationResult",
     "RestoreResult",
     "Reshaped",
+    "SentenceReport",
     "TransferResult",
 )
 DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
@@ -122,6 +124,9 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "evaluate_checkpoint": {"reference": "nowhere", "files": text},
         "export_gguf": {"model": "nowhere", "target": "model.gguf"},
         "export_head": {"hydra": "nowhere", "name": "x", "target": "out"},
+        "export_hydra_gguf": {"hydra": "nowhere", "target": "gguf"},
+        "export_ollama": {"model": "nowhere", "target": "ollama"},
+        "export_sentence_transformers": {"model": "nowhere", "target": "sentences"},
         "extend_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},
         "fetch_corpus": {"language": "nowhere", "output": "corpus", "names": ("none",)},
         "find_language": {"text": "tatar"},

@@ -58,7 +58,12 @@ _HOMES = {
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
     "export_gguf": "vocabtransfer.export",
+    "export_hydra_gguf": "vocabtransfer.export",
+    "export_ollama": "vocabtransfer.export",
+    "export_sentence_transformers": "vocabtransfer.export",
     "GgufReport": "vocabtransfer.export",
+    "OllamaReport": "vocabtransfer.export",
+    "SentenceReport": "vocabtransfer.export",
     "list_corpora": "vocabtransfer.corpora.catalogue",
     "fetch_corpus": "vocabtransfer.corpora.fetch",
     "open_corpus": "vocabtransfer.corpora.folder",
@@ -83,7 +88,15 @@ if TYPE_CHECKING:
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
     from vocabtransfer.evaluation.compare import compare
-    from vocabtransfer.export import GgufReport, export_gguf
+    from vocabtransfer.export import (
+        GgufReport,
+        OllamaReport,
+        SentenceReport,
+        export_gguf,
+        export_hydra_gguf,
+        export_ollama,
+        export_sentence_transformers,
+    )
     from vocabtransfer.files.text import Text, read_text
     from vocabtransfer.hydra import (
         HydraForCausalLM,

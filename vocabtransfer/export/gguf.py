@@ -1,11 +1,12 @@
-"""A checkpoint as one GGUF file, written tensor by tensor: in memory is never more than one of them."""
+"""A checkpoint as one GGUF file, written block by block: in memory are only a few million values at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
@@ -15,11 +16,11 @@ from vocabtransfer.export.gguf_bodies import (
     ROPE_FREQS,
     Body,
     add_settings,
+    blocks_in_file,
     find_body,
     settings,
     shape_in_file,
     tensor_names,
-    values_in_file,
 )
 from vocabtransfer.export.gguf_kept import KeptBody, find_origin, kept_body
 from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
@@ -51,7 +52,7 @@ class GgufReport:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class GgufPlan:
     """Everything that is decided before the first byte is written."""
 
     source: Checkpoint
@@ -62,21 +63,65 @@ class _Plan:
     kept: KeptBody | None
     vocabulary: GgufVocabulary
 
-    def data(self, name: str) -> NDArray[Any]:
-        """Return a tensor as it is stored in the file."""
-        import gguf
-        from gguf.quants import quantize
+    @property
+    def tables(self) -> list[str]:
+        """The tensors that belong to the vocabulary."""
+        return [tensor.name for tensor in self.source.layout.tensors if tensor.name in self.names]
 
+    def report(self, path: Path, size: int) -> GgufReport:
+        """Return the report of a file that was written by this plan."""
+        kept = len(self.kept.tensors.keys() & self.names.keys()) if self.kept else 0
+        cutting = self.vocabulary.cutting
+        return GgufReport(
+            path, size, len(self.names), kept, cutting.model, cutting.pre_tokenizer, self.vocabulary.notes
+        )
+
+    def stored(self, name: str) -> "_Stored":
+        """Return a tensor as it is stored in the file, to be made block by block."""
+        import gguf
+
+        shape = shape_in_file(self.source, self.body, name)
+        size = int(np.prod(gguf.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[self.types[name]])))
         if self.kept is not None and name in self.kept.tensors:
-            return self.kept.data(name)
-        values = values_in_file(self.source, self.body, name, self.settings)
-        kind = self.types[name]
-        if kind == "F32":
-            return values
-        if kind == "F16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
+            return _Stored(size, iter([self.kept.data(name)]))
+        return _Stored(size, self._blocks(name))
+
+    def _blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        for values in blocks_in_file(self.source, self.body, name, self.settings):
+            yield _encoded(values, self.types[name], name)
+
+
+class _Stored:
+    """What `gguf.GGUFWriter` takes for an array: the number of its bytes, and a way to put them into a file."""
+
+    def __init__(self, nbytes: int, blocks: Iterator[NDArray[Any]]) -> None:
+        self.nbytes = nbytes
+        self._blocks = blocks
+
+    def tofile(self, stream: IO[bytes]) -> None:
+        """Write the blocks; `RuntimeError` unless they have the bytes that were promised."""
+        written = sum(stream.write(np.ascontiguousarray(block).data.cast("B")) for block in self._blocks)
+        if written != self.nbytes:
+            raise RuntimeError(f"{written} bytes were written where {self.nbytes} have room")
+
+
+def _encoded(values: torch.Tensor, kind: str, name: str) -> NDArray[Any]:
+    """Turn rows of a tensor into the bytes of a type."""
+    import gguf
+    from gguf.quants import quantize
+
+    if kind == "F16":
+        halves = values.to(torch.float16)
+        if not torch.isfinite(halves).all() and torch.isfinite(values).all():
             raise VocabTransferError(f"tensor {name!r} has values beyond the range of f16: choose bf16 or f32.")
-        stored: NDArray[Any] = quantize(values, gguf.GGMLQuantizationType[kind])
-        return stored
+        return halves.numpy()
+    if kind == "BF16":
+        return values.to(torch.bfloat16).view(torch.int16).numpy()
+    floats = values.to(torch.float32).numpy()
+    if kind == "F32":
+        return floats
+    encoded: NDArray[Any] = quantize(np.ascontiguousarray(floats), gguf.GGMLQuantizationType[kind])
+    return encoded
 
 
 @public
@@ -100,48 +145,45 @@ def export_gguf(
     architecture, setting, tensor or tokenizer that the format or this writer cannot express, and for a target that
     exists without ``overwrite``.
     """
+    path = Path(target).expanduser()
+    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
+        raise VocabTransferError(f"{path} exists: choose another name, or allow overwriting if it is a file.")
+    plan = plan_gguf(model, kind=kind, body=body, pre_tokenizer=pre_tokenizer)
+    try:
+        with whole_path(path) as part:
+            write_part(part, plan, list(plan.names))
+    except OSError as problem:
+        raise VocabTransferError(f"{path} could not be written: {problem.strerror or problem}.") from None
+    return plan.report(path, path.stat().st_size)
+
+
+def plan_gguf(
+    model: str | Path | Checkpoint,
+    *,
+    kind: str = "auto",
+    body: str | Path | None = None,
+    pre_tokenizer: str | None = None,
+) -> GgufPlan:
+    """Decide everything that `export_gguf` writes, and raise what it raises before writing."""
     if kind not in TYPES:
         raise UsageError(f"there is no type {kind!r}: choose one of {', '.join(TYPES)}.")
     if body is not None and kind != "auto":
         raise UsageError(f"a body is kept as it is stored, so the type can only be auto, not {kind}.")
-    path = Path(target).expanduser()
-    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
-        raise VocabTransferError(f"{path} exists: choose another name, or allow overwriting if it is a file.")
     source = model if isinstance(model, Checkpoint) else open_checkpoint(model)
-    plan = _plan(model, source, kind, Path(body).expanduser() if body is not None else None, pre_tokenizer)
-    try:
-        with whole_path(path) as part:
-            _write(part, plan)
-    except OSError as problem:
-        raise VocabTransferError(f"{path} could not be written: {problem.strerror or problem}.") from None
-    cutting = plan.vocabulary.cutting
-    return GgufReport(
-        path,
-        path.stat().st_size,
-        len(plan.names),
-        len(plan.kept.tensors.keys() & plan.names.keys()) if plan.kept else 0,
-        cutting.model,
-        cutting.pre_tokenizer,
-        plan.vocabulary.notes,
-    )
-
-
-def _plan(
-    model: str | Path | Checkpoint, source: Checkpoint, kind: str, body_file: Path | None, pre_tokenizer: str | None
-) -> _Plan:
-    body = find_body(source)
-    found = settings(source, body)
-    names = tensor_names(source, body)
+    body_file = Path(body).expanduser() if body is not None else None
+    shape = find_body(source)
+    found = settings(source, shape)
+    names = tensor_names(source, shape)
     vocabulary = gguf_vocabulary(source, pre_tokenizer)
     kept = None
     origin = body_file or (find_origin(model, source) if kind == "auto" else None)
     if origin is not None:
-        kept = kept_body(source, origin, body.architecture)
+        kept = kept_body(source, origin, shape.architecture)
     stored = {} if kept is None else {name: tensor.kind for name, tensor in kept.tensors.items() if name in names}
     quantised = any(kind not in FILE_TYPES for kind in stored.values()) or "Q8_0" in stored.values()
     matrices = ("Q8_0" if quantised else "F16") if kind == "auto" else kind.upper()
     types = {name: stored.get(name) or _type(source, name, matrices, kind == "auto") for name in names}
-    return _Plan(source, body, found, names, types, kept, vocabulary)
+    return GgufPlan(source, shape, found, names, types, kept, vocabulary)
 
 
 def _type(source: Checkpoint, name: str, matrices: str, free: bool) -> str:
@@ -157,37 +199,46 @@ def _type(source: Checkpoint, name: str, matrices: str, free: bool) -> str:
     return matrices
 
 
-def _write(part: Path, plan: _Plan) -> None:
+def write_part(part: Path, plan: GgufPlan, names: Sequence[str], number: int = 0, count: int = 1) -> None:
+    """Write the tensors ``names`` as file ``number`` of ``count``; the first has settings and vocabulary too."""
     import gguf
 
-    source = plan.source
+    factors = plan.settings.get("rope_factors") if number == 0 else None
     writer = gguf.GGUFWriter(part, plan.body.architecture)
     try:
-        writer.add_name(source.name)
-        add_settings(writer, plan.settings)
-        writer.add_vocab_size(source.layout.rows)
-        writer.add_file_type(_file_type(plan))
-        plan.vocabulary.add_to(writer)
-        factors = plan.settings.get("rope_factors")
+        if number == 0:
+            _add_fields(writer, plan)
+        if count > 1:
+            writer.add_uint16("split.no", number)
+            writer.add_uint16("split.count", count)
+            writer.add_int32("split.tensors.count", len(plan.names) + ("rope_factors" in plan.settings))
         if factors is not None:
             writer.add_tensor_info(ROPE_FREQS, factors.shape, FLOAT, factors.nbytes)
-        for name, new in plan.names.items():
-            shape = shape_in_file(source, plan.body, name)
+        for name in names:
+            shape = shape_in_file(plan.source, plan.body, name)
             stored = gguf.GGMLQuantizationType[plan.types[name]]
             size = int(np.prod(gguf.quant_shape_to_byte_shape(shape, stored)))
-            writer.add_tensor_info(new, shape, FLOAT, size, raw_dtype=stored)
+            writer.add_tensor_info(plan.names[name], shape, FLOAT, size, raw_dtype=stored)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         if factors is not None:
             writer.write_tensor_data(factors)
-        for name in track(list(plan.names), "writing the tensors"):
-            writer.write_tensor_data(plan.data(name))
+        for name in track(names, "writing the tensors"):
+            writer.write_tensor_data(cast(Any, plan.stored(name)))
     finally:
         writer.close()
 
 
-def _file_type(plan: _Plan) -> int:
+def _add_fields(writer: Any, plan: GgufPlan) -> None:
+    writer.add_name(plan.source.name)
+    add_settings(writer, plan.settings)
+    writer.add_vocab_size(plan.source.layout.rows)
+    writer.add_file_type(_file_type(plan))
+    plan.vocabulary.add_to(writer)
+
+
+def _file_type(plan: GgufPlan) -> int:
     import gguf
 
     if plan.kept is not None and plan.kept.tensors:

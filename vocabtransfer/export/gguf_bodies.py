@@ -6,7 +6,7 @@ a name) is refused. The names are those that `vocabtransfer.checkpoint.gguf_mode
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ GPT2_LAYER = {
 GPT2_ENDS = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f", "output": "lm_head"}
 GEMMA_PATTERN = 6  # llama.cpp has it in its code: every sixth layer of Gemma 3 sees the whole text
 FLOAT = np.dtype(np.float32)
+BLOCK_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -234,18 +235,22 @@ def shape_in_file(source: Checkpoint, body: Body, name: str) -> tuple[int, ...]:
     return shape[::-1] if _is_transposed(body, name, shape) else shape
 
 
-def values_in_file(source: Checkpoint, body: Body, name: str, found: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Return a tensor's values as the file has them, float32."""
-    values: NDArray[np.float32] = source.read(name).to(torch.float32).numpy()
+def blocks_in_file(source: Checkpoint, body: Body, name: str, found: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    """Yield a tensor's values as the file has them, in blocks of rows and in the type that the checkpoint has."""
+    shape = source.tensors[name].shape
     projection = re.search(r"\.self_attn\.([qk])_proj\.", name)
     if projection and body.permuted:
         heads = found["heads" if projection[1] == "q" else "kv_heads"]
-        values = values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-    elif _is_transposed(body, name, values.shape):
-        values = values.T
-    if body.norm_offset and name.endswith("norm.weight"):
-        values = values + np.float32(body.norm_offset)
-    return np.ascontiguousarray(values)
+        values = source.read(name)
+        yield values.reshape(heads, 2, -1, *shape[1:]).transpose(1, 2).reshape(shape)
+    elif _is_transposed(body, name, shape):
+        yield source.read(name).T.contiguous()
+    elif body.norm_offset and name.endswith("norm.weight"):
+        yield source.read(name).to(torch.float32) + body.norm_offset
+    else:
+        step = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
+        for start in range(0, shape[0], step):
+            yield source.read_rows(name, start, min(start + step, shape[0]))
 
 
 def _is_transposed(body: Body, name: str, shape: tuple[int, ...]) -> bool:
