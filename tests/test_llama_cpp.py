@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_samples import CODE, TEXTS
 from llama_engine import MISSING, LlamaCpp, find_python
-from tokenizers import normalizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -105,6 +105,27 @@ def test_real_tokenizers_have_the_same_ids(
     assert composing == (name == "qwen3")
     texts = tuple(text for text in TEXTS if not composing or normalizers.NFC().normalize_str(text) == text)
     assert len(texts) > 40
+    assert_same_ids(report.path, source.tokenizer, texts)
+
+
+@pytest.mark.parametrize("scheme", ["always", "never", "normalizer"])
+def test_unigram_has_the_same_ids(tmp_path: Path, scheme: str) -> None:
+    backend = Tokenizer(models.Unigram())
+    if scheme == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    settings = {"vocab_size": 600, "unk_token": "<unk>", "special_tokens": ["<unk>", "<s>", "</s>"]}
+    backend.train_from_iterator(TEXTS[:10] * 3, trainers.UnigramTrainer(show_progress=False, **settings))
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    source = tiny(tmp_path / "model", PreTrainedTokenizerFast(tokenizer_object=backend, **roles))
+    report = export_gguf(source, tmp_path / "out.gguf")
+    assert report.tokenizer == "t5"
+    assert any("before text that begins" in note for note in report.notes) == (scheme == "always")
+    assert any("nothing but spaces" in note for note in report.notes) == (scheme == "normalizer")
+    apart = {"always": " leading", "never": "", "normalizer": ("", " ", "   ")}[scheme]  # what the notes say
+    texts = tuple(text for text in TEXTS if text not in (apart if isinstance(apart, tuple) else (apart,)))
+    assert len(texts) >= len(TEXTS) - 2
     assert_same_ids(report.path, source.tokenizer, texts)
 
 

@@ -7,7 +7,6 @@ not, or where nothing is put before a text, llama.cpp's BPE on plain text (named
 are.
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ PREFIX_NOTE = (
     "llama.cpp puts a space before every stretch of text after a special token, and before text that begins with a "
     "space; the tokenizer only before a text that begins otherwise: such texts get another first id."
 )
+SPACES_NOTE = "llama.cpp puts no space before a text of nothing but spaces, as the tokenizer does."
 Notes = tuple[str, ...]
 
 
@@ -45,8 +45,6 @@ class Cutting:
     scores: list[float] | None = None
     least: float = NEVER
     space_prefix: bool | None = None
-    merges_spaces: bool = False
-    character_map: bytes = b""
     space_mark: str = ""
     types: Mapping[str, int] = field(default_factory=dict)
 
@@ -138,7 +136,7 @@ def unigram(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:
             f"the tokenizer of {name} is Unigram with byte fallback, and llama.cpp's Unigram has none: unknown characters "
             "would be lost. Train it with the algorithm sentencepiece or bpe."
         )
-    character_map, merges_spaces, prefix = _unigram_rules(state, name)
+    prefix, notes = _unigram_rules(state, name)
     unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None
     scores = [float(score) for _, score in model["vocab"]]
     return Cutting(
@@ -147,33 +145,24 @@ def unigram(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:
         scores=scores,
         least=min(scores),
         space_prefix=prefix,
-        merges_spaces=merges_spaces,
-        character_map=character_map,
         space_mark=SPACE_MARK,
         types={unknown: UNKNOWN} if unknown else {},
-    ), ()
+    ), notes
 
 
-def _unigram_rules(state: Mapping[str, Any], name: str) -> tuple[bytes, bool, bool]:
-    """Read the table of characters, whether spaces are merged, and whether one goes before the text."""
+def _unigram_rules(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
+    """Tell whether a space goes before a text, and refuse what llama.cpp does otherwise.
+
+    Tables of characters and the merging of spaces are refused as well: llama.cpp strips the ends of a text with them.
+    """
     normalizer, rules = state["normalizer"], state["pre_tokenizer"]
     steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
     steps = [step for step in steps if step is not None]
-    table = b""
-    if steps and steps[0]["type"] == "Precompiled":
-        table = base64.b64decode(steps.pop(0)["precompiled_charsmap"] or "")
-    marked = steps == [PREPEND, TO_MARK]
-    if marked or steps == [TO_MARK]:
-        if rules is None:
-            return table, False, marked
-    elif (rules or {}).get("type") == "Metaspace" and rules["replacement"] == SPACE_MARK and rules.get("split", True):
-        merged = {"type": "Replace", "pattern": {"Regex": " {2,}"}}
-        strip = [step for step in steps if step["type"] == "Strip"]
-        others = [step for step in steps if step["type"] == "Replace"]
-        if len(strip) + len(others) == len(steps) and all(
-            {key: step[key] for key in merged} == merged and step["content"] in (" ", SPACE_MARK) for step in others
-        ):
-            return table, bool(others), rules["prepend_scheme"] != "never"
+    if rules is None and steps in ([TO_MARK], [PREPEND, TO_MARK]):
+        return PREPEND in steps, (SPACES_NOTE,) if PREPEND in steps else ()
+    if not steps and (rules or {}).get("type") == "Metaspace" and rules["replacement"] == SPACE_MARK:
+        prefix = rules["prepend_scheme"] != "never"
+        return prefix, (PREFIX_NOTE,) if prefix else ()
     raise VocabTransferError(
         f"the tokenizer of {name} prepares or splits text in a way that llama.cpp's Unigram does not: normalizer "
         f"{json.dumps(steps, ensure_ascii=False)[:250]}, pre-tokenizer {json.dumps(rules, ensure_ascii=False)[:250]}."

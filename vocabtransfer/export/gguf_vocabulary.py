@@ -76,9 +76,7 @@ class GgufVocabulary:
         if self.cutting.space_prefix is not None:
             writer.add_add_space_prefix(self.cutting.space_prefix)
         if self.cutting.model == "t5":
-            writer.add_remove_extra_whitespaces(self.cutting.merges_spaces)
-            if self.cutting.character_map:
-                writer.add_precompiled_charsmap(self.cutting.character_map)
+            writer.add_remove_extra_whitespaces(False)
         for name, i in self.ids.items():
             writer.add_uint32(f"tokenizer.ggml.{name}_token_id", i)
         writer.add_add_bos_token(self.adds_bos)
