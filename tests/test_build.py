@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: 
         "vocabtransfer.surgery.transfer.hidden_states",
         "vocabtransfer.surgery.tables.NewTables.rows",
         "vocabtransfer.pipeline.build.render_page",
-        "vocabtransfer.pipeline.build.prove",
+        "vocabtransfer.pipeline.build.prove_beside",
     ],
 )
 def test_an_interrupt_at_any_moment_leaves_all_or_nothing(
