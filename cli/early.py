@@ -10,10 +10,12 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 #: Options that name files or folders to read, and arguments by what messages call them.
 FILES: Mapping[str, str] = {
     **dict.fromkeys(("alignment", "corpus", "dictionary", "held_out", "keep_text", "other_text", "parallel"), ""),
-    **dict.fromkeys(("requests", "source_text", "source_vectors", "target_vectors", "text", "use_links"), ""),
+    **dict.fromkeys(("requests", "source_text", "source_vectors", "target_vectors", "text"), ""),
     "align corpus:parallel": "corpus",
     "align filter:parallel": "corpus",
 }
+#: Options of these names that are written NAME=PATH.
+NAMED = ("tokenizer compare:text",)
 #: Options and arguments that name models, by command.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "adapt": ("model", "teacher"),
@@ -38,7 +40,7 @@ def check_early(command: str, values: Mapping[str, Any]) -> None:
     """
     for name, value in values.items():
         label = FILES.get(f"{command}:{name}") or (f"--{name.replace('_', '-')}" if name in FILES else "")
-        if label and value:
+        if label and value and f"{command}:{name}" not in NAMED:
             _check_files(label, value if isinstance(value, list | tuple) else [value])
     if command == "inspect" and not Path(values["checkpoint"]).is_dir():
         raise VocabTransferError(f"{values['checkpoint']} is not a folder; give one that vocabtransfer built.")

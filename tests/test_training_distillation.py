@@ -292,4 +292,6 @@ def test_an_adaptation_learns_from_its_teacher(name: str, pair: Pair, tmp_path: 
     assert changed == ["model.embed_tokens.weight"]
     kept = (before[changed[0]] == after[changed[0]]).all(dim=1)
     the, new_row = (made.tokenizer(text)["input_ids"][0] for text in (" the", "апха"))
-    assert kept[the] and not kept[new_row], "rows that the transfer copied stay"
+    assert not kept[new_row]
+    # Rows that the transfer copied stay; where rows are distilled, those that new tokens begin with make room.
+    assert kept[the] if name == "alm" else kept[: old.layout.rows].any()

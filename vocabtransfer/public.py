@@ -24,6 +24,8 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: In an ``Annotated`` type: whoever takes such a value checks it, and says more than could be said here.
+CHECKED_INSIDE = "checked inside"
 #: Whole numbers are less than this: what counts anything here is held in 64 bits.
 HUGE = 2**63
 #: Classes that annotations name for type checkers only, because importing them there would be a circle.
@@ -40,11 +42,13 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     name = function.__qualname__.replace(".__init__", "")
     positional = [p.name for p in signature.parameters.values() if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints: dict[str, Any] = {}
+    exact: dict[str, Any] = {}  # with the words of a Literal, which most functions check themselves and say more about
 
     @functools.wraps(function)
     def checked(*arguments: P.args, **settings: P.kwargs) -> R:
         if not hints:
-            hints.update(_hints(function, signature))
+            exact.update(_hints(function, signature))
+            hints.update({parameter: _any_word(hint) for parameter, hint in exact.items()})
         for parameter, value in (*zip(positional, arguments, strict=False), *settings.items()):
             if not fits(value, hints.get(parameter, Any)):
                 raise _misfit(name, parameter, hints[parameter], value)
@@ -54,6 +58,10 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
             known = _translated(problem, name)
             if known is problem:
                 raise
+            for parameter, value in (*zip(positional, arguments, strict=False), *settings.items()):
+                wanted = exact.get(parameter, Any)
+                if not fits(value, wanted, inside=True):
+                    raise _misfit(name, parameter, wanted, value) from problem
             raise known from problem
 
     return checked
@@ -75,10 +83,11 @@ def settle_fields(request: Any) -> None:
             object.__setattr__(request, field.name, settled)
 
 
-def fits(value: object, hint: Any) -> bool:
+def fits(value: object, hint: Any, inside: bool = False) -> bool:
     """Tell whether a value is of the kind that an annotation asks for, as far as can be told without using it up.
 
-    An ``int`` is no ``bool``, a ``float`` may be an ``int``, and a text is no sequence of texts.
+    What is checked inside (see `CHECKED_INSIDE`) fits anyway unless ``inside`` says otherwise. An ``int`` is no
+    ``bool``, a ``float`` may be an ``int``, and a text is no sequence of texts.
     """
     if hint is Any or isinstance(hint, (TypeVar, ParamSpec, str)) or hint is inspect.Parameter.empty:
         return True
@@ -90,7 +99,7 @@ def fits(value: object, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, each) for each in inner)
     if origin is typing.Annotated:
-        return fits(value, inner[0])
+        return (CHECKED_INSIDE in inner and not inside) or fits(value, inner[0])
     if origin is type:
         return isinstance(value, type)
     kind = origin or hint

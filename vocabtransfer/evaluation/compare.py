@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
 from transformers import PreTrainedTokenizerFast
 
@@ -12,7 +12,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_statistics
 from vocabtransfer.files.records import open_records
 from vocabtransfer.files.text import TextFiles, as_text, is_paths, read_text
-from vocabtransfer.public import public
+from vocabtransfer.public import CHECKED_INSIDE, public
 from vocabtransfer.tokenization.audit import audit
 
 EVERYTHING = "all"
@@ -77,7 +77,7 @@ class Comparison:
 @public
 def compare(
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
-    texts: Mapping[str, Iterable[str]],
+    texts: Mapping[str, Annotated[Iterable[str] | TextFiles, CHECKED_INSIDE]],
     *,
     english: Mapping[str, Iterable[str]] | None = None,
 ) -> Comparison:
@@ -91,13 +91,15 @@ def compare(
     `VocabTransferError` for a domain without text and for parallel texts of unequal length.
     """
     english = {name: as_text(lines) if is_paths(lines) else lines for name, lines in (english or {}).items()}
-    texts = {name: as_text(lines) if is_paths(lines) else lines for name, lines in texts.items()}
+    lines_of: dict[str, Iterable[str]] = {
+        name: as_text(lines) if is_paths(lines) else cast(Iterable[str], lines) for name, lines in texts.items()
+    }
     if not tokenizers or not texts:
         raise UsageError("Name at least one tokenizer and one text to compare on.")
     if EVERYTHING in texts or not english.keys() <= texts.keys():
         odd = EVERYTHING if EVERYTHING in texts else min(english.keys() - texts.keys())
         raise UsageError(f"The domain {odd!r} is not one to compare on: name texts and their English alike.")
-    domains = {name: _Domain(name, lines, english.get(name)) for name, lines in texts.items()}
+    domains = {name: _Domain(name, lines, english.get(name)) for name, lines in lines_of.items()}
     measured = {
         name: {domain: part.measure(tokenizer) for domain, part in domains.items()}
         for name, tokenizer in tokenizers.items()

@@ -7,12 +7,17 @@ from typing import Any
 
 import yaml
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|#]")
 
 
 def card_header(facts: Mapping[str, Any]) -> str:
     """Return the head of a model card, facts as YAML between two lines of dashes."""
-    return f"---\n{yaml.safe_dump(dict(facts), allow_unicode=True, sort_keys=False)}---\n"
+    # PyYAML reads these back as plain spaces unless they are escaped.
+    written = yaml.safe_dump(dict(facts), allow_unicode=True, sort_keys=False)
+    if _BREAKS.search(written):
+        written = yaml.safe_dump(dict(facts), sort_keys=False)
+    return f"---\n{written}---\n"
 
 
 def one_line(name: str) -> str:

@@ -5,7 +5,7 @@ are mostly never reached. Here a BPE vocabulary goes on learning where its train
 arXiv 2512.03989); Unigram and WordPiece get pieces that win where they were learnt.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -17,13 +17,14 @@ from vocabtransfer.tokenization.merge_learner import learn_more_merges, words_to
 from vocabtransfer.tokenization.merges import MergeModel
 from vocabtransfer.tokenization.reshape import Learnt, Reshaped, Shape, check_new, opened, put_together, with_notes_on
 from vocabtransfer.tokenization.train_bpe import MAX_BYTES, MAX_CHARACTERS
+from vocabtransfer.tokenization.train_corpus import CorpusLike
 from vocabtransfer.tokenization.train_kinds import Algorithm
 
 
 @public
 def extend_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     new_tokens: int,
     min_count: int = 2,

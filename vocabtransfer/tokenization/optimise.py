@@ -1,7 +1,5 @@
 """Give a vocabulary of a set size the tokens that a corpus has most use for: trim what it has, then extend."""
 
-from collections.abc import Iterable, Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
@@ -10,13 +8,14 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.public import public
 from vocabtransfer.tokenization.extend import extended, learn
 from vocabtransfer.tokenization.reshape import Reshaped, check_new, take_apart, with_notes_on, with_repairs
+from vocabtransfer.tokenization.train_corpus import CorpusLike
 from vocabtransfer.tokenization.trim import Removals, WatchedCorpus, order_removals, trimmed
 
 
 @public
 def optimise_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     size: int,
     keep: int | None = None,

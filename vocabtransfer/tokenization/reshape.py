@@ -1,6 +1,6 @@
 """What extending, trimming and optimising a vocabulary share: the result, the counted words, the tokenizer put together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from vocabtransfer.tokenization.carry import (
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train import repaired
 from vocabtransfer.tokenization.train_bpe import sentencepiece_counts, with_digits_apart
-from vocabtransfer.tokenization.train_corpus import Corpus
+from vocabtransfer.tokenization.train_corpus import Corpus, CorpusLike
 from vocabtransfer.tokenization.train_kinds import Algorithm, Plan, kind_of
 from vocabtransfer.tokenization.train_wordpiece import within_digit_groups
 
@@ -176,9 +176,7 @@ def with_notes_on(shape: Shape, text: Corpus) -> Shape:
     return replace(shape, notes=(*shape.notes, *text.notes(shape.document["normalizer"])))
 
 
-def opened(
-    tokenizer: PreTrainedTokenizerFast, corpus: Iterable[str] | Mapping[str, int], repair_marks: bool
-) -> tuple[Shape, Corpus]:
+def opened(tokenizer: PreTrainedTokenizerFast, corpus: CorpusLike, repair_marks: bool) -> tuple[Shape, Corpus]:
     """Take a tokenizer apart and open the corpus that it is to be reshaped for."""
     text = Corpus(corpus)
     return take_apart(tokenizer, text.sample if repair_marks else ""), text

@@ -30,7 +30,7 @@ from vocabtransfer.tokenization.train_bpe import (
     lent_byte_level,
     sentencepiece_alphabet,
 )
-from vocabtransfer.tokenization.train_corpus import Corpus, alphabet, character_counts
+from vocabtransfer.tokenization.train_corpus import Corpus, CorpusLike, alphabet, character_counts
 from vocabtransfer.tokenization.train_kinds import Algorithm
 from vocabtransfer.tokenization.train_wordpiece import MAX_ALPHABET, words_with_initials
 from vocabtransfer.vocabulary import byte_alphabet
@@ -113,7 +113,7 @@ class SizeChoice:
 
 @public
 def choose_vocab_size(
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     like: PreTrainedTokenizerFast,
     model: ModelSize,

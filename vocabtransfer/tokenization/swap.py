@@ -28,6 +28,7 @@ from vocabtransfer.tokenization.reshape import (
     with_notes_on,
     with_repairs,
 )
+from vocabtransfer.tokenization.train_corpus import CorpusLike
 from vocabtransfer.tokenization.trim import WatchedCorpus, template_ids
 from vocabtransfer.tokenization.trim_order import protected_ids, token_parts
 from vocabtransfer.vocabulary import Vocabulary
@@ -39,7 +40,7 @@ _LATIN = SCRIPTS.index("Latn")
 
 def swap_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     new_tokens: int,
     keep: Iterable[str] | Mapping[str, int] = (),

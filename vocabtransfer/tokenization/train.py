@@ -1,7 +1,7 @@
 """Train a tokenizer for another language that behaves like the source's in everything but its words."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from vocabtransfer.tokenization.carry import (
 from vocabtransfer.tokenization.joiners import SHARE_OF_JOINERS, joiner_share, loses_joiners, with_joiners_kept
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train_bpe import train_byte_level, train_sentencepiece
-from vocabtransfer.tokenization.train_corpus import Corpus
+from vocabtransfer.tokenization.train_corpus import Corpus, CorpusLike
 from vocabtransfer.tokenization.train_kinds import ALGORITHMS, Algorithm, Plan, kind_of, switched, with_unknown_token
 from vocabtransfer.tokenization.train_unigram import train_unigram
 from vocabtransfer.tokenization.train_wordpiece import train_wordpiece
@@ -36,7 +36,7 @@ SHARE_OF_MARKS = 0.005
 
 @public
 def train_tokenizer(
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     like: PreTrainedTokenizerFast,
     vocab_size: int,

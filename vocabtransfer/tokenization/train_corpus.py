@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any, cast
 
 import regex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.looks import TextLooks
-from vocabtransfer.files.text import is_paths, read_text
+from vocabtransfer.files.text import TextFiles, is_paths, read_text
 from vocabtransfer.progress import track
+from vocabtransfer.public import CHECKED_INSIDE
 from vocabtransfer.tokenization.carry import bare_tokenizer
 from vocabtransfer.tokenization.joiners import SHARE_OF_JOINERS, joiner_share, loses_joiners
 from vocabtransfer.tokenization.stretches import cut_counts, cut_line
@@ -30,6 +31,10 @@ FED_CHARACTERS = 24_000_000
 SEPARATOR = "\ufdd0"
 
 
+#: What tokenizers are trained on: lines, word counts, or files of text as `read_text` takes them.
+CorpusLike = Annotated[Iterable[str] | Mapping[str, int] | TextFiles, CHECKED_INSIDE]
+
+
 class Corpus:
     """Text lines (of files, too) or word counts, checked, with a sample of the beginning taken without losing it.
 
@@ -37,7 +42,7 @@ class Corpus:
     Raises `UsageError` for a corpus of the wrong type and `VocabTransferError` for one without text.
     """
 
-    def __init__(self, corpus: Iterable[str] | Mapping[str, int]):
+    def __init__(self, corpus: CorpusLike):
         if is_paths(corpus):
             corpus = read_text(corpus)
         if isinstance(corpus, str | bytes):
@@ -52,7 +57,7 @@ class Corpus:
             for word, count in self.words.items():
                 self.looks.see_word(word, count)
             return
-        lines = self._seen(_checked_lines(corpus))
+        lines = self._seen(_checked_lines(cast(Iterable[str], corpus)))
         head = list(islice(lines, SAMPLE_LINES))
         if not head:
             raise VocabTransferError("The corpus to train the tokenizer on has no text: every line of it is empty.")

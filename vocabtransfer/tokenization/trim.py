@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,14 +18,14 @@ from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.ragged import IntArray
 from vocabtransfer.tokenization.reshape import Reshaped, Shape, check_new, put_together, take_apart, with_notes_on
 from vocabtransfer.tokenization.train_bpe import SIZE_FOR_DIGIT_GROUPS
-from vocabtransfer.tokenization.train_corpus import Corpus
+from vocabtransfer.tokenization.train_corpus import Corpus, CorpusLike
 from vocabtransfer.tokenization.trim_order import Order, protected_ids, removal_order
 
 
 @public
 def trim_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
-    corpus: Iterable[str] | Mapping[str, int],
+    corpus: CorpusLike,
     *,
     keep: int | None = None,
     drop_unused: bool = False,
