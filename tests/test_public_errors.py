@@ -309,6 +309,12 @@ def test_a_misfit_is_named_before_any_work() -> None:
     assert (request.parallel, request.held_out) == ((Path("a.tsv"),), (Path("b.txt"),))
 
 
+@pytest.mark.parametrize("name", ["write_checkpoint", "create_hydra"])
+def test_a_link_of_another_kind_is_refused(name: str, arguments: dict[str, dict[str, Any]]) -> None:
+    with pytest.raises(vt.UsageError, match="not 'symbolic'"):
+        getattr(vt, name)(**{**arguments[name], "link": "symbolic"})
+
+
 def test_what_callers_raise_themselves_passes() -> None:
     class Theirs(Exception):
         pass

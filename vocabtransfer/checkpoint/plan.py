@@ -74,9 +74,11 @@ def plan_checkpoint(
 ) -> WritePlan:
     """Say what `write_checkpoint` would do for a vocabulary of this size, without writing anything.
 
-    Raises `UsageError` for a padding multiple below one or an empty vocabulary, and `VocabTransferError` for a target
-    inside the source or around it.
+    Raises `UsageError` for another kind of link, a padding multiple below one or an empty vocabulary, and
+    `VocabTransferError` for a target inside the source or around it.
     """
+    if link not in ("hard", "copy"):
+        raise UsageError(f"unchanged files are linked (hard) or copied (copy), not {link!r}.")
     if pad_to_multiple_of < 1:
         raise UsageError(f"the vocabulary cannot be padded to a multiple of {pad_to_multiple_of}: give 1 or more.")
     if vocabulary_size < 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError
 
 FALLBACK_BLOCK = 8 << 20
 KERNEL_BLOCK = 1 << 30
@@ -22,6 +22,8 @@ def place_file(source: Path, target: Path, link: Literal["hard", "copy"]) -> boo
     Symbolic links, as the hub's cache is made of, are followed first. With ``link="hard"`` a file that cannot be
     linked (another file system, no permission) is copied; a copy is a reflink where the file system has them.
     """
+    if link not in ("hard", "copy"):
+        raise UsageError(f"unchanged files are linked (hard) or copied (copy), not {link!r}.")
     source = source.resolve(strict=True)
     if link == "hard":
         with contextlib.suppress(OSError):

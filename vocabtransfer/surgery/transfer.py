@@ -85,7 +85,10 @@ class TransferResult:
 
         The output is None when it is the input's (tied models, models without a head), the bias when there is none.
         """
-        parts = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}[part]
+        every = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}
+        if part not in every:
+            raise UsageError(f"a table is input, output or bias, not {part!r}.")
+        parts = every[part]
         tensors = [tensor for tensor in self.source.layout.tensors if tensor.part in parts and not tensor.further]
         return self._tables.whole(tensors[0]) if tensors else None
 
