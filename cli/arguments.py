@@ -1,5 +1,6 @@
 """Reading what users type: files that must exist, and columns."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def memory_bytes(text: str | None) -> int | None:
     return None if text is None else parse_bytes(text)
 
 
-def existing(paths: list[Path], option: str) -> tuple[Path, ...]:
+def existing(paths: Sequence[Path], option: str) -> tuple[Path, ...]:
     """Return the paths; `UsageError` naming the option and the first that does not exist."""
     for path in paths:
         if not path.exists():

@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.named import check_built, no_model
 
-#: Options that name files or folders to read, and arguments by what messages call them.
-FILES: Mapping[str, str] = {
-    **dict.fromkeys(("alignment", "corpus", "dictionary", "held_out", "keep_text", "other_text", "parallel"), ""),
-    **dict.fromkeys(("requests", "source_text", "source_vectors", "target_vectors", "text"), ""),
+from .arguments import existing
+
+#: Options that name files or folders to read.
+FILES = frozenset(
+    (
+        *("alignment", "corpus", "dictionary", "held_out", "keep_text", "other_text", "parallel"),
+        *("requests", "source_text", "source_vectors", "target_vectors", "text"),
+    )
+)
+#: Where they are called otherwise, as arguments are; "" for what is written NAME=PATH.
+LABELS: Mapping[str, str] = {
     "align corpus:parallel": "corpus",
     "align filter:parallel": "corpus",
+    "tokenizer compare:text": "",
 }
-#: Options of these names that are written NAME=PATH.
-NAMED = ("tokenizer compare:text",)
 #: Options and arguments that name models, by command.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "adapt": ("model", "teacher"),
@@ -38,21 +44,14 @@ def check_early(command: str, values: Mapping[str, Any]) -> None:
     Raises `UsageError` for a file or folder that does not exist, and for a model that can be nothing else than one;
     `VocabTransferError` for what `inspect` cannot open.
     """
-    for name, value in values.items():
-        label = FILES.get(f"{command}:{name}") or (f"--{name.replace('_', '-')}" if name in FILES else "")
-        if label and value and f"{command}:{name}" not in NAMED:
-            _check_files(label, value if isinstance(value, list | tuple) else [value])
-    if command == "inspect" and not Path(values["checkpoint"]).is_dir():
-        raise VocabTransferError(f"{values['checkpoint']} is not a folder; give one that vocabtransfer built.")
+    for name in sorted(FILES & values.keys()):
+        label = LABELS.get(f"{command}:{name}", f"--{name.replace('_', '-')}")
+        if label and values[name]:
+            value = values[name]
+            existing(value if isinstance(value, list | tuple) else [value], label)
+    if command == "inspect":
+        check_built(Path(values["checkpoint"]))
     for name in MODELS.get(command, ()):
         text = values.get(name)
         if text and not _NAME.fullmatch(text) and not Path(text).expanduser().exists():
-            raise UsageError(
-                f"{text!r} is neither a folder, a GGUF file, a known short name, nor a hub id like org/model."
-            )
-
-
-def _check_files(label: str, paths: Any) -> None:
-    for path in paths:
-        if not Path(path).exists():
-            raise UsageError(f"{label} {path}: there is no such file or folder.")
+            raise no_model(text)

@@ -116,7 +116,7 @@ def sentence_transformers(
             model, output, pooling=cast(Any, pooling), normalize=normalize, overwrite=overwrite
         )
     if as_json:
-        print_json(dataclasses.asdict(report) | {"path": str(report.path)})
+        print_json(_facts(report))
     else:
         typer.echo(
             f"{report.path}: {', '.join(report.modules)}; pooling {report.pooling}, {report.rows:,} rows, texts of up to "
@@ -124,7 +124,7 @@ def sentence_transformers(
         )
 
 
-def _facts(report: "GgufReport") -> dict[str, Any]:
+def _facts(report: Any) -> dict[str, Any]:
     return dataclasses.asdict(report) | {"path": str(report.path)}
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Set before torch or numba start their threads: each of several test processes has one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
@@ -20,6 +21,11 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.files.packages import fetch_npm, unpack_wheel
+
+if TYPE_CHECKING:
+    from hydra_samples import Sample
+
+    from vocabtransfer.hydra import HydraForCausalLM
 
 # A change is judged by the same examples every time; whoever works on the code draws new ones at each run.
 settings.register_profile("ci", derandomize=True)
@@ -175,3 +181,17 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> "Sample":
+    """A Hydra of tiny models. Read it, never write into it: a test that writes makes its own."""
+    from hydra_samples import make_sample
+
+    return make_sample(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="module")
+def model(sample: "Sample") -> "HydraForCausalLM":
+    """The sample, loaded."""
+    return sample.load()

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 from vocabtransfer_cli.choices import CHOICES, choices_of
-from vocabtransfer_cli.early import FILES, MODELS
+from vocabtransfer_cli.early import FILES, LABELS, MODELS
 from vocabtransfer_cli.main import app
 
 import vocabtransfer as vt
@@ -65,7 +65,7 @@ def test_nothing_heavy_is_imported_for_it(words: list[str]) -> None:
 
 def test_the_tables_name_what_exists() -> None:
     names = {parameter.name for _, command in ALL for parameter in command.params}
-    assert {name.rpartition(":")[2] for name in (*FILES, *CHOICES)} <= names
+    assert {name.rpartition(":")[2] for name in (*FILES, *LABELS, *CHOICES)} <= names
     known = dict(ALL)
     for command, parameters in MODELS.items():
         assert set(parameters) <= {parameter.name for parameter in known[command].params}

@@ -20,12 +20,6 @@ from vocabtransfer.hydra import HydraForCausalLM, list_heads
 GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False}
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Read it, never write into it."""
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
 @pytest.fixture
 def hydra(sample: Sample, tmp_path: Path) -> Path:
     """A copy to write into."""

@@ -53,12 +53,6 @@ BAD_NAMES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Read it, never write into it."""
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
 @pytest.fixture
 def hydra(sample: Sample, tmp_path: Path) -> Path:
     """A copy to write into."""

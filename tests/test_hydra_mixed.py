@@ -28,17 +28,6 @@ ROW = st.lists(SEGMENT, min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Read it, never write into it."""
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
-@pytest.fixture(scope="module")
-def model(sample: Sample) -> HydraForCausalLM:
-    return sample.load()
-
-
-@pytest.fixture(scope="module")
 def plain(sample: Sample) -> dict[str, Any]:
     return {name: sample.plain(name) for name in NAMES}
 

@@ -26,12 +26,6 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Read it, never write into it."""
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def each_sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return make_sample(tmp_path_factory.mktemp("each"), tied=request.param)

@@ -24,17 +24,6 @@ NAMES = ("english", "tatar", "dutch")
 SECONDS = 60
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Read it, never write into it."""
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
-@pytest.fixture(scope="module")
-def model(sample: Sample) -> HydraForCausalLM:
-    return sample.load()
-
-
 @pytest.fixture
 def engine(model: HydraForCausalLM) -> Iterator[Engine]:
     made = Engine(model, Limits(rows=4))

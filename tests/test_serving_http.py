@@ -29,11 +29,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 
 @pytest.fixture(scope="module")
-def model(sample: Sample) -> HydraForCausalLM:
-    return sample.load()
-
-
-@pytest.fixture(scope="module")
 def client(model: HydraForCausalLM) -> Iterator[Client]:
     limits = Limits(rate=None, prompt_tokens=40, new_tokens=50, body_bytes=20_000, rows=8)
     with serving(model, limits) as running:

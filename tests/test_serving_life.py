@@ -23,11 +23,6 @@ from vocabtransfer.serving.app import create_app
 from vocabtransfer.serving.server import Server, listen, run_server
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
 @pytest.fixture
 def model(sample: Sample) -> HydraForCausalLM:
     return sample.load()

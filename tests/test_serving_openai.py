@@ -26,11 +26,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 
 @pytest.fixture(scope="module")
-def model(sample: Sample) -> HydraForCausalLM:
-    return sample.load()
-
-
-@pytest.fixture(scope="module")
 def client(model: HydraForCausalLM) -> Iterator[openai.OpenAI]:
     with serving(model, Limits(rate=None, rows=8)) as running:
         url = f"http://127.0.0.1:{running.client.port}/v1"

@@ -16,16 +16,6 @@ from vocabtransfer.serving.visitors import Visitors
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return make_sample(tmp_path_factory.mktemp("sample"))
-
-
-@pytest.fixture(scope="module")
-def model(sample: Sample) -> HydraForCausalLM:
-    return sample.load()
-
-
-@pytest.fixture(scope="module")
 def running(model: HydraForCausalLM) -> Iterator[Running]:
     with serving(model, Limits(rate=None, body_bytes=10**6)) as made:
         yield made

@@ -7,3 +7,12 @@ class VocabTransferError(Exception):
 
 class UsageError(VocabTransferError):
     """The request itself makes no sense: unknown language, unknown method, options that exclude each other. Exit 2."""
+
+
+def first_line(problem: BaseException) -> str:
+    """Return the first line of what another library's exception says, to be put into a sentence of ours.
+
+    >>> first_line(RuntimeError("it broke:\\nmore")), first_line(KeyError())
+    ('it broke', 'KeyError')
+    """
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".:")

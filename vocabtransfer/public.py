@@ -41,28 +41,33 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     signature = inspect.signature(function)
     name = function.__qualname__.replace(".__init__", "")
     positional = [p.name for p in signature.parameters.values() if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    hints: dict[str, Any] = {}
-    exact: dict[str, Any] = {}  # with the words of a Literal, which most functions check themselves and say more about
+    exact: dict[str, Any] = {}
+    hints: dict[str, Any] = {}  # without the words of a Literal: most functions check these themselves and say more
+
+    def misfit(
+        wanted: Mapping[str, Any], arguments: Any, settings: Mapping[str, Any], inside: bool
+    ) -> UsageError | None:
+        for parameter, value in (*zip(positional, arguments, strict=False), *settings.items()):
+            if not fits(value, wanted.get(parameter, Any), inside):
+                return _misfit(name, parameter, wanted[parameter], value)
+        return None
 
     @functools.wraps(function)
     def checked(*arguments: P.args, **settings: P.kwargs) -> R:
         if not hints:
             exact.update(_hints(function, signature))
             hints.update({parameter: _any_word(hint) for parameter, hint in exact.items()})
-        for parameter, value in (*zip(positional, arguments, strict=False), *settings.items()):
-            if not fits(value, hints.get(parameter, Any)):
-                raise _misfit(name, parameter, hints[parameter], value)
+        wrong = misfit(hints, arguments, settings, inside=False)
+        if wrong is not None:
+            raise wrong
         try:
             return function(*arguments, **settings)
         except Exception as problem:
             known = _translated(problem, name)
             if known is problem:
                 raise
-            for parameter, value in (*zip(positional, arguments, strict=False), *settings.items()):
-                wanted = exact.get(parameter, Any)
-                if not fits(value, wanted, inside=True):
-                    raise _misfit(name, parameter, wanted, value) from problem
-            raise known from problem
+            # Where the function had nothing better to say, the annotation speaks.
+            raise misfit(exact, arguments, settings, inside=True) or known from problem
 
     return checked
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vocabtransfer.checkpoint.convert import cached_folder
-from vocabtransfer.checkpoint.model_class import continues_text, model_class
+from vocabtransfer.checkpoint.model_class import opener
 from vocabtransfer.checkpoint.tensors import TensorInfo, read_shard, read_weights
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError, first_line
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.tokenization.load import VOCABULARY_FILES
 
@@ -103,7 +103,7 @@ def merge_adapter(folder: Path, open_base: Callable[[str], Path]) -> Path:
         except VocabTransferError:
             raise
         except Exception as problem:  # PEFT and the model's class raise whatever they trip over
-            said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".:")
+            said = first_line(problem)
             raise VocabTransferError(
                 f"The adapter in {folder} cannot be merged into {base} ({config.get('peft_type')}: {said})."
             ) from problem
@@ -112,16 +112,13 @@ def merge_adapter(folder: Path, open_base: Callable[[str], Path]) -> Path:
 
 
 def _write_merged(peft: Any, folder: Path, base: Path, tables: list[TensorInfo], target: Path) -> None:
-    from transformers import AutoModel, AutoModelForCausalLM
-
     plain = target / "base"  # transformers would load an adapter beside the weights by itself
     plain.mkdir()
     for path in base.iterdir():
         if path.is_file() and not path.name.startswith("adapter_"):
             (plain / path.name).symlink_to(path.resolve())
     config = read_json(base / "config.json")
-    opener = model_class(config) or (AutoModelForCausalLM if continues_text(config) else AutoModel)
-    model: Any = opener.from_pretrained(plain, dtype="auto", local_files_only=True)
+    model: Any = opener(config).from_pretrained(plain, dtype="auto", local_files_only=True)
     rows = {info.shape[0] for info in tables}
     if len(rows) == 1 and rows != {model.get_input_embeddings().weight.shape[0]}:
         model.resize_token_embeddings(rows.pop(), mean_resizing=False)

@@ -99,6 +99,13 @@ class VocabLayout:
         return tuple(tensor for tensor in self.tensors if tensor.further or tensor.part == "lookup")
 
     @property
+    def odd_table(self) -> str | None:
+        """Name of a table that depends on the vocabulary in a way of its own: a further one, or one with spare rows."""
+        if self.further:
+            return self.further[0].name
+        return self.input_name if self.input.spare else None
+
+    @property
     def vocabulary_rows(self) -> int:
         """Rows without the spare ones: what config.json calls the vocabulary's size."""
         return self.rows - self.input.spare

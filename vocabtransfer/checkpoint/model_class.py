@@ -21,6 +21,27 @@ def model_class(config: Mapping[str, Any]) -> Any | None:
     return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) else None
 
 
+def opener(config: Mapping[str, Any]) -> Any:
+    """Return what opens a model: the class that config.json names, else transformers' for its body or for causal models."""
+    import transformers
+
+    return model_class(config) or (
+        transformers.AutoModelForCausalLM if continues_text(config) else transformers.AutoModel
+    )
+
+
+def made_from_config(config: Mapping[str, Any], known: Any, **options: Any) -> Any:
+    """Return a model without its weights: of the class that config.json names, or a causal one.
+
+    ``known`` is transformers' object of the configuration; ``options`` are those of ``from_config`` (``dtype`` ...).
+    """
+    import transformers
+
+    found = model_class(config)
+    make = transformers.AutoModelForCausalLM.from_config if found is None else found._from_config
+    return make(known, **options)
+
+
 def generates(config: Mapping[str, Any]) -> bool:
     """Tell whether a model writes text: causal, encoder-decoder, with or without eyes and ears; False for encoders."""
     found = model_class(config)

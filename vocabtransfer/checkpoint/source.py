@@ -10,6 +10,7 @@ from vocabtransfer.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.convert import convert_gguf, convert_pickles, converted_package
 from vocabtransfer.checkpoint.tensors import INDEX_NAME
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.named import no_model
 from vocabtransfer.files.packages import unpack_wheel
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
@@ -100,7 +101,7 @@ def _unknown(text: str, path: Path) -> UsageError:
     suggestions = suggest_aliases(text)
     if suggestions:
         return UsageError(f"there is no model {text!r}; did you mean {' or '.join(suggestions)}?")
-    return UsageError(f"{text!r} is neither a folder, a GGUF file, a known short name, nor a hub id like org/model.")
+    return no_model(text)
 
 
 def _fetch(hub_id: str, revision: str | None, offline: bool | None, allow_pickle: bool) -> Path:

@@ -121,9 +121,8 @@ def cannot_score(checkpoint: Checkpoint) -> str:
 
 def cannot_score_tables(source: Checkpoint) -> str:
     """Return why a source cannot be scored with other tables in it, as a sentence; "" when it can."""
-    layout = source.layout
-    if layout.further or layout.input.spare:
-        odd = layout.further[0].name if layout.further else layout.input_name
+    odd = source.layout.odd_table
+    if odd is not None:
         return (
             f"The result was not scored before it was written: {odd!r} depends on the vocabulary in a way of its own."
         )

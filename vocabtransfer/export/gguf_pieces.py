@@ -76,8 +76,7 @@ def sentencepiece_bpe(state: Mapping[str, Any], name: str) -> tuple[Cutting, Not
 def _prefix(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
     """Tell whether a space goes before a text, and refuse rules that llama.cpp does not have."""
     normalizer, rules = state["normalizer"], state["pre_tokenizer"]
-    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
-    steps = [step for step in steps if step is not None]
+    steps = _steps(normalizer)
     if rules in (None, GEMMA_SPLIT) and steps in ([TO_MARK], [PREPEND, TO_MARK]):
         return PREPEND in steps, ()
     if rules is None and len(steps) == 2 and _puts_mark_first(steps[0]) and steps[1] == TO_MARK:
@@ -91,6 +90,12 @@ def _prefix(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
         f"the tokenizer of {name} prepares or splits text in a way that llama.cpp's SentencePiece does not: normalizer "
         f"{json.dumps(normalizer, ensure_ascii=False)[:250]}, pre-tokenizer {json.dumps(rules, ensure_ascii=False)[:250]}."
     )
+
+
+def _steps(normalizer: Any) -> list[Any]:
+    """Return what a normaliser does, one after the other; nothing for none."""
+    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
+    return [step for step in steps if step is not None]
 
 
 def _puts_mark_first(step: Mapping[str, Any]) -> bool:
@@ -156,8 +161,7 @@ def _unigram_rules(state: Mapping[str, Any], name: str) -> tuple[bool, Notes]:
     Tables of characters and the merging of spaces are refused as well: llama.cpp strips the ends of a text with them.
     """
     normalizer, rules = state["normalizer"], state["pre_tokenizer"]
-    steps = normalizer["normalizers"] if (normalizer or {}).get("type") == "Sequence" else [normalizer]
-    steps = [step for step in steps if step is not None]
+    steps = _steps(normalizer)
     if rules is None and steps in ([TO_MARK], [PREPEND, TO_MARK]):
         return PREPEND in steps, (SPACES_NOTE,) if PREPEND in steps else ()
     if not steps and (rules or {}).get("type") == "Metaspace" and rules["replacement"] == SPACE_MARK:

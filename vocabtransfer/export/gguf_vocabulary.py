@@ -218,11 +218,16 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, source: Checkpoint, cutting: Cut
     return tokens, types
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> dict[str, int]:
+def end_ids(source: Checkpoint) -> list[int]:
+    """Return the ids that end a text: the tokenizer's first, then those of the settings."""
     settings: Mapping[str, Any] = source.config | (source.generation_config or {})
     ends = settings.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [ends]
-    ends = list(dict.fromkeys([end for end in (tokenizer.eos_token_id, *ends) if end is not None]))
+    return list(dict.fromkeys([end for end in (source.tokenizer.eos_token_id, *ends) if end is not None]))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> dict[str, int]:
+    ends = end_ids(source)
     if len(ends) > len(END_FIELDS):
         raise VocabTransferError(f"{source.name} has {len(ends)} ends of text, and GGUF has room for three.")
     ids = dict(zip(END_FIELDS, ends, strict=False))

@@ -5,7 +5,6 @@ the first. So each head gets a first file with its tables and vocabulary, and it
 several names (hard links). A program that copies a head elsewhere copies both.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tempfile import TemporaryDirectory
 from vocabtransfer.checkpoint import check_target
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.export.gguf import GgufReport, plan_gguf, write_part
+from vocabtransfer.files.copying import place_file
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.hydra import HydraFolder, export_head, open_hydra
@@ -57,15 +57,8 @@ def export_hydra_gguf(
                 write_part(second, plan, [other for other in plan.names if other not in plan.tables], 1, 2)
                 body = second
             else:
-                _share(body, second)
+                place_file(body, second, "hard")
             reports[name] = plan.report(place / first.name, first.stat().st_size + second.stat().st_size)
             shutil.rmtree(Path(scratch) / name)
         write_manifest(staging, {"source": folder.checkpoint.name})
     return reports
-
-
-def _share(body: Path, name: Path) -> None:
-    try:
-        os.link(body, name)
-    except OSError:
-        shutil.copyfile(body, name)

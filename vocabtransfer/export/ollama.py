@@ -6,6 +6,7 @@ from pathlib import Path
 from vocabtransfer.checkpoint import Checkpoint, check_target, open_checkpoint
 from vocabtransfer.export.chat_formats import find_format
 from vocabtransfer.export.gguf import GgufReport, export_gguf
+from vocabtransfer.export.gguf_vocabulary import end_ids
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import staged_folder
 from vocabtransfer.public import public
@@ -62,9 +63,6 @@ def modelfile(source: Checkpoint) -> tuple[str, str, tuple[str, ...]]:
     lines.append(f'TEMPLATE """{known.template}"""')
     if system:
         lines.append(f'SYSTEM """{system}"""')
-    settings = source.config | (source.generation_config or {})
-    ends = settings.get("eos_token_id")
-    ids = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
-    tokens = dict.fromkeys(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)
+    tokens = dict.fromkeys(tokenizer.convert_ids_to_tokens(i) for i in end_ids(source))
     lines += [f'PARAMETER stop "{token}"' for token in tokens if token]
     return "\n".join(lines) + "\n", known.name, ()

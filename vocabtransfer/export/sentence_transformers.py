@@ -5,7 +5,6 @@ Source layouts: a plain model folder; a sentence-transformers folder with the en
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from vocabtransfer.checkpoint import Checkpoint, check_target, open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.copying import place_file
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import staged_folder
@@ -155,20 +155,13 @@ def _pooling_of(staging: Path, listed: list[dict[str, Any]]) -> str:
 
 def _copy_model(source: Checkpoint, staging: Path) -> None:
     for shard in source.shards:
-        _link(shard.file, staging / shard.file.name)
+        place_file(shard.file, staging / shard.file.name, "hard")
     index = source.path / "model.safetensors.index.json"
     files = [source.path / "config.json", *([index] if source.sharded and index.is_file() else [])]
     files += [path for pattern in LICENCES for path in source.path.glob(pattern)]
     for path in dict.fromkeys(files):
         shutil.copyfile(path, staging / path.name)
     save_tokenizer(source.tokenizer, staging)
-
-
-def _link(path: Path, target: Path) -> None:
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)
 
 
 def _write_length(source: Checkpoint, outer: Path, staging: Path) -> int | None:

@@ -106,9 +106,10 @@ def head_of_checkpoint(checkpoint: Checkpoint, name: str, fingerprint: str, *, o
             "own, as heads need it: use the model for text alone, if there is one."
         )
     layout = checkpoint.layout
-    if layout.further or layout.input.spare:
-        odd = layout.further[0].name if layout.further else layout.input_name
-        raise VocabTransferError(f"{checkpoint.name} has {odd!r} over the vocabulary, which heads cannot carry.")
+    if layout.odd_table is not None:
+        raise VocabTransferError(
+            f"{checkpoint.name} has {layout.odd_table!r} over the vocabulary, which heads cannot carry."
+        )
     biases = [tensor for tensor in layout.tensors if tensor.part == "output_bias"]
     if len(biases) > 1 or any(tensor.axis for tensor in biases):
         raise VocabTransferError(f"{checkpoint.name} has an output bias of a kind that heads cannot carry.")

@@ -59,16 +59,15 @@ def _after(tensors: tuple[TensorInfo, ...], table: TensorInfo, twin: TensorInfo)
 def _output_name(config: Mapping[str, Any]) -> str:
     """Return what the architecture calls the weight of its head, from a model without weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    from vocabtransfer.checkpoint.model_class import model_class
+    from vocabtransfer.checkpoint.model_class import made_from_config
 
     values = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
     try:
         with torch.device("meta"):
             known = AutoConfig.for_model(config["model_type"], **values)
-            found = model_class(config)
-            model = found._from_config(known) if found is not None else AutoModelForCausalLM.from_config(known)
+            model = made_from_config(config, known)
     except Exception as problem:
         raise VocabTransferError(
             f"transformers cannot make a {config.get('model_type')} model with a head of its own ({problem})."

@@ -17,7 +17,7 @@ from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.corpora.folder import Corpus
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
 from vocabtransfer.files.cards import local_name
 from vocabtransfer.files.text import Text, read_text
@@ -307,7 +307,7 @@ def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[A
     except VocabTransferError:
         raise
     except Exception as problem:  # whatever a model class trips over: the rows are good without a score
-        said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".:")
+        said = first_line(problem)
         return None, (f"The result was not scored: the model did not run ({said}).",)
 
 

@@ -59,8 +59,8 @@ def check_same_body(first: Checkpoint, second: Checkpoint, first_role: str, seco
             "one family and size."
         )
     for role, each in ((ours, first), (theirs, second)):
-        if each.layout.further or each.layout.input.spare:
-            odd = each.layout.further[0].name if each.layout.further else each.layout.input_name
+        odd = each.layout.odd_table
+        if odd is not None:
             raise VocabTransferError(f"{role} has {odd!r} over the vocabulary, which is not propagated: not supported.")
     if first.layout.tied != second.layout.tied:
         tied, untied = (ours, theirs) if first.layout.tied else (theirs, ours)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from vocabtransfer.checkpoint.model_class import continues_text, model_class
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.checkpoint.model_class import continues_text, model_class, opener
+from vocabtransfer.errors import VocabTransferError, first_line
 from vocabtransfer.files.json_files import read_json
 
 
@@ -20,12 +20,11 @@ def load_model(folder: Path, *, dtype: torch.dtype | str = torch.float32) -> Pre
     says that it is one. Raises `VocabTransferError` with what transformers says when it cannot be loaded, a package that
     quantised weights need included.
     """
-    config = read_json(folder / "config.json")
-    opener = model_class(config) or (AutoModelForCausalLM if continues_text(config) else AutoModel)
+    kind = opener(read_json(folder / "config.json"))
     try:
-        model: Any = opener.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: Any = kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except Exception as problem:
-        raise VocabTransferError(f"the model does not load as {opener.__name__} ({_reason(problem)}).") from problem
+        raise VocabTransferError(f"the model does not load as {kind.__name__} ({first_line(problem)}).") from problem
     return cast(PreTrainedModel, model.eval())
 
 
@@ -38,12 +37,11 @@ def load_causal_model(folder: Path, device: str = "cpu", precision: torch.dtype 
     """
     try:
         dtype = precision or (torch.float32 if device == "cpu" else "auto")
-        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-        model: Any = causal_opener(config).from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: Any = folder_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cast(PreTrainedModel, model.to(device).eval())
     except (ValueError, OSError, RuntimeError, AssertionError, ImportError) as problem:
         raise VocabTransferError(
-            f"{folder} does not open as a causal model on {device} ({_reason(problem)})."
+            f"{folder} does not open as a causal model on {device} ({first_line(problem)})."
         ) from None
 
 
@@ -69,7 +67,7 @@ def cannot_run(config: Mapping[str, Any]) -> str:
         quantizer: Any = AutoHfQuantizer.from_config(copy.deepcopy(config["quantization_config"]), pre_quantized=True)
         quantizer.validate_environment(device_map={"": "cpu"}, dtype=torch.float32, weights_only=True)
     except Exception as problem:  # each quantiser raises what it likes
-        return f"its body is quantised ({kind}) and cannot run here ({_reason(problem)})"
+        return f"its body is quantised ({kind}) and cannot run here ({first_line(problem)})"
     return ""
 
 
@@ -78,6 +76,7 @@ def causal_opener(config: Mapping[str, Any]) -> Any:
     return (model_class(config) if continues_text(config) else None) or AutoModelForCausalLM
 
 
-def _reason(problem: Exception) -> str:
-    said = str(problem).strip()
-    return said.splitlines()[0].rstrip(".:") if said else type(problem).__name__
+def folder_opener(folder: Path) -> Any:
+    """Return `causal_opener` for a folder, also for one that does not say what it is."""
+    file = folder / "config.json"
+    return causal_opener(read_json(file) if file.is_file() else {})

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.model_class import model_class
+from vocabtransfer.checkpoint.model_class import made_from_config
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model, load_model
@@ -122,11 +122,9 @@ def open_planned(checkpoint: Checkpoint, plan: RunPlan, tokens: int = 0) -> PreT
             whole: Any = load_model(checkpoint.path, dtype=plan.dtype)
             return cast(PreTrainedModel, whole.to(plan.device))
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-        found = model_class(checkpoint.config)
-        make: Any = found._from_config if found is not None else AutoModelForCausalLM.from_config
         return open_streamed(
             checkpoint,
-            lambda: make(config, dtype=plan.dtype),
+            lambda: made_from_config(checkpoint.config, config, dtype=plan.dtype),
             dtype=plan.dtype,
             device=plan.device,
             keep_bytes=plan.kept,
@@ -147,8 +145,9 @@ def open_runnable(
     or by `running_with`: so the same inputs give the same bytes on every machine. With ``tokens``, how many are going
     to be run, the step says how long that takes. Raises `VocabTransferError` when it opens in neither way.
     """
-    place = device or run_settings().device or "cpu"
-    return open_planned(checkpoint, plan_run(checkpoint, device=place, dtype=dtype, memory=memory), tokens)
+    return open_planned(
+        checkpoint, plan_run(checkpoint, device=device or _own_device(), dtype=dtype, memory=memory), tokens
+    )
 
 
 def load_for_scoring(folder: Path) -> PreTrainedModel:
@@ -156,15 +155,19 @@ def load_for_scoring(folder: Path) -> PreTrainedModel:
 
     Raises what `load_causal_model` raises, and `UsageError` for a device that is not there.
     """
-    here = run_settings()
-    precision = _TYPES[here.dtype] if here.dtype else None
-    return load_causal_model(folder, find_device(here.device or "cpu"), precision)
+    dtype = run_settings().dtype
+    return load_causal_model(folder, find_device(_own_device()), _TYPES[dtype] if dtype else None)
 
 
 def load_placed(folder: Path) -> PreTrainedModel:
     """Load a checkpoint folder whole, in the precision it is stored in, on the CPU or where `running_with` says."""
     model: Any = load_model(folder, dtype="auto")
-    return cast(PreTrainedModel, model.to(find_device(run_settings().device or "cpu")))
+    return cast(PreTrainedModel, model.to(find_device(_own_device())))
+
+
+def _own_device() -> str:
+    """Return the device of our own runs: the CPU unless `running_with` says otherwise."""
+    return run_settings().device or "cpu"
 
 
 def find_device(device: str | None) -> str:

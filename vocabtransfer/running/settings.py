@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vocabtransfer.errors import UsageError
 
 DTYPES = ("float32", "bfloat16", "float16")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_PREFIXES = ("", "k", "m", "g", "t")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
@@ -60,7 +60,5 @@ def parse_bytes(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None or float(found[1]) == 0:
         raise UsageError(f"{text!r} is not a size of memory: write it as 6GB or 512MB.")
-    unit = _UNITS[found[2].lower()]
-    if found[3]:
-        unit = 1024 ** {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}[found[2].lower()]
-    return int(float(found[1]) * unit)
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** _PREFIXES.index(found[2].lower()))

@@ -10,9 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.files.json_files import read_json
 from vocabtransfer.progress import track
-from vocabtransfer.running.load import causal_opener
+from vocabtransfer.running.load import folder_opener
 from vocabtransfer.self_training.dialogues import Dialogue, common_length, judge
 from vocabtransfer.tokenization.load import load_tokenizer
 
@@ -54,9 +53,7 @@ class ChatModel:
     def open(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> "ChatModel":
         """Load a model folder; ``options`` are those of the class. Nothing is downloaded."""
         tokenizer = load_tokenizer(folder)
-        file = Path(folder) / "config.json"
-        config = read_json(file) if file.is_file() else {}
-        model = causal_opener(config).from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model = folder_opener(Path(folder)).from_pretrained(folder, dtype=dtype, local_files_only=True)
         return cls(model, tokenizer, **options)
 
     def __call__(self, requests: Sequence[str], *, max_new_tokens: int, seed: int | None = None) -> list[Answer]:

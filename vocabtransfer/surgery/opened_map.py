@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.named import check_built
 from vocabtransfer.public import public
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.token_map import MAP_FILE, TokenMap
@@ -46,8 +47,7 @@ def open_map(folder: str | Path) -> OpenedMap:
         VocabTransferError: the folder does not exist or has no map.
     """
     path = Path(folder)
-    if not path.is_dir():
-        raise VocabTransferError(f"{path} is not a folder; give one that vocabtransfer built.")
+    check_built(path)
     token_map = TokenMap.load(path / MAP_FILE)
     try:
         names = read_json(path / SOURCE_STRINGS, list)

@@ -69,7 +69,7 @@ def source_states(source: Checkpoint, sample: Sample | None) -> SourceStates | N
     first = _separator(source)
     if sample is None or first is None or not source.continues_text or not fits_in_memory(source.parameters):
         return None
-    if cannot_run(source.config) or source.layout.further or source.layout.input.spare:
+    if cannot_run(source.config) or source.layout.odd_table is not None:
         return None
 
     def encoded() -> list[NDArray[np.int64]]:

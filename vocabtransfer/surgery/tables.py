@@ -89,7 +89,7 @@ class NewTables:
                 self._norms[tensor.name] = wanted_norms(self.inputs, token_map, table, self.norm)
             rows = rescaled(rows, self._norms[tensor.name][start:stop])
         shift = self.initialization.shift
-        is_head = tensor.part == "output" or (tensor.part == "shared")
+        is_head = tensor.part in ("output", "shared")
         return torch.from_numpy(rows + shift.rows(start, stop) if shift is not None and is_head else rows)
 
     def whole(self, tensor: VocabTensor) -> torch.Tensor:

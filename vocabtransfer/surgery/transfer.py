@@ -18,7 +18,7 @@ from vocabtransfer.alignment.links import token_frequencies
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.files.text import TextLike, as_text
 from vocabtransfer.initialization import Donor, Initialization, Method, Need, TransferInputs, VectorFiles, find_method
@@ -283,7 +283,7 @@ def _calibrated(result: TransferResult, seed: int) -> TransferResult:
         try:
             states = hidden_states(open_runnable(source, tokens=sum(map(len, chunks))), chunks, used, rows)
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
-            said = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
+            said = first_line(problem)
             return _uncalibrated(result, said)
         config = _writer(source.config)
         shift = unigram_shift(

@@ -26,8 +26,8 @@ def joiner_share(sample: str) -> float:
     >>> joiner_share("می\u200cخواهم کتاب"), joiner_share("a word\u200c")
     (0.5, 0.0)
     """
-    words = len(_WORD.findall(sample))
-    return sum(_JOINED.search(word) is not None for word in _WORD.findall(sample)) / words if words else 0.0
+    words = _WORD.findall(sample)
+    return sum(_JOINED.search(word) is not None for word in words) / len(words) if words else 0.0
 
 
 def loses_joiners(normalizer: Any) -> bool:
