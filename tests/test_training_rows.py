@@ -20,7 +20,7 @@ from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.request import new_rows_of
 from vocabtransfer.training.row_distiller import RowDistiller, leading_rows, same_body
 from vocabtransfer.training.row_fit import RowFit, foretold
-from vocabtransfer.training.row_head import RowHead
+from vocabtransfer.training.row_head import HeadPlaces, RowHead
 from vocabtransfer.training.row_lessons import Cutter, Snippets, choose_texts, take_lessons
 from vocabtransfer.training.snippets import SnippetChooser
 
@@ -143,6 +143,41 @@ def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Chec
     for side, counts in fit.counts.items():
         moved = (fit.changes[side].detach() != 0).any(dim=1).numpy()
         assert (moved == (counts > 0)).all(), "rows that no snippet holds stay for `foretold`"
+
+
+@pytest.mark.parametrize("settings", [(None, 1.0), (5.0, 0.5)], ids=["plain", "capped and scaled"])
+def test_nats_and_their_gradient_are_those_of_all_logits(
+    settings: tuple[float | None, float], pair: tuple[Checkpoint, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, made = pair
+    numbers = np.array([2, 5, 250, 251, 252, 253])
+    head, chance = RowHead(made, numbers, torch.float32, CPU), torch.Generator().manual_seed(3)
+    (cap, scale), size = settings, 40
+    monkeypatch.setattr(head, "_cap", cap)
+    monkeypatch.setattr(head, "_scale", scale)
+    states = torch.randn(size, head.width, generator=chance) * 3
+    following = torch.randint(len(made.output_table()), (size,), generator=chance)
+    following[: len(numbers)] = torch.from_numpy(numbers)
+    weight = torch.rand(size, generator=chance)
+    table = made.output_table().float().requires_grad_()
+    logits = states @ table.T * scale
+    logits = logits if cap is None else torch.tanh(logits / cap) * cap
+    stays = torch.ones(len(table), dtype=torch.bool)
+    stays[torch.from_numpy(numbers)] = False
+    log_sum = torch.logsumexp(logits[:, stays], dim=1).detach()
+    # What the rows that stay cost among themselves is left out.
+    own = torch.where(stays[following], log_sum, logits.gather(1, following[:, None])[:, 0])
+    expected = (weight * (torch.logaddexp(log_sum, torch.logsumexp(logits[:, ~stays], dim=1)) - own)).mean()
+    expected.backward()
+    torch.testing.assert_close(head.log_sum(states), log_sum)
+    rows = head.start().requires_grad_()
+    place = torch.full((len(table),), -1).index_put((torch.from_numpy(numbers),), torch.arange(len(numbers)))
+    monkeypatch.setattr("vocabtransfer.training.row_head._LEARNT_AT_A_TIME", 16)
+    nats = head.nats(rows, HeadPlaces(states, log_sum, place[following], weight))
+    (2 * nats).backward()
+    torch.testing.assert_close(nats, expected)
+    assert table.grad is not None and rows.grad is not None
+    torch.testing.assert_close(rows.grad, 2 * table.grad[torch.from_numpy(numbers)])
 
 
 @pytest.mark.parametrize("held_out", [False, True])

@@ -20,7 +20,7 @@ from torch import Tensor
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.tokenization.ragged import IntArray, runs
 from vocabtransfer.training.early_layers import EarlyLayers
-from vocabtransfer.training.row_head import RowHead
+from vocabtransfer.training.row_head import HeadPlaces, RowHead
 from vocabtransfer.training.row_lessons import Lessons, Snippets, padded
 
 PULL = 0.01
@@ -169,13 +169,9 @@ class RowFit:
         states, log_sum = (
             each[torch.from_numpy(chosen)].to(device) for each in (self._lessons.last, self._lessons.log_sum)
         )
-        logits = self._head.logits(states, rows)
         following = torch.from_numpy(self._number[self._snippets.following[self._asked[chosen]]]).to(device)
         weight = torch.from_numpy(self._snippets.weight[self._asked[chosen]]).to(device)
-        own = logits.gather(1, following.clamp(min=0)[:, None])[:, 0]
-        total = torch.logaddexp(log_sum, torch.logsumexp(logits, dim=1))
-        nats = total - torch.where(following >= 0, own, log_sum)
-        return self._weights.word * (weight * nats).mean()
+        return self._weights.word * self._head.nats(rows, HeadPlaces(states, log_sum, following, weight))
 
     # What a checkpoint of the fit holds.
 
