@@ -52,7 +52,7 @@ class RowHead:
         ``rows`` are the trained rows' values. Only what trained rows have to do with it is counted: a place whose next
         token is not trained costs what they take from the rows that stay.
         """
-        found: Tensor = _Nats.apply(rows, self, places)  # type: ignore[no-untyped-call]
+        found: Tensor = _Nats.apply(rows, self, places)
         return found
 
     @torch.no_grad()
@@ -108,7 +108,8 @@ class RowHead:
     def _slope(self, logits: Tensor) -> Tensor | float | None:
         """Return the derivative of finished logits by what the product gave; None where it is one."""
         if self._cap:
-            return (1 - (logits / self._cap).square()) * self._scale
+            slope: Tensor = (1 - (logits / self._cap).square()) * self._scale
+            return slope
         return self._scale if self._scale != 1 else None
 
     def _finished_(self, logits: Tensor, bias: Tensor | None) -> Tensor:
@@ -149,6 +150,6 @@ class _Nats(torch.autograd.Function):
         return loss.to(rows.device)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * above, None, None
