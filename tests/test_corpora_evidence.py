@@ -282,7 +282,7 @@ def test_pivots_are_taken_where_direct_pairs_are_few(
 ) -> None:
     monkeypatch.setitem(SOURCES, "pretend", _Pretend())
     monkeypatch.setattr(fetch, "ENOUGH_DIRECT", enough)
-    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", lambda lines: [("", 0.0)] * len(lines))
+    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", lambda lines, identifier: [("", 0.0)] * len(lines))
     monkeypatch.setattr("vocabtransfer.corpora.screening.script_share", lambda text, script: 1.0)
     corpus = fetch.fetch_corpus("tatar", tmp_path / "tt", source_language="russian", names=["pretend"])
     kept = [part["part"] for part in corpus.parts]

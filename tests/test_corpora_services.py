@@ -42,7 +42,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VOCABTRANSFER_OFFLINE", raising=False)
     monkeypatch.setattr(downloading.time, "sleep", lambda seconds: None)
     # The language model comes from a package; these few lines are no matter for it.
-    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", lambda lines: [("", 0.0)] * len(lines))
+    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", lambda lines, identifier: [("", 0.0)] * len(lines))
     services._knock.cache_clear()
 
 

@@ -4,6 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from vocabtransfer.corpora.identification import (
+    FASTTEXT,
+    ONLY_FASTTEXT,
+    PY3LANGID,
+    _fasttext,
+    canonical,
+    identifier_for,
+)
+from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import find_language
 from vocabtransfer.pipeline.language_check import LanguageCheck
 
@@ -39,7 +48,7 @@ def test_text_in_its_language_needs_no_word(code: str) -> None:
         ("nl", "sw", ["another language than Swahili", "Dutch"]),
         ("de", "tr", ["another language than Turkish", "German"]),
         ("nl", "Hawaiian", ["does not know Hawaiian", "are surely Dutch"]),
-        ("ru", "Chuvash", ["does not know Chuvash", "are surely Russian"]),
+        ("ru", "Chuvash", ["another language than Chuvash", "100 % Russian (lid.176)"]),
     ],
 )
 def test_text_in_another_script_or_language_is_said_with_shares(text: str, target: str, parts: list[str]) -> None:
@@ -65,3 +74,33 @@ def test_short_lines_say_it_together_and_nothing_is_said_of_nothing() -> None:
 def test_close_languages_are_not_told_apart() -> None:
     assert said_of(lines_in("nl"), "af") == ""
     assert said_of(lines_in("hi"), "mr") == ""
+
+
+SIMPLIFIED = ["人人生而自由，在尊严和权利上一律平等。", "他们赋有理性和良心，并应以兄弟关系的精神相对待。"] * 10
+TRADITIONAL = ["人人生而自由，在尊嚴和權利上一律平等。", "他們賦有理性和良心，並應以兄弟關係的精神相對待。"] * 10
+
+
+def test_simplified_and_traditional_chinese_are_told_apart() -> None:
+    assert "is not in traditional Chinese" in said_of(SIMPLIFIED, "zh-TW")
+    assert "100 % are simplified" in said_of(SIMPLIFIED, "zh-TW") and "zh-Hans" in said_of(SIMPLIFIED, "zh-TW")
+    assert "is not in simplified Chinese" in said_of(TRADITIONAL, "zh-CN")
+    assert said_of(SIMPLIFIED, "zh-CN") == "" and said_of(TRADITIONAL, "zh-TW") == ""
+    assert "44 % are simplified" in said_of(SIMPLIFIED + TRADITIONAL, "zh-TW")
+
+
+def test_who_tells_a_language_is_chosen_in_one_place() -> None:
+    """lid.176 is asked about what only it knows, and the list of that is what its model says."""
+    assert identifier_for(find_language("yoruba")) is PY3LANGID
+    assert identifier_for(find_language("hawaiian")) is PY3LANGID and not PY3LANGID.knows(find_language("hawaiian"))
+    assert identifier_for(find_language("chuvash")) is FASTTEXT
+    taught = {canonical(label.removeprefix("__label__")) for label in _fasttext().get_labels()}
+    assert taught - PY3LANGID.codes() == ONLY_FASTTEXT
+
+
+def test_without_the_model_the_other_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise VocabTransferError("no network")
+
+    monkeypatch.setattr("vocabtransfer.corpora.identification._fasttext", gone)
+    assert identifier_for(find_language("chuvash")) is PY3LANGID
+    assert "does not know Chuvash" in said_of(lines_in("ru"), "Chuvash")

@@ -1,6 +1,7 @@
 """Unicode scripts of characters and of whole token lists, as small codes that index `SCRIPTS`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import regex
@@ -65,3 +66,32 @@ def _look_up(points: NDArray[np.uint32]) -> None:
             left = pattern.sub("", left)
         if not left:
             break
+
+
+def chinese_variants(text: str) -> tuple[int, int]:
+    """Return how many characters of a text are written so in simplified and in traditional Chinese alone.
+
+    Told by the two old standards: GB 2312 has the simplified characters, Big5 the traditional ones, and what stands in
+    both, or in neither, says nothing.
+
+    >>> chinese_variants("这些国家"), chinese_variants("這些國家"), chinese_variants("人人生而自由")
+    ((2, 0), (0, 2), (0, 0))
+    """
+    kinds = [_chinese_variant(character) for character in text]
+    return kinds.count(1), kinds.count(2)
+
+
+@lru_cache(1 << 15)
+def _chinese_variant(character: str) -> int:
+    if not "\u3400" <= character <= "\u9fff":
+        return 0
+    simplified, traditional = (_encodes(character, codec) for codec in ("gb2312", "big5"))
+    return (1 if simplified else 2) if simplified != traditional else 0
+
+
+def _encodes(character: str, codec: str) -> bool:
+    try:
+        character.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,6 +5,9 @@ import unicodedata
 
 import regex
 
+from vocabtransfer.languages import Language
+from vocabtransfer.scripts import chinese_variants
+
 # Scripts that ISO 15924 names as a mixture or a variant of what Unicode calls a script.
 SCRIPT_PARTS = {
     "Hans": ("Hani",),
@@ -15,6 +18,8 @@ SCRIPT_PARTS = {
 }
 # Letters of the script that say as much as one letter of English does.
 DENSITY = {"Hans": 0.4, "Hant": 0.4, "Jpan": 0.5, "Kore": 0.5}
+#: Languages of which is known which characters "Hans" and "Hant" are.
+CHINESE = ("zh", "yue")
 MOST_CHARACTERS = 1500
 # A short label may be translated by a word many times its length; past this many characters the ratio decides.
 SLACK = 12
@@ -83,6 +88,17 @@ def script_share(text: str, script: str) -> float:
     parts = "".join(rf"\p{{Script={part}}}" for part in SCRIPT_PARTS.get(script, (script,)))
     inside = sum(map(str.isalpha, "".join(regex.findall(f"[{parts}]+", text))))
     return inside / letters if letters else 0.0
+
+
+def in_other_variant(text: str, language: Language) -> bool:
+    """Tell whether Chinese is written with the other characters than those asked for, simplified or traditional.
+
+    Only of Mandarin and Cantonese: which of the two other languages mean is not known.
+    """
+    if language.code not in CHINESE or language.script not in ("Hans", "Hant"):
+        return False
+    simplified, traditional = chinese_variants(text)
+    return traditional > simplified if language.script == "Hans" else simplified > traditional
 
 
 def looks_untranslated(english: str, target: str) -> bool:

@@ -193,8 +193,12 @@ def _facts(state: _Fetching) -> dict[str, Any]:
             warnings.append(warning)
     if state.held_out.warning(state.target):
         warnings.append(state.held_out.warning(state.target))
-    if not state.screen.identifies:
-        warnings.append("The language was not identified: its model could not be had. Scripts were checked.")
+    identifier, knows = state.screen.identifier, state.screen.knows
+    if not knows:
+        warnings.append(
+            f"{identifier.name} does not know {state.target.name}: of lines in other languages, only those surely in "
+            f"{state.source.name} were dropped. Scripts were checked."
+        )
     return {
         "format": FORMAT,
         "vocabtransfer": __version__,
@@ -207,6 +211,7 @@ def _facts(state: _Fetching) -> dict[str, Any]:
             "held_out_bytes": state.taken["held-out"],
         },
         "held_out": state.held_out.facts(),
+        "identifier": identifier.name,
         "parts": parts,
         "warnings": warnings,
         "missing": state.missing,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocabtransfer.alignment.table import shipped_table
-from vocabtransfer.corpora.identification import known_languages
+from vocabtransfer.corpora.identification import canonical, known_languages
 from vocabtransfer.corpora.registry import SOURCES
 from vocabtransfer.corpora.sources.mtdata_index import usable_entries
 from vocabtransfer.corpora.sources.opus import shipped_listing
@@ -113,7 +113,7 @@ def rows() -> list[Row]:
                 sum(source.locale(language) is not None for source in SOURCES),
                 bool(editions(language)),
                 shipped_table(language) is not None,
-                code in known_languages(),
+                canonical(code) in known_languages(),
             )
         )
     return listed

@@ -13,10 +13,17 @@ from itertools import islice
 import regex
 
 from vocabtransfer.alignment.filters import Judged, PairFilter
-from vocabtransfer.corpora.cleaning import DENSITY, normalise, script_share
-from vocabtransfer.corpora.identification import LIKELY, SURE, LanguageShares, identify, knows
+from vocabtransfer.corpora.cleaning import DENSITY, in_other_variant, normalise, script_share
+from vocabtransfer.corpora.identification import (
+    LIKELY,
+    SURE,
+    LanguageShares,
+    canonical,
+    identifier_for,
+    identify,
+    near,
+)
 from vocabtransfer.corpora.offers import Found, Offer
-from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.languages import Language
 
 LEAST_SCRIPT = 0.5
@@ -52,15 +59,16 @@ class PartReport:
 
     def warning(self, target: Language) -> str:
         """Return a sentence when the part seems to be in another language; "" when it does not."""
-        if self.languages.lines < LEAST_LINES or not knows(target):
+        identifier = identifier_for(target)
+        if self.languages.lines < LEAST_LINES or not identifier.knows(target):
             return ""
-        share = self.languages.share(target.code)
+        share = self.languages.share(canonical(target.code))
         if share >= LEAST_SHARE:
             return ""
         others = ", ".join(f"{100 * part:.0f} % {code}" for code, part in self.languages.largest(3).items())
         return (
-            f"{self.part}: only {100 * share:.0f} % of its lines are taken for {target.name} (taken for: {others}); "
-            "read the samples: short strings and close languages are told apart badly."
+            f"{self.part}: only {100 * share:.0f} % of its lines are taken for {target.name} "
+            f"(by {identifier.name}: {others}); read the samples: short strings and close languages are told apart badly."
         )
 
 
@@ -96,7 +104,8 @@ class Screen:
         self._filter = PairFilter(source=source, target=target)
         self._pairs, self._lines, self.held_out = Seen(), Seen(), Seen()
         self._renderings: Counter[str] = Counter()
-        self._identifies = True
+        self.identifier = identifier_for(target)
+        self._own = near(canonical(target.code))
 
     def pairs(self, found: Iterable[Found], offer: Offer, reports: dict[str, PartReport]) -> Iterator[Found]:
         """Yield the pairs that are kept; ``reports`` is filled by part."""
@@ -124,7 +133,7 @@ class Screen:
                 reason = "with an empty side"
             elif max(len(source.split()), len(target.split())) > 4:
                 reason = "longer than a term"
-            elif script_share(target, self.target.script) < LEAST_SCRIPT:
+            elif self._in_other_script(target):
                 reason = "in another script"
             elif not self._pairs.add(source, target):
                 reason = "seen before"
@@ -149,7 +158,7 @@ class Screen:
                 yield Found(part, source, target)
 
     def _pair_reason(self, source: str, target: str) -> str | None:
-        if script_share(target, self.target.script) < LEAST_SCRIPT:
+        if self._in_other_script(target):
             return "in another script"
         if _BOILERPLATE.search(target):
             return "boilerplate or markup"
@@ -161,6 +170,9 @@ class Screen:
         if self._renderings[target] > MOST_SOURCES:
             return "one translation for very many sources"
         return None
+
+    def _in_other_script(self, text: str) -> bool:
+        return script_share(text, self.target.script) < LEAST_SCRIPT or in_other_variant(text, self.target)
 
     def _good_lines(self, found: Iterable[Found], offer: Offer, reports: dict[str, PartReport]) -> Iterator[Found]:
         for item in found:
@@ -182,7 +194,7 @@ class Screen:
             return "too long for a line"
         if letters + text.count(" ") < LEAST_LETTER_SHARE * len(text) or _BOILERPLATE.search(text):
             return "boilerplate or markup"
-        if script_share(text, self.target.script) < LEAST_SCRIPT:
+        if self._in_other_script(text):
             return "in another script"
         if self.held_out.holds(text):
             return "held out to score on"
@@ -196,7 +208,7 @@ class Screen:
         """
         waiting = iter(items)
         while batch := list(islice(waiting, BATCH)):
-            verdicts = self._identify([item.target for item in batch])
+            verdicts = identify([item.target for item in batch], self.identifier)
             for item, (code, probability) in zip(batch, verdicts, strict=True):
                 if probability >= LIKELY:
                     shares = reports[item.part].languages
@@ -204,26 +216,18 @@ class Screen:
                     shares.counts[code] += 1
             for item, (code, probability) in zip(batch, verdicts, strict=True):
                 report = reports[item.part]
-                foreign = code not in ("", self.target.code) and probability >= SURE
-                if foreign and code == self.source.code:
+                foreign = code != "" and code not in self._own and probability >= SURE
+                if foreign and code == canonical(self.source.code):
                     report.dropped[f"in {self.source.name}"] += 1
-                elif foreign and knows(self.target) and report.languages.share(self.target.code) >= LEAST_SHARE:
+                elif foreign and self.knows and report.languages.share(canonical(self.target.code)) >= LEAST_SHARE:
                     report.dropped["in another language"] += 1
                 else:
                     yield item
 
-    def _identify(self, lines: list[str]) -> list[tuple[str, float]]:
-        if self._identifies:
-            try:
-                return identify(lines)
-            except VocabTransferError:  # the model cannot be had; the script was checked all the same
-                self._identifies = False
-        return [("", 0.0)] * len(lines)
-
     @property
-    def identifies(self) -> bool:
-        """Whether the language model was there; False once it was asked for and could not be had."""
-        return self._identifies
+    def knows(self) -> bool:
+        """Whether the language asked for is one that the identifier can tell."""
+        return self.identifier.knows(self.target)
 
 
 def _remembering(found: Iterable[Found], parts: list[str]) -> Iterator[tuple[str, str]]:

@@ -106,7 +106,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
             f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
             "table, or choose --method pieces."
         )
-    words, language_notes = _words(request, table, held_out, language)
+    words, language_notes = _words(request, table, held_out, language, corpus)
     clock.lap("alignment")
     text = _text(request, language, held_out)
     if budget is not None:
@@ -344,11 +344,12 @@ def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
 
 
 def _words(
-    request: BuildRequest, table: WordTable | None, held_out: HeldOut, language: Language
+    request: BuildRequest, table: WordTable | None, held_out: HeldOut, language: Language, corpus: Corpus | None
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Count the words of the target language: of the text when there is some, else of the table.
 
-    Of a text it is also said where it seems to be in another script or language.
+    It is also said where the text, or the target side of the pairs, seems to be in another script or language; of a
+    fetched corpus that was said by itself.
     """
     if request.text:
         text = read_text(request.text)
@@ -360,7 +361,13 @@ def _words(
         if not counts:
             raise VocabTransferError(f"{text}: there is no word in the text.")
         return {word: float(count) for word, count in sorted(counts.items())}, check.notes()
-    return (target_words(table) if table is not None else {}), ()
+    notes: tuple[str, ...] = ()
+    if request.parallel and corpus is None:
+        check = LanguageCheck(language, f"The target side of the pairs ({', '.join(_plain(request.parallel))})")
+        for _, line in _pairs(request, language, held_out):
+            check.see(line)
+        notes = check.notes()
+    return (target_words(table) if table is not None else {}), notes
 
 
 def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:

@@ -1,8 +1,8 @@
 """Is the text that a person gives in the language that they name? Its script by share, then the language by share.
 
-The language is told by py3langid (a rework of langid.py, Lui and Baldwin 2012), which knows 140 languages. Single lines are
-told wrongly, so only shares over many are said, and nothing is refused. Of a language that it does not know all it can
-say is that most lines surely look like another one.
+Who tells the language is chosen in `vocabtransfer.corpora.identification`. Single lines are told wrongly, so only shares
+over many are said, and nothing is refused. Of a language that nobody knows all that can be said is that most lines surely
+look like another one.
 """
 
 from __future__ import annotations
@@ -10,66 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from vocabtransfer.corpora.cleaning import SCRIPT_PARTS
+from vocabtransfer.corpora.cleaning import CHINESE, SCRIPT_PARTS
+from vocabtransfer.corpora.identification import LEAST_LETTERS, SURE, Identifier, canonical, identifier_for, near
 from vocabtransfer.errors import UsageError
 from vocabtransfer.languages import Language, find_language
-from vocabtransfer.scripts import SCRIPTS, character_scripts
+from vocabtransfer.scripts import SCRIPTS, character_scripts, chinese_variants
 
-#: Letters a line needs to be asked about (fewer where one says more), and the probability at which an answer counts.
-LEAST_LETTERS, SURE = 25, 0.9
 _DENSE = frozenset({"Hani", "Hans", "Hant", "Jpan", "Hang", "Kore", "Hira", "Kana"})
+_VARIANTS = {"Hans": "simplified", "Hant": "traditional"}
 #: Below these shares of letters in the script, and of lines in the language, a person is told.
 LEAST_SCRIPT, LEAST_LANGUAGE = 0.8, 0.8
 #: Another language that takes so many lines of a text in a language unknown to the identifier is named.
 FOREIGN_SHARE = 0.6
 #: Lines that are looked at, how much of each, and how many answers make a share.
 _MOST_LINES, _MOST_CHARACTERS, _LEAST_ANSWERS = 8_192, 1_000, 10
-#: Languages that nobody tells apart in short lines, or that the identifier mixes up.
-_CLOSE = [
-    {"sr", "hr", "bs"},
-    {"nb", "nn", "da"},
-    {"id", "ms", "min"},
-    {"tt", "ba"},
-    {"ar", "ary", "arz"},
-    {"uz", "uzs"},
-    {"gl", "pt"},
-    {"cs", "sk"},
-    {"af", "nl"},
-    {"hi", "mr", "ne", "sa"},
-    {"fa", "prs"},
-    {"tl", "fil", "bcl"},
-    {"zh", "wuu", "yue"},
-    {"he", "hbo"},
-    {"el", "grc"},
-    {"ky", "kk"},
-    {"bg", "mk"},
-    {"xh", "zu"},
-]
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-@cache
-def _code(label: str) -> str:
-    try:
-        code = find_language(label).code
-    except UsageError:
-        return label
-    return "nb" if code == "no" else code
-
-
-@cache
-def _known() -> frozenset[str]:
-    return frozenset(_code(label) for label in _identifier().labels)
 
 
 @cache
@@ -92,6 +49,10 @@ class LanguageCheck:
     letters: Counter[int] = field(default_factory=Counter)
     asked: int = 0
     answers: Counter[str] = field(default_factory=Counter)
+    identifier: Identifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identifier = identifier_for(self.target)
 
     def see(self, line: str) -> None:
         """Take in a line. Of very many, lines at equal distances are kept."""
@@ -107,7 +68,7 @@ class LanguageCheck:
         # Short lines say something together.
         for start in range(0, len(short) if self.asked < _LEAST_ANSWERS else 0, 10):
             self._ask(" ".join(short[start : start + 10]))
-        found = self._script_note() or self._language_note()
+        found = self._script_note() or self._variant_note() or self._language_note()
         return (found,) if found else ()
 
     def _look_at(self, line: str) -> bool:
@@ -122,10 +83,10 @@ class LanguageCheck:
         return True
 
     def _ask(self, text: str) -> None:
-        label, probability = _identifier().classify(text)
+        ((code, probability),) = self.identifier.classify([text])
         self.asked += 1
-        if float(probability) >= SURE and label != "zxx":
-            self.answers[_code(label)] += 1
+        if code and probability >= SURE:
+            self.answers[code] += 1
 
     def _script_note(self) -> str:
         total = self.letters.total()
@@ -140,15 +101,29 @@ class LanguageCheck:
             f"({self.target.code}-{next(iter(shares))})."
         )
 
+    def _variant_note(self) -> str:
+        """Say where Chinese is not written with the characters that were asked for."""
+        if self.target.script not in _VARIANTS or self.target.code not in CHINESE:
+            return ""
+        simplified, traditional = map(sum, zip(*map(chinese_variants, self.kept), strict=True)) if self.kept else (0, 0)
+        own, other = (simplified, traditional) if self.target.script == "Hans" else (traditional, simplified)
+        if own + other < _LEAST_ANSWERS or own >= LEAST_SCRIPT * (own + other):
+            return ""
+        unlike = "Hant" if self.target.script == "Hans" else "Hans"
+        return (
+            f"{self.what} is not in {_VARIANTS[self.target.script]} Chinese: of the characters that tell the two apart, "
+            f"{_percent(other / (own + other))} are {_VARIANTS[unlike]}. Convert it (OpenCC does), or name "
+            f"{self.target.code}-{unlike} as the target."
+        )
+
     def _language_note(self) -> str:
         sure = self.answers.total()
         if not sure:
             return ""
-        target = _code(self.target.code)
-        near = next((group for group in _CLOSE if target in group), {target})
+        close, name = near(canonical(self.target.code)), self.identifier.name
         shares = {code: count / sure for code, count in self.answers.most_common()}
-        own = sum(share for code, share in shares.items() if code in near)
-        if target in _known():
+        own = sum(share for code, share in shares.items() if code in close)
+        if self.identifier.knows(self.target):
             if own >= LEAST_LANGUAGE:
                 return ""
             named = _listed({_name(code): share for code, share in shares.items()})
@@ -157,13 +132,13 @@ class LanguageCheck:
                 if own >= 1 - LEAST_LANGUAGE
                 else f"seems to be in another language than {self.target.name}"
             )
-            return f"{self.what} {mixed}: of the lines that are surely in some language, {named} (py3langid)."
+            return f"{self.what} {mixed}: of the lines that are surely in some language, {named} ({name})."
         code, count = self.answers.most_common(1)[0]
-        if code in near or count / self.asked < FOREIGN_SHARE:
+        if code in close or count / self.asked < FOREIGN_SHARE:
             return ""
         return (
             f"{self.what} may be in another language than {self.target.name}: {_percent(count / self.asked)} of its lines "
-            f"are surely {_name(code)} to py3langid, which does not know {self.target.name} and may take it for that."
+            f"are surely {_name(code)} to {name}, which does not know {self.target.name} and may take it for that."
         )
 
 
