@@ -58,7 +58,7 @@ class Reader:
 def readers(made: Samples) -> list[Reader]:
     """Return every reader with its real inputs."""
     from vocabtransfer.alignment.dictionary import dictionary_table
-    from vocabtransfer.alignment.evidence import read_dictionary
+    from vocabtransfer.alignment.dictionary_files import read_dictionary
     from vocabtransfer.initialization.vector_files import load_word_vectors
     from vocabtransfer.transliteration.record import read_romanization
 

@@ -56,7 +56,9 @@ def align(
     use_links: Path | None = typer.Option(
         None, help="Count the links of this Pharaoh file instead of aligning; words are split at spaces."
     ),
-    dictionary: Path | None = typer.Option(None, help="Translations to lean on: lines of source, tab, target."),
+    dictionary: Path | None = typer.Option(
+        None, help="Translations to lean on: lines of source, tab, target; or CSV, dictd, StarDict, TEI."
+    ),
     dictionary_weight: float = typer.Option(3.0, help="Links that an entry of the dictionary counts; 0 for none."),
     romanize: bool = typer.Option(False, "--romanize", help="Look for cognates in romanized words too."),
     skip_damaged: bool = typer.Option(False, "--skip-damaged", help="Skip and count lines that are not UTF-8."),
@@ -123,9 +125,9 @@ def align(
             )
         if dictionary is not None and dictionary_weight:
             from vocabtransfer.alignment.dictionary import with_dictionary
-            from vocabtransfer.alignment.evidence import read_dictionary
+            from vocabtransfer.alignment.dictionary_files import read_dictionary
 
-            table = with_dictionary(table, read_dictionary(dictionary), weight=dictionary_weight)
+            table = with_dictionary(table, read_dictionary(dictionary, languages), weight=dictionary_weight)
         if min_count:
             table = table.prune(min_count)
         table.save(output)
@@ -160,9 +162,9 @@ def _count(
     from vocabtransfer.alignment.aligner import count_words
 
     if dictionary is not None:
-        from vocabtransfer.alignment.evidence import read_dictionary
+        from vocabtransfer.alignment.dictionary_files import read_dictionary
 
-        options["dictionary"] = read_dictionary(dictionary)
+        options["dictionary"] = read_dictionary(dictionary, languages)
     if romanize:
         options["romanizer"] = _romanizer(languages[1])
     if options["processes"] is None:

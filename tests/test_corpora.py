@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vocabtransfer.alignment.dictionary_files import glosses, read_dictd
 from vocabtransfer.corpora import cleaning, locales
 from vocabtransfer.corpora.cleaning import clean_pair, split_sentences, strip_accelerators
 from vocabtransfer.corpora.package_source import Source, locale_key
 from vocabtransfer.corpora.parallel import fetch_parallel
 from vocabtransfer.corpora.registry import SOURCES, sources_for
-from vocabtransfer.corpora.sources.freedict import glosses, read_dictd
 from vocabtransfer.corpora.sources.gettext_catalogues import read_catalogue
 from vocabtransfer.corpora.sources.json_strings import read_json
 from vocabtransfer.errors import UsageError, VocabTransferError

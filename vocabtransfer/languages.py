@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import langcodes
-from langcodes.data_dicts import MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
+from langcodes.data_dicts import LANGUAGE_ALPHA3, MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
 from langcodes.tag_parser import LanguageTagError
 from language_data.names import load_trie, normalize_name  # type: ignore[import-untyped]
 from language_data.util import data_filename  # type: ignore[import-untyped]
@@ -67,6 +67,21 @@ def find_language(text: str) -> Language:
     if found is None or not _is_language(found):
         raise UsageError(_unknown(words))
     return _language(found)
+
+
+def is_language_code(text: str) -> bool:
+    """Tell whether a text is the ISO 639 code of a language that has one of two letters; a script or region may follow.
+
+    >>> [text for text in ("en", "tat", "pt_BR", "zh-Hans", "house", "xx", "en route") if is_language_code(text)]
+    ['en', 'tat', 'pt_BR', 'zh-Hans']
+    """
+    found = re.fullmatch(r"([a-z]{2,3})([-_][A-Za-z]{2,4}|[-_]\d{3})*", text)
+    return found is not None and found[1] in _codes()
+
+
+@cache
+def _codes() -> frozenset[str]:
+    return frozenset(LANGUAGE_ALPHA3) | frozenset(LANGUAGE_ALPHA3.values())
 
 
 def members(language: Language) -> tuple[str, ...]:

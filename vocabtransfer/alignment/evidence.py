@@ -8,7 +8,6 @@ counts as if it had been linked once, and only where its words share a sentence.
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from vocabtransfer.alignment.words import begins_word, caseless, split_words
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.files.text_files import read_lines
 
 Romanizer = Callable[[str], str]
 
@@ -68,25 +66,6 @@ def find_evidence(
     stems, columns = np.divmod(keys, max(len(target.stems), 1))
     row = np.concatenate([[0], np.cumsum(np.bincount(stems, minlength=len(source.stems)))])
     return Evidence(row.astype(np.int64), columns.astype(np.int32))
-
-
-def read_dictionary(path: str | Path) -> list[tuple[str, str]]:
-    """Read a dictionary: lines of source word, tab, target word; more columns and lines that begin with # do not count.
-
-    Raises `VocabTransferError` naming the file and the line that has no second column.
-    """
-    entries = []
-    for number, line in read_lines(Path(path)):
-        if not line.strip() or line.startswith("#"):
-            continue
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) < 2:
-            raise VocabTransferError(f"{path}, line {number} has no tab: a dictionary has source, tab, target.")
-        if fields[0] and fields[1]:
-            entries.append((fields[0], fields[1]))
-    if not entries:
-        raise VocabTransferError(f"{path} has no entries: a dictionary has lines of source, tab, target.")
-    return entries
 
 
 def _equal(source: Sequence[str], target: Sequence[str]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from typing import Any
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.columnar import is_columnar, read_columnar
 from vocabtransfer.files.text_files import COMPRESSION_SUFFIXES, open_bytes, read_lines, read_sound_lines
+from vocabtransfer.languages import is_language_code
 
 SNIFFED_RECORDS = 200
 _SNIFFED_JSON = 5
@@ -300,12 +301,17 @@ def _delimited(
             return _quoted_rows(path, read, sign)
         return (line.split(sign) for _, line in read(path) if line)
 
-    first = next(rows(sniffed), [])
-    cells = [cell.strip() for cell in first]
+    cells, second = ([cell.strip() for cell in row] for row in (*islice(rows(sniffed), 2), *[list[str]()] * 2)[:2])
     folded = [cell.casefold() for cell in cells]
     is_header = bool(cells) and len(set(folded)) == len(folded) and all(map(_may_name, cells))
-    is_header = is_header and any(cell in header for cell in folded)
+    is_header = is_header and (any(cell in header for cell in folded) or _names_languages(cells, second))
     return Records(path, kind, tuple(cells) if is_header else (), lambda: islice(rows(), int(is_header), None))
+
+
+def _names_languages(cells: Sequence[str], second: Sequence[str]) -> bool:
+    """Tell whether a first line names two columns by codes of languages (``en,tt``), and the second does not."""
+    named = [sum(map(is_language_code, row)) for row in (cells, second)]
+    return named[0] >= 2 > named[1] and not any(" " in cell for cell in cells)
 
 
 def _may_name(cell: str) -> bool:

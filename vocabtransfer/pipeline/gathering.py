@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vocabtransfer.alignment.corpora import read_parallel
-from vocabtransfer.alignment.evidence import read_dictionary
+from vocabtransfer.alignment.dictionary_files import read_dictionary
 from vocabtransfer.alignment.table import WordTable, shipped_table
 from vocabtransfer.corpora.folder import PAIR_COLUMNS, Corpus, open_corpus
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -95,7 +95,8 @@ def ships(language: Language, source_language: str) -> WordTable | None:
 
 def entries(request: BuildRequest) -> list[tuple[str, str]]:
     """Return the entries of all dictionaries given."""
-    return [entry for path in request.dictionary for entry in read_dictionary(path)]
+    languages = find_language(request.source_language), find_language(request.target)
+    return [entry for path in request.dictionary for entry in read_dictionary(path, languages)]
 
 
 def find_held_out(request: BuildRequest, language: Language) -> HeldOut:
