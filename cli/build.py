@@ -304,7 +304,7 @@ def _print(facts: dict[str, Any]) -> None:
 
 def say_what_is_fetched(request: "BuildRequest") -> None:
     """Say on standard error what --fetch is about to get, before it does."""
-    from vocabtransfer.corpora.catalogue import list_corpora
+    from vocabtransfer.corpora.catalogue import list_corpora, unasked
     from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline.gathering import fetched_folder
 
@@ -314,14 +314,18 @@ def say_what_is_fetched(request: "BuildRequest") -> None:
         typer.echo(f"Using the corpus fetched before, in {folder}.", err=True)
         return
     with show_progress():
-        offers = [o for o in list_corpora(language, source_language=request.source_language) if not o.refusal]
+        listed = list_corpora(language, source_language=request.source_language)
+    offers = [offer for offer in listed if not offer.refusal]
     known = sum(offer.bytes or 0 for offer in offers)
     unknown = sum(offer.bytes is None for offer in offers)
-    typer.echo(
-        f"Fetching {len(offers)} corpora of {language.name}: {known / 1e6:,.1f} MB, and {unknown} whose size is not known "
-        f"before (packages, mostly of less than 20 MB). Ctrl-C stops it; it goes on from there the next time.",
-        err=True,
-    )
+    if offers:
+        typer.echo(
+            f"Fetching {len(offers)} corpora of {language.name}: {known / 1e6:,.1f} MB, and {unknown} whose size is not "
+            f"known before (packages, mostly of less than 20 MB). Ctrl-C stops it; it goes on from there the next time.",
+            err=True,
+        )
+    for line in unasked(listed):
+        typer.echo(f"Not asked: {line}.", err=True)
 
 
 def _on_one_line(text: str) -> str:

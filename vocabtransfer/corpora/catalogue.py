@@ -43,6 +43,19 @@ def list_corpora(
     return sorted((offer for offer in offers if is_chosen(offer, names)), key=_order)
 
 
+def unasked(offers: Sequence[Offer], most: int | None = None) -> list[str]:
+    """Return for every source that cannot be had now what it would have been asked for, and why it was not."""
+    by_source: dict[tuple[str, str], list[Offer]] = {}
+    for offer in offers:
+        if offer.refusal:
+            by_source.setdefault((offer.source, offer.refusal), []).append(offer)
+    said = []
+    for (source, refusal), refused in by_source.items():
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        said.append(f"{source}: {refusal}; would have asked {refused[0].address}{more}")
+    return said if most is None or len(said) <= most else [*said[:most], f"and {len(said) - most} more sources"]
+
+
 def _order(offer: Offer) -> tuple[bool, int, int, str]:
     return bool(offer.refusal), _STYLES[offer.style], -(offer.pairs or 0), offer.label
 

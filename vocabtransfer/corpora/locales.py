@@ -32,7 +32,9 @@ io is it ja ka kab kk km kn ko ky lb lt lv mk ml mn mr ms my nb ne nl nn os pa p
 sw ta te tg th tk tr tt udm ug uk ur uz vi zh_Hans zh_Hant
 """
 
-FREEDICT_FROM_ENGLISH = "afr ara bul ces cym dan ell fin fra gle hin hrv hun ind ita jpn lat lit nld nor pol por rom rus spa srp swe swh tur"
+FREEDICT_FROM_ENGLISH = """
+afr ara bul ces cym dan ell fin fra gle hin hrv hun ind ita jpn lat lit nld nor pol por rom rus spa srp swe swh tur
+"""
 
 FREEDICT_TO_ENGLISH = """
 afr ara ces cym dan ell epo fin fra gle hrv hun isl ita jpn kha kur lat lit nld pol por slk slv spa srp swe swh tur

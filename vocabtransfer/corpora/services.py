@@ -1,16 +1,20 @@
 """The services that corpora come from, by name: where they are, and whether they may be asked at all.
 
-`VOCABTRANSFER_OFFLINE=1` keeps every service from being asked; a mirror stands in where `VOCABTRANSFER_SERVICE_OPUS` (or
-`_TATOEBA`, `_HUB`) names its address.
+`VOCABTRANSFER_OFFLINE=1` keeps everything from being asked, `HF_HUB_OFFLINE=1` the hub; a mirror stands in where
+`VOCABTRANSFER_SERVICE_OPUS` (or `_TATOEBA`, `_HUB`) names its address.
 """
 
 import os
 import socket
+import subprocess
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-CONNECT_SECONDS = 4.0
+from vocabtransfer.files.network import VARIABLE, is_offline
+
+CONNECT_SECONDS, CLIENT_SECONDS = 4.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,35 @@ TATOEBA = Service("tatoeba", "https://downloads.tatoeba.org/exports", "https://t
 HUB = Service("hub", os.environ.get("HF_ENDPOINT", "https://huggingface.co"), "https://huggingface.co")
 
 
-def is_offline() -> bool:
-    """Tell whether the person wants no service to be asked."""
-    return os.environ.get("VOCABTRANSFER_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
-
-
 def refusal(url: str) -> str:
     """Return why an address cannot be asked here and now, as a phrase; "" when somebody listens there."""
     if is_offline():
-        return "VOCABTRANSFER_OFFLINE is set"
+        return f"{VARIABLE} is set"
+    if is_offline("HF_HUB_OFFLINE") and url == HUB.url:
+        return "HF_HUB_OFFLINE is set"
     parts = urlsplit(url)
     return _knock(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+
+
+@cache
+def registry_refusal(registry: str) -> str:
+    """Return why a package registry cannot be asked here and now; "" when somebody listens, or nobody can tell.
+
+    Where it is, its client says; behind a proxy it is not tried.
+    """
+    commands = {"npm": ["npm", "config", "get", "registry"], "deb": ["apt-get", "indextargets", "--format", "$(SITE)"]}
+    if registry not in commands or getproxies():
+        return ""
+    try:
+        done = subprocess.run(
+            commands[registry], stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    asked = [
+        line for line in done.stdout.decode("utf-8", "replace").split() if line.startswith(("http://", "https://"))
+    ]
+    return refusal(asked[0]) if asked else ""
 
 
 @cache

@@ -25,6 +25,7 @@ from typing import IO
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cache import cache_folder
+from vocabtransfer.files.network import VARIABLE, is_offline
 from vocabtransfer.progress import step
 
 VERSION_FILE = ".package-version"
@@ -101,7 +102,7 @@ def download_debs(packages: Sequence[str]) -> None:
     `fetch_deb`, which says why.
     """
     folder = cache_folder("packages", "deb")
-    wanted = [name for name in packages if not (folder / _slug(name)).exists()]
+    wanted = [name for name in packages if not (folder / _slug(name)).exists() and not is_offline()]
     for start in range(0, len(wanted) if len(wanted) > 1 else 0, DEBS_AT_ONCE):
         batch = wanted[start : start + DEBS_AT_ONCE]
         with (
@@ -113,6 +114,12 @@ def download_debs(packages: Sequence[str]) -> None:
             for archive in sorted(Path(place).glob("*.deb")):
                 with _staged(folder / _slug(archive.name.split("_")[0])) as staging:
                     archive.rename(staging / archive.name)
+
+
+def is_cached(registry: str, package: str, members: Sequence[str]) -> bool:
+    """Tell whether a package can be unpacked without asking its registry."""
+    archive = cache_folder("packages", registry) / _slug(package)
+    return archive.exists() or _unpacked_target(registry, package, members).exists()
 
 
 def deb_sizes(packages: Sequence[str]) -> dict[str, int]:
@@ -218,6 +225,10 @@ def _archive(registry: str, package: str, command: list[str], pattern: str) -> P
     """Return the archive of a package as its registry serves it, downloaded by ``command`` the first time."""
     folder = cache_folder("packages", registry) / _slug(package)
     if not folder.exists():
+        if is_offline():
+            raise VocabTransferError(
+                f"{VARIABLE} is set and {package} is not in the cache: {REGISTRIES[registry]} would have been asked for it."
+            )
         with _staged(folder) as staging, step(f"downloading {package}"):
             _run(command, staging, REGISTRIES[registry], package)
             _only_file(staging, pattern, package)

@@ -161,6 +161,7 @@ def corpus_facts(corpus: Corpus | None) -> dict[str, Any] | None:
         "parts": corpus.credits(),
         "warnings": list(corpus.facts["warnings"]),
         "held_out": corpus.facts.get("held_out"),
+        "missing": list(corpus.facts["missing"]),
     }
 
 

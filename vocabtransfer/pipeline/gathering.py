@@ -16,6 +16,9 @@ from vocabtransfer.languages import Language, find_language
 from vocabtransfer.pipeline.held_out import HeldOut, from_files, set_aside, shipped
 from vocabtransfer.pipeline.request import BuildRequest
 
+#: Sources that an error names when they cannot be asked; `corpus list` names them all.
+MOST_UNASKED = 5
+
 
 def is_given_data(request: BuildRequest) -> bool:
     """Tell whether a person gave anything to build from besides the names."""
@@ -69,15 +72,17 @@ def _fetched(request: BuildRequest, language: Language) -> Path:
 
 def no_data(language: Language, source_language: str) -> VocabTransferError:
     """Return the error for a language that nothing ships for, with what can be reached and the command that gets it."""
-    from vocabtransfer.corpora.catalogue import list_corpora
+    from vocabtransfer.corpora.catalogue import list_corpora, unasked
 
-    offers = [offer for offer in list_corpora(language, source_language=source_language) if not offer.refusal]
-    trained = [offer for offer in offers if offer.kind != "held-out"]
+    offers = [o for o in list_corpora(language, source_language=source_language) if o.kind != "held-out"]
+    trained = [offer for offer in offers if not offer.refusal]
+    left_out = "; ".join(unasked(offers, MOST_UNASKED))
     command = f"`vocabtransfer corpus fetch {language.tag} --output corpus-{language.tag}`"
     if not trained:
         return VocabTransferError(
             f"No table ships for {language.name} and no source of text answers from here (see `vocabtransfer corpus list "
-            f"{language.tag}`): give --parallel, --text or --dictionary with your own files."
+            f"{language.tag}`): give --parallel, --text or --dictionary with your own files. Not asked: "
+            f"{left_out or 'no source has the language'}."
         )
     known = sum(offer.bytes or 0 for offer in trained)
     size = f", {known / 1e6:,.0f} MB of downloads or more" if known else ""
@@ -85,6 +90,7 @@ def no_data(language: Language, source_language: str) -> VocabTransferError:
     return VocabTransferError(
         f"No table ships for {language.name}, but {len(trained)} sources have it ({names}{size}): add --fetch to get "
         f"them, run {command} and give --corpus corpus-{language.tag}, or give --parallel with your own sentence pairs."
+        + (f" Not asked: {left_out}." if left_out else "")
     )
 
 

