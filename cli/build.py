@@ -117,7 +117,7 @@ def build(
     ),
     norm: str = typer.Option("none", help="Lengths of averaged rows: none, global, script.", rich_help_panel=RESULT),
     donor: str | None = typer.Option(
-        None, help="A model with the target's tokens, for omp, clp, sava.", rich_help_panel=ALIGNMENT
+        None, help="A model with the target's tokens, for omp, clp, sava, salt.", rich_help_panel=ALIGNMENT
     ),
     source_vectors: Path | None = typer.Option(
         None, help="fastText vectors of the source language.", rich_help_panel=ALIGNMENT

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
-from vocabtransfer.initialization import METHODS, Donor, Initialization, Tables, TransferInputs, clp, omp, sava
+from vocabtransfer.initialization import METHODS, Donor, Initialization, Tables, TransferInputs, clp, omp, salt, sava
 from vocabtransfer.initialization.donor import DONOR, match_donor
 from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import identity
@@ -22,8 +22,8 @@ from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 Rows = NDArray[np.float32]
-NAMES = ("omp", "clp", "clp_plus", "sava")
-FUNCTIONS = {"omp": omp.omp, "clp": clp.clp, "clp_plus": clp.clp_plus, "sava": sava.sava}
+NAMES = ("omp", "clp", "clp_plus", "sava", "salt")
+FUNCTIONS = {"omp": omp.omp, "clp": clp.clp, "clp_plus": clp.clp_plus, "sava": sava.sava, "salt": salt.salt}
 ENGLISH = ["the cat sat on the mat with the other cat and another hat that nobody had"] * 3
 TATAR = ["Татар теле: җәй, үзәк, һәм the cat sat. Русский язык, ёж; Қазақ тілі: ғылым бар"] * 3
 HIDDEN, DONOR_HIDDEN = 20, 24
@@ -412,6 +412,44 @@ def test_sava_on_a_tied_model_gives_the_head_the_input_rows(inputs: TransferInpu
     assert donor is not None and donor.tables.output is not None
     ids = np.flatnonzero(dense.mask)
     np.testing.assert_array_equal(dense.rows("input", ids), dense.rows("output", ids))
+
+
+# -- SALT --------------------------------------------------------------------------------------------------------
+
+
+def test_salt_is_ridge_regression_on_the_nearest_tokens() -> None:
+    generator = np.random.default_rng(5)
+    shared, source = rows(6, 400, DONOR_HIDDEN), rows(7, 400, HIDDEN)
+    asked = generator.standard_normal((30, DONOR_HIDDEN)).astype(np.float32)
+    columns, weights = salt.local_weights(asked, shared, 0.3)
+    assert columns.shape == (30, salt.NEIGHBOURS)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    cosines = asked @ shared.T / np.linalg.norm(asked, axis=1)[:, None] / np.linalg.norm(shared, axis=1)
+    for i in range(30):
+        near = np.argsort(-cosines[i])[: salt.NEIGHBOURS]
+        assert set(near.tolist()) == set(columns[i].tolist())
+        x, y = shared[near].astype(np.float64), source[near].astype(np.float64)
+        centred = x - x.mean(axis=0)
+        ridge = 0.3 * (centred**2).sum() / len(near)
+        matrix = np.linalg.solve(centred.T @ centred + ridge * np.eye(DONOR_HIDDEN), centred.T @ (y - y.mean(axis=0)))
+        expected = y.mean(axis=0) + (asked[i] - x.mean(axis=0)) @ matrix
+        np.testing.assert_allclose(weights[i] @ source[columns[i]], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_salt_follows_a_change_of_space_that_differs_from_place_to_place() -> None:
+    generator = np.random.default_rng(8)
+    kinds = generator.integers(2, size=3000)
+    centres = 4 * generator.standard_normal((2, DONOR_HIDDEN))
+    shared = (centres[kinds] + generator.standard_normal((3000, DONOR_HIDDEN))).astype(np.float32)
+    matrices = generator.standard_normal((2, DONOR_HIDDEN, HIDDEN))
+    source = np.einsum("nd,ndh->nh", shared, matrices[kinds]).astype(np.float32)
+    seen, unseen = np.arange(2800), np.arange(2800, 3000)
+    ridge = salt.best_ridge(shared[seen], source, seen)
+    columns, weights = salt.local_weights(shared[unseen], shared[seen], ridge)
+    local = np.einsum("nk,nkh->nh", weights, source[seen][columns])
+    everywhere = fit_affine(shared, seen, source, seen)(shared[unseen])
+    wanted = source[unseen]
+    assert ((local - wanted) ** 2).sum() < 0.2 * ((everywhere - wanted) ** 2).sum()
 
 
 @pytest.mark.parametrize(("count", "noise"), [(60, 1.0), (120, 3.0), (2000, 0.1), (30, 0.5)])

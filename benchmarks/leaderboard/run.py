@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--languages", nargs="+", default=["nl", "ru", "tr", "tt"], choices=sorted(HELD_OUT))
     parser.add_argument("--methods", nargs="+", default=["all"], help="as `vocabtransfer leaderboard --method`")
     parser.add_argument("--source", default="smollm2")
-    parser.add_argument("--donor", help="a model with the target's tokens, for omp, clp and sava")
+    parser.add_argument("--donor", help="a model with the target's tokens, for omp, clp, sava and salt")
     parser.add_argument("--updates", nargs="*", type=int, default=[50, 200])
     parser.add_argument("--batch-tokens", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the tables")
