@@ -126,6 +126,9 @@ def build(
         None, help="fastText vectors of the target language.", rich_help_panel=ALIGNMENT
     ),
     pad_to_multiple_of: int = typer.Option(1, min=1, help="Round the number of rows up.", rich_help_panel=RESULT),
+    untie: bool = typer.Option(
+        False, "--untie", help="Give a tied model a head of its own: better rows, more memory.", rich_help_panel=RESULT
+    ),
     link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
     overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
     distill: str | None = typer.Option(
@@ -182,6 +185,7 @@ def build(
         target_vectors=_optional(target_vectors, "--target-vectors"),
         columns=column_pair(columns),
         field=field,
+        untie=untie,
         link=cast(Literal["hard", "copy"], link),
         pad_to_multiple_of=pad_to_multiple_of,
         overwrite=overwrite,

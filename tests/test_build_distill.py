@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from adapt_samples import Stop, files, one_thread
-from build_samples import ENGLISH, TATAR
+from build_samples import write_long_pairs
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError
@@ -28,14 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every two of the sample sentences in a row: a text is read once however often it is written."""
-    path = tmp_path_factory.mktemp("corpus") / "en-tt.tsv"
-    pairs = [(a.strip(), b.strip()) for a, b in zip(ENGLISH.split("|"), TATAR.split("|"), strict=True)]
-    longer = product(pairs, pairs, pairs)
-    path.write_text(
-        "".join("\t".join(map(" ".join, zip(*some, strict=True))) + "\n" for some in longer), encoding="utf-8"
-    )
-    return path
+    return write_long_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 def request(tiny: Path, corpus: Path, output: Path, **options: Any) -> BuildRequest:

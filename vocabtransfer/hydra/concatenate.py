@@ -16,12 +16,12 @@ import torch
 from vocabtransfer.checkpoint import VocabTensor, WriteReport
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.checkpoint.settings import ID_LISTS, ID_SUFFIXES, SEQUENCE_LISTS
+from vocabtransfer.checkpoint.tying import with_tying
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra.export import head_rows, write_model
 from vocabtransfer.hydra.folder import HEADS_NAME, HydraFolder, open_hydra
 from vocabtransfer.hydra.settings import resized
 from vocabtransfer.hydra.stored import GENERATION_NAME, StoredHead
-from vocabtransfer.hydra.variants import with_tying
 from vocabtransfer.tokenization.save import save_tokenizer
 
 VOCABULARY_NAME = "hydra_vocabulary.json"

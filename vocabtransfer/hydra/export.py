@@ -21,6 +21,7 @@ from vocabtransfer.checkpoint.auto_tokenizer import keep_ids
 from vocabtransfer.checkpoint.plan import Link
 from vocabtransfer.checkpoint.rewrite import place_kept, write_json, write_weights
 from vocabtransfer.checkpoint.tensors import load_rows
+from vocabtransfer.checkpoint.tying import with_tying
 from vocabtransfer.checkpoint.verify import verify_checkpoint
 from vocabtransfer.files.manifest import write_manifest
 from vocabtransfer.files.staging import staged_folder
@@ -28,7 +29,6 @@ from vocabtransfer.hydra.add import PROVENANCE_FILES
 from vocabtransfer.hydra.folder import HydraFolder, open_hydra
 from vocabtransfer.hydra.settings import with_values
 from vocabtransfer.hydra.stored import StoredHead, Table
-from vocabtransfer.hydra.variants import with_tying
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.tokenization.save import save_tokenizer

@@ -37,6 +37,7 @@ from vocabtransfer.pipeline.proof import Proof, prove_beside
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
+from vocabtransfer.pipeline.untied import untied
 from vocabtransfer.progress import step, track
 from vocabtransfer.public import public
 from vocabtransfer.running.plan import find_device
@@ -99,6 +100,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
             merge=request.merge_adapter,
         )
         _ = source.tokenizer
+    source, untied_notes = untied(source, request)
     clock.lap("source")
     table = _find_table(request, language, held_out)
     if table is None and Need.ALIGNMENT in method.needs:
@@ -132,6 +134,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         result = with_kept_rows(result, found.kept)
     noted = (
         *preset_notes,
+        *untied_notes,
         *_rowless(source),
         *language_notes,
         *notes,

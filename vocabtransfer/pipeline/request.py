@@ -45,6 +45,8 @@ class BuildRequest:
         norm: bring new rows to the source's lengths: "none", "global" or "script".
         calibrate: match the new head to the language's token frequencies; what the method says when not given.
         columns: which columns or fields of parallel files to use, named or counted from 0.
+        untie: give a model with one table for input and output a head of its own, so that a new token's two rows can
+            differ; the second table takes as much memory as the first.
         link: how unchanged shards get into the output.
         pad_to_multiple_of: round the number of rows up to a multiple.
         overwrite: replace an output that vocabtransfer wrote.
@@ -92,6 +94,7 @@ class BuildRequest:
     norm: Norm = "none"
     calibrate: bool | None = None
     columns: Columns | None = None
+    untie: bool = False
     link: Literal["hard", "copy"] = "hard"
     pad_to_multiple_of: int = 1
     overwrite: bool = False

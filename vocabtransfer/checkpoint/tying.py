@@ -1,18 +1,21 @@
-"""The backbone's checkpoint as the source of a rewrite, with its head tied or untied as the new tables need it."""
+"""A checkpoint with its head tied or untied, as the tables that are to be made from it need it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vocabtransfer.checkpoint import Checkpoint, TensorInfo, VocabTensor
+from vocabtransfer.checkpoint.checkpoint import Checkpoint
+from vocabtransfer.checkpoint.layout import VocabTensor
+from vocabtransfer.checkpoint.tensors import TensorInfo
 from vocabtransfer.errors import VocabTransferError
 
 
 def with_tying(source: Checkpoint, tied: bool) -> Checkpoint:
-    """Return ``source`` with the layout that a tied or untied head gives it; for writing, not for reading tables.
+    """Return ``source`` with the layout that a tied or untied head gives it.
 
-    A tied checkpoint that is to be untied gets an output table next to its input table (of the same dtype), an untied
-    one that is to be tied loses it. Raises `VocabTransferError` when the architecture has no output table of its own.
+    A tied checkpoint that is to be untied gets an output table next to its input table, which is read from the same bytes;
+    an untied one that is to be tied loses it. Raises `VocabTransferError` when the architecture has no output table of its
+    own.
     """
     if source.layout.tied == tied:
         return source
