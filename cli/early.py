@@ -25,6 +25,7 @@ LABELS: Mapping[str, str] = {
 #: Options and arguments that name models, by command.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "adapt": ("model", "teacher"),
+    "apply": ("source",),
     "build": ("source", "donor"),
     "calibrate": ("model",),
     "evaluate": ("model", "baseline"),
@@ -34,6 +35,8 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "serve": ("model",),
     "translate": ("model",),
 }
+#: Arguments that are folders of a build, by command.
+BUILT: Mapping[str, str] = {"inspect": "checkpoint", "apply": "saved"}
 # An alias, or a hub id with an organisation.
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -42,15 +45,15 @@ def check_early(command: str, values: Mapping[str, Any]) -> None:
     """Check the parsed words of a command, named by its whole path ("align corpus").
 
     Raises `UsageError` for a file or folder that does not exist, and for a model that can be nothing else than one;
-    `VocabTransferError` for what `inspect` cannot open.
+    `VocabTransferError` for what can be no folder of a build.
     """
     for name in sorted(FILES & values.keys()):
         label = LABELS.get(f"{command}:{name}", f"--{name.replace('_', '-')}")
         if label and values[name]:
             value = values[name]
             existing(value if isinstance(value, list | tuple) else [value], label)
-    if command == "inspect":
-        check_built(Path(values["checkpoint"]))
+    if command in BUILT:
+        check_built(Path(values[BUILT[command]]))
     for name in MODELS.get(command, ()):
         text = values.get(name)
         if text and not _NAME.fullmatch(text) and not Path(text).expanduser().exists():

@@ -13,6 +13,7 @@ from vocabtransfer.version import __version__
 
 from .adapt import adapt
 from .align import align_group
+from .apply import apply
 from .build import build
 from .calibrate import calibrate
 from .corpus import corpus_group
@@ -57,6 +58,7 @@ def main(
 
 for command in (
     build,
+    apply,
     inspect,
     evaluate,
     leaderboard,

@@ -69,6 +69,7 @@ _HOMES = {
     "open_corpus": "vocabtransfer.corpora.folder",
     "pivot_table": "vocabtransfer.alignment.pivot",
     "open_map": "vocabtransfer.surgery.opened_map",
+    "apply_map": "vocabtransfer.surgery.family",
     "find_language": "vocabtransfer.languages",
     "VocabTransferError": "vocabtransfer.errors",
     "UsageError": "vocabtransfer.errors",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
         restore_layers,
     )
     from vocabtransfer.self_training.self_calibration import CalibrateRequest, CalibrateResult, calibrate
+    from vocabtransfer.surgery.family import apply_map
     from vocabtransfer.surgery.opened_map import open_map
     from vocabtransfer.surgery.transfer import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap

@@ -25,6 +25,8 @@ from vocabtransfer.public import public
 FORMAT = "vocabtransfer token map 1"
 #: The file that lies beside a checkpoint made by a transfer.
 MAP_FILE = "token_map.safetensors"
+#: ... and the map of the head's rows, where they are made otherwise than the input's.
+OUTPUT_MAP_FILE = "token_map_output.safetensors"
 #: The rule of a row that nothing has been said about yet; its weights are all zero.
 NONE = "none"
 

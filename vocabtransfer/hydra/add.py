@@ -41,13 +41,13 @@ from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS
 from vocabtransfer.surgery.transfer import SHIFT_FILE, TransferResult
-from vocabtransfer.token_map import MAP_FILE
+from vocabtransfer.token_map import MAP_FILE, OUTPUT_MAP_FILE
 from vocabtransfer.tokenization.save import save_tokenizer
 
 Give = Callable[[VocabTensor, int, int], torch.Tensor]
 
 # What a built checkpoint has beside its weights to explain its rows; it goes with the head.
-PROVENANCE_FILES = (MAP_FILE, SHIFT_FILE, SOURCE_STRINGS, "report.json", "report.html")
+PROVENANCE_FILES = (MAP_FILE, OUTPUT_MAP_FILE, SHIFT_FILE, SOURCE_STRINGS, "report.json", "report.html")
 CHUNK = 1 << 22
 _PARTS: Mapping[Table, Part] = {"input": "input", "output": "output", "output_bias": "output_bias"}
 _TABLES: Mapping[Part, Table] = {"input": "input", "output": "output", "output_bias": "output_bias"}
@@ -120,7 +120,7 @@ def add_head(
         tables=_tables(source, like),
         give=result.rows,
         count=count,
-        files={MAP_FILE: result.token_map.to_bytes(), **result.files(), **(extra_files or {})},
+        files={**result.files(), **(extra_files or {})},
     )
     return write_head(folder, name, new, force=force)
 

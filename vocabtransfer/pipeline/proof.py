@@ -39,7 +39,7 @@ class Proof:
     note: str = ""
 
 
-def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int = 12) -> Proof:
+def prove(folder: Path, words: Mapping[str, float], language: Language | None, tokens: int = 12) -> Proof:
     """Load model and tokenizer from ``folder``, check that text survives the tokenizer, and generate a few tokens.
 
     Models too large for the free memory are run layer by layer, for fewer tokens.
@@ -59,7 +59,7 @@ def prove(folder: Path, words: Mapping[str, float], language: Language, tokens: 
         ) from problem
 
 
-def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], language: Language) -> Proof:
+def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], language: Language | None) -> Proof:
     """Prove a result; where its untouched source fails in the same words, say so in a note instead.
 
     Some models want more than can be made up for them (the boxes around the words of a page, a robot's state).
@@ -84,10 +84,11 @@ def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], l
         return Proof(f"{source.architecture} (loaded)", note=note)
 
 
-def _prove(folder: Path, words: Mapping[str, float], language: Language, tokens: int) -> Proof:
+def _prove(folder: Path, words: Mapping[str, float], language: Language | None, tokens: int) -> Proof:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     lettered = [word for word in words if word.isalpha() and len(word) > 2]
-    prompt = " ".join(sorted(lettered, key=lambda word: (-words[word], word))[:3]) or language.endonym
+    prompt = " ".join(sorted(lettered, key=lambda word: (-words[word], word))[:3])
+    prompt = prompt or (language.endonym if language is not None else ROUND_TRIPS[0])
     # A romanized vocabulary writes Latin letters: nothing that goes in comes back as it was.
     if not (folder / ROMANIZATION_FILE).is_file():
         check_round_trips(tokenizer, (*ROUND_TRIPS, prompt))

@@ -33,11 +33,13 @@ from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, colum
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
 from vocabtransfer.surgery.unigram_calibration import draw_words, hidden_states, unigram_shift
-from vocabtransfer.token_map import MAP_FILE, TokenMap
+from vocabtransfer.token_map import MAP_FILE, OUTPUT_MAP_FILE, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
 
 SHIFT_FILE = "calibration.safetensors"
+#: What a saved map says of itself: how many rows are not made by it but fitted, drawn or trained.
+DENSE_ROWS = "rows_beyond_the_map"
 #: Share of the source's tokens from which on a vocabulary counts as an extended one.
 KEPT = 0.9
 #: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
@@ -48,7 +50,8 @@ MEASURED = 1_500_000_000
 class TransferResult:
     """New tables for a checkpoint, not yet written.
 
-    ``notes`` are sentences a person should read; ``scores`` the bits per byte of the ways that were measured, if any.
+    ``notes`` are sentences a person should read; ``scores`` the bits per byte of the ways that were measured, if any;
+    ``beside`` further files that belong to the vocabulary.
     """
 
     source: Checkpoint
@@ -59,6 +62,7 @@ class TransferResult:
     norm: Norm = "none"
     notes: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def token_map(self) -> TokenMap:
@@ -112,8 +116,19 @@ class TransferResult:
 
     def files(self) -> dict[str, bytes]:
         """Return what lies beside the checkpoint so that its map can be inspected later: name -> content."""
-        files = {SOURCE_STRINGS: json.dumps(self._names, ensure_ascii=False, indent=0).encode()}
-        shift = self.initialization.shift
+        found = self.initialization
+        beyond = np.zeros(self.token_map.n_target, np.bool_)
+        for more in (found.dense.mask if found.dense else None, found.noise.rows if found.noise else None):
+            beyond |= False if more is None else more
+        facts = {"tied": self.source.layout.output_name is None, DENSE_ROWS: int(beyond.sum())}
+        files = {
+            **self.beside,
+            MAP_FILE: self.token_map.with_metadata(**facts).to_bytes(),
+            SOURCE_STRINGS: json.dumps(self._names, ensure_ascii=False, indent=0).encode(),
+        }
+        if found.output_map is not None:
+            files[OUTPUT_MAP_FILE] = found.output_map.to_bytes()
+        shift = found.shift
         if shift is not None:
             files[SHIFT_FILE] = save_safetensors({"amounts": shift.amounts, "direction": shift.direction})
         return files
@@ -135,7 +150,7 @@ class TransferResult:
             Path(target),
             tokenizer=self.tokenizer,
             rows=self.rows,
-            extra_files={MAP_FILE: self.token_map.to_bytes(), **self.files(), **(extra_files or {})},
+            extra_files={**self.files(), **(extra_files or {})},
             link=link,
             overwrite=overwrite,
             pad_to_multiple_of=pad_to_multiple_of,
@@ -216,7 +231,7 @@ def transfer(
         result = TransferResult(source, tokenizer, chosen, inputs, initialization, norm, _notes(source, chosen))
         if calibrate is None:
             calibrate = chosen.calibrated and not _keeps_source(result)
-        return _calibrated(result, seed) if calibrate else result
+        return calibrated(result, seed) if calibrate else result
 
     result = made(chosen, calibrate)
     affordable = sample is not None and sample.running and source.parameters <= MEASURED
@@ -257,8 +272,8 @@ def target_words(table: WordTable) -> dict[str, float]:
     return dict(zip(table.target_words, table.target_totals.astype(float).tolist(), strict=True))
 
 
-def _calibrated(result: TransferResult, seed: int) -> TransferResult:
-    """Add the unigram calibration where it applies; say in a note where it does not."""
+def calibrated(result: TransferResult, seed: int) -> TransferResult:
+    """Return the result with the unigram calibration where it applies, with a note where it does not."""
     source, inputs = result.source, result.inputs
     if not inputs.words or not source.generates or _all_copied(result.token_map):
         return result

@@ -200,6 +200,33 @@ def _settings(like: PreTrainedTokenizerFast, kept: frozenset[str], notes: Sequen
     return {name: value for name, value in settings.items() if value not in (None, {}, [])}
 
 
+def with_settings_of(tokenizer: PreTrainedTokenizerFast, like: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the same ids with the roles, chat template, limits and sides of ``like``.
+
+    A role whose token is not in the vocabulary stays what it was.
+    """
+    contents = frozenset(tokenizer.get_vocab())
+    settings = _settings(like, contents, training_notes(tokenizer))
+    specific = settings.pop("model_specific_special_tokens", {})
+    own = {
+        role: str(token) for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str | AddedToken)
+    }
+    for roles in (settings, specific):
+        for role in [role for role, token in roles.items() if role.endswith("_token") and token not in contents]:
+            del roles[role]
+    for role, token in own.items():
+        (settings if role in like.SPECIAL_TOKENS_ATTRIBUTES else specific).setdefault(role, token)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_specific_special_tokens=specific, **settings)
+
+
+def named_but_missing(like: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the added special tokens that the chat template of ``like`` names and ``tokenizer`` has not, sorted."""
+    template, known = _template_text(like), tokenizer.get_vocab()
+    added = {str(token) for token in like.added_tokens_decoder.values() if token.special}
+    return sorted(token for token in added if token in template and token not in known)
+
+
 def training_notes(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
     """Return what training had to say about a tokenizer, one sentence each; kept when it is saved and loaded."""
     return tuple(tokenizer.init_kwargs.get(NOTES, ()))
