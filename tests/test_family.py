@@ -225,3 +225,78 @@ class _Named:
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(folder / "model.safetensors"))
+
+
+def draft_head(folder: Path, like: Path, rows: int, hidden: int = 24) -> dict[str, torch.Tensor]:
+    """Write an EAGLE draft head as its authors publish them, but for the tokenizer, which is its target's."""
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copy(like / name, folder / name)
+    config = json.loads((like / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_size": hidden, "num_hidden_layers": 1, "vocab_size": rows, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shapes = {"embed_tokens": (rows, hidden), "fc": (hidden, 2 * hidden), "layers.0.mlp.down_proj": (hidden, 9)}
+    generator = torch.Generator().manual_seed(3)
+    tensors = {f"{name}.weight": torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return tensors
+
+
+def test_the_table_of_an_eagle_draft_head_follows(
+    built: Path, larger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = draft_head(tmp_path / "eagle", larger, rows=49_152 + 64)
+    words = ("apply", built, "--source", tmp_path / "eagle", "--output", tmp_path / "out", "--json")
+    code, out, err = command(capsys, *words)
+    assert code == 0, out + err
+    assert any("draft head runs beside" in note for note in json.loads(out)["notes"])
+    after, token_map = _tensors(tmp_path / "out"), TokenMap.load(built / MAP_FILE)
+    rows = token_map.apply(before["embed_tokens.weight"][: token_map.n_source].numpy())
+    np.testing.assert_allclose(after["embed_tokens.weight"].numpy(), rows, atol=1e-5)
+    assert torch.equal(after["fc.weight"], before["fc.weight"])
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (built / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"d2t": torch.zeros(9, dtype=torch.int64), "t2d": torch.zeros(49_216, dtype=torch.bool)},
+            "'d2t' shows .* EAGLE-3",
+        ),
+        ({"0.0.linear.weight": torch.zeros(24, 24), "0.1.weight": torch.zeros(49_216, 24)}, "Medusa"),
+    ],
+)
+def test_draft_heads_with_outputs_of_their_own_are_named(
+    larger: Path, tmp_path: Path, more: dict[str, torch.Tensor], said: str
+) -> None:
+    tensors = draft_head(tmp_path / "draft", larger, rows=49_216) | more
+    save_file(tensors, tmp_path / "draft" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(vt.VocabTransferError, match=said):
+        vt.open_checkpoint(str(tmp_path / "draft"))
+
+
+@pytest.mark.slow
+def test_the_real_model_and_a_larger_one_share_a_vocabulary(smollm2_folder: Path, tmp_path: Path) -> None:
+    """SmolLM2 itself with a Dutch vocabulary; its first layers are the draft, and a larger random body the other size."""
+    request = vt.BuildRequest(
+        source="smollm2",
+        target="dutch",
+        output=tmp_path / "nl",
+        vocabulary="replace",
+        vocab_size=8000,
+        held_out_bytes=0,
+    )
+    vt.build(request)
+    larger = larger_llama(tmp_path / "larger", smollm2_folder, hidden=96)
+    vt.apply_map(tmp_path / "nl", vt.open_checkpoint(str(larger)), calibrate=False).save(tmp_path / "larger-nl")
+    for name in TOKENIZER_FILES[:1]:
+        assert (tmp_path / "nl" / name).read_bytes() == (tmp_path / "larger-nl" / name).read_bytes()
+    target = AutoModelForCausalLM.from_pretrained(tmp_path / "nl", dtype=torch.float32)
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "larger-nl", dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(tmp_path / "nl")("De hoofdstad van Nederland is", return_tensors="pt").input_ids
+    plain, _ = greedy(target, ids, 32)
+    assert greedy(target, ids, 32, other)[0] == plain
+    written, _ = greedy(other, ids, 32)
+    drafted, runs = greedy(other, ids, 32, target)
+    assert drafted == written and runs <= 32

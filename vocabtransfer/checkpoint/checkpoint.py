@@ -16,6 +16,7 @@ from vocabtransfer.checkpoint.adapters import refuse_wrapped
 from vocabtransfer.checkpoint.config_values import check_config, check_generation_config
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
 from vocabtransfer.checkpoint.model_class import continues_text, generates
+from vocabtransfer.checkpoint.table_names import is_draft
 from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_tensor, read_weights
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
@@ -53,13 +54,18 @@ class Checkpoint:
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes text, whatever it reads: its class can generate. Encoders do not."""
-        return generates(self.config)
+        """Whether the model writes text, whatever it reads: its class can generate. Encoders and draft heads do not."""
+        return generates(self.config) and not self.is_draft
 
     @property
     def continues_text(self) -> bool:
         """Whether the model goes on with a text by itself, without an encoder: what bits per byte are measured of."""
-        return continues_text(self.config)
+        return continues_text(self.config) and not self.is_draft
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether these are the weights of an EAGLE draft head, which runs beside its target only."""
+        return is_draft(self.tensors)
 
     @property
     def parameters(self) -> int:

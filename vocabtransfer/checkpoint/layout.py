@@ -18,12 +18,15 @@ from vocabtransfer.checkpoint.table_names import (
     BIAS_NAMES,
     COPIED_INPUT,
     COPIED_OUTPUT,
+    EAGLE_OWN,
     INPUT_NAMES,
     LOOKUP,
+    MEDUSA,
     NAME_HINTS,
     OUTPUT_NAMES,
     PER_LAYER,
     find_names,
+    is_draft,
     is_other,
     packed_tables,
 )
@@ -118,6 +121,7 @@ def find_layout(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
     about the vocabulary's size or about tying, when a table is quantised, for a second vocabulary, and for
     vocabulary-shaped tensors that are not known.
     """
+    _refuse_drafts(tensors)
     _refuse_quantised(tensors)
     inputs = find_names(INPUT_NAMES, tensors)
     outputs = find_names(OUTPUT_NAMES, tensors)
@@ -280,7 +284,7 @@ def _decide_tied(
 ) -> bool:
     if not outputs:
         headed = any(HEADED.search(name) for name in config.get("architectures") or ())
-        if headed and not says_tied:
+        if headed and not says_tied and not is_draft(tensors):
             raise VocabTransferError(
                 "config.json says that the head is not tied (tie_word_embeddings false), but the weights have no head."
             )
@@ -316,6 +320,20 @@ def _same_table(first: TensorInfo, second: TensorInfo) -> bool:
         if not torch.equal(ours.view(torch.uint8), theirs.view(torch.uint8)):
             return False
     return True
+
+
+def _refuse_drafts(tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse draft heads whose outputs cannot follow a map; those of EAGLE's first kinds have a plain table."""
+    if own := [name for name in EAGLE_OWN if name in tensors]:
+        raise VocabTransferError(
+            f"{own[0]!r} shows a draft head of EAGLE-3, which predicts a choice of tokens of its own: train it anew beside "
+            "the model with the new vocabulary."
+        )
+    if any(MEDUSA.fullmatch(name) for name in tensors):
+        raise VocabTransferError(
+            "these are Medusa heads, which have outputs alone and no table to make them from: train them anew beside the "
+            "model with the new vocabulary."
+        )
 
 
 def _refuse_quantised(tensors: Mapping[str, TensorInfo]) -> None:

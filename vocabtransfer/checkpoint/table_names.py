@@ -55,6 +55,10 @@ COPIED_INPUT = re.compile(r"(.+\.)?((layers|mtp\w*)\.\d+|mtp\w*)\.(.+\.)?(embed_
 COPIED_OUTPUT = re.compile(
     r"(.+\.)?((layers|mtp\w*)\.\d+|mtp\w*)\.(.+\.)?(shared_head\.(head|output)|lm_head|output_head)\.weight"
 )
+#: EAGLE's draft heads: what joins token and state, and what EAGLE-3 (arXiv 2503.01840) has besides: ids of its own.
+EAGLE_JOINT, EAGLE_OWN = "fc.weight", ("d2t", "t2d")
+#: Medusa's heads (arXiv 2401.10774): outputs without an input.
+MEDUSA = re.compile(r"(medusa_head\.)?\d+\.\d+\.linear\.weight")
 #: Parts of a model that have a vocabulary of their own: of pictures, sounds, codes, proteins, entities.
 OTHER_VOCABULARIES = re.compile(
     r"(^|[._])(vision|visual|image|audio|speech|acoustic|codec|codes?|vq\w*|protein|qformer|entity|depth_decoder|t2u"
@@ -66,6 +70,15 @@ _PACKED = re.compile(
     r"(\.weight)?\.(qweight|qzeros|scales|g_idx|SCB|weight_(format|packed|scale|scale_inv|shape|zero_point|integer)"
     r"|W_q|codes|codebooks|absmax|quant_map|nested_\w+|quant_state\.\w+|blocks)$"
 )
+
+
+def is_draft(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether a checkpoint is a draft head of EAGLE's kind: a layer fed by its target's states, without a head.
+
+    Its layer joins the embedding of a token with the target's state (``fc``, arXiv 2401.15077), and its logits are made
+    by the target's own head. Only the table depends on the vocabulary.
+    """
+    return EAGLE_JOINT in tensors and "layers.0.mlp.down_proj.weight" in tensors and not {*EAGLE_OWN} & {*tensors}
 
 
 def find_names(patterns: Sequence[str], tensors: Mapping[str, TensorInfo]) -> list[str]:

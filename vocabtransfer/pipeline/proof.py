@@ -94,6 +94,10 @@ def _prove(folder: Path, words: Mapping[str, float], language: Language | None, 
         check_round_trips(tokenizer, (*ROUND_TRIPS, prompt))
     AutoConfig.from_pretrained(folder, local_files_only=True)  # must open even where the weights do not fit
     checkpoint = read_checkpoint(folder, folder.name)
+    if checkpoint.is_draft:
+        return Proof(
+            "EAGLE draft head (headers only)", note="Nothing was generated: a draft head runs beside its target."
+        )
     whole = fits_in_memory(checkpoint.parameters // 2)
     try:
         model: Any = load_placed(folder) if whole else open_runnable(checkpoint, dtype="bfloat16")
