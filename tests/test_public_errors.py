@@ -32,6 +32,7 @@ RESULTS = (
     "RestoreResult",
     "Reshaped",
     "SentenceReport",
+    "SuiteResult",
     "TransferResult",
 )
 DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
@@ -108,10 +109,12 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
     corpus = ["сәлам дөнья"] * 40
     model = sample.load().backbone
     romans = vt.find_transliterator("tatar")
+    vt.transfer(checkpoint, new, method="pieces", calibrate=False).save(place / "built")
     return {
         "adapt": {"request": vt.AdaptRequest("nowhere", text, place / "out")},
         "add_head": {"hydra": "nowhere", "name": "x", "result": vt.transfer(checkpoint, new, method="pieces")},
         "add_head_from_checkpoint": {"hydra": "nowhere", "name": "x", "checkpoint": checkpoint},
+        "apply_map": {"saved": place / "built", "source": checkpoint, "calibrate": False},
         "audit": {"tokenizer": own},
         "bits_per_byte": {"model": model, "tokenizer": checkpoint.tokenizer, "documents": ["hello world"]},
         "build": {"request": vt.BuildRequest("nowhere", "tatar", place / "out", text=text)},
@@ -145,6 +148,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "read_parallel": {"paths": pairs},
         "read_text": {"paths": text},
         "restore_layers": {"adapted": checkpoint, "original": checkpoint, "layers": 1},
+        "run_suite": {"reference": "nowhere", "tasks": ["nowhere.yaml"]},
         "shipped_table": {"language": vt.find_language("tatar")},
         "show_progress": {"enabled": False},
         "train_tokenizer": {"corpus": corpus, "like": own, "vocab_size": 280},

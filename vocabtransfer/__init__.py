@@ -57,6 +57,8 @@ _HOMES = {
     "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
     "evaluate_checkpoint": "vocabtransfer.evaluation",
+    "run_suite": "vocabtransfer.evaluation",
+    "SuiteResult": "vocabtransfer.evaluation",
     "export_gguf": "vocabtransfer.export",
     "export_hydra_gguf": "vocabtransfer.export",
     "export_ollama": "vocabtransfer.export",
@@ -87,7 +89,7 @@ if TYPE_CHECKING:
     from vocabtransfer.corpora.fetch import fetch_corpus
     from vocabtransfer.corpora.folder import open_corpus
     from vocabtransfer.errors import UsageError, VocabTransferError
-    from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint
+    from vocabtransfer.evaluation import SuiteResult, bits_per_byte, evaluate_checkpoint, run_suite
     from vocabtransfer.evaluation.compare import compare
     from vocabtransfer.export import (
         GgufReport,

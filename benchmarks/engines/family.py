@@ -3,9 +3,10 @@
 Usage: python benchmarks/engines/family.py [--models DIR] [--layers 26]
 
 The large size is SmolLM2 135M with README's Dutch vocabulary. No smaller SmolLM2 comes in packages, so the small size is
-SmolLM2 with some of its middle layers taken out. It gets the Dutch vocabulary by `apply_map`, and drafts for the large one in
-transformers' assisted generation. Beside it: the same draft with the vocabulary that it had (transformers then turns its
-drafts into text and back). What is written must be what the large one writes alone. The table goes to results/family.md.
+SmolLM2 with some of its middle layers taken out. It gets the Dutch vocabulary by `apply_map`, and drafts for the large
+one in transformers' assisted generation. Beside it: the same draft with the vocabulary that it had (transformers then
+turns its drafts into text and back). What is written must be what the large one writes alone. The table goes to
+results/family.md.
 """
 
 import argparse
@@ -25,9 +26,10 @@ HELD_OUT = HERE.parent.parent / "data" / "held_out"
 PROMPTS, PROMPT_TOKENS, TOKENS = 12, 24, 48
 HEAD = """# One map for two sizes
 
-Made by `python benchmarks/engines/family.py`: {prompts} beginnings of Dutch text, {tokens} tokens each, greedy, in float32. The
-target is SmolLM2 135M with a Dutch vocabulary; the draft is SmolLM2 with {layers} of its {all} layers. "Equal": texts that are
-just what the target writes alone. "Runs": how often the target ran. "Accepted": tokens that needed no run of their own.
+Made by `python benchmarks/engines/family.py`: {prompts} beginnings of Dutch text, {tokens} tokens each, greedy, in float32.
+The target is SmolLM2 135M with a Dutch vocabulary; the draft is SmolLM2 with {layers} of its {all} layers. "Equal": texts
+that are just what the target writes alone. "Runs": how often the target ran. "Accepted": tokens that needed no run of
+their own.
 
 | draft | equal | tokens | runs of the target | accepted |
 |---|---:|---:|---:|---:|
@@ -82,7 +84,9 @@ def main() -> None:
         count = shorter(vt.open_checkpoint("smollm2").path, before, arguments.layers)
         vt.apply_map(large, vt.open_checkpoint(str(before)), calibrate=False).save(after)
         same = (large / "tokenizer.json").read_bytes() == (after / "tokenizer.json").read_bytes()
-        models = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval() for path in (large, before, after)]
+        models = [
+            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval() for path in (large, before, after)
+        ]
         target, old, new = models
         tokenizer, old_tokenizer = (AutoTokenizer.from_pretrained(path) for path in (large, before))
     lines = [line for line in (HELD_OUT / "nl.txt").read_text(encoding="utf-8").splitlines() if len(line) > 150]
@@ -108,7 +112,9 @@ def main() -> None:
     text += f"\n`tokenizer.json` of both is {'the same, byte for byte' if same else 'NOT the same'}.\n"
     results = HERE / "results"
     (results / "family.md").write_text(text, encoding="utf-8")
-    (results / "family.json").write_text(json.dumps({"same_tokenizer": same, **rows}, indent=1) + "\n", encoding="utf-8")
+    (results / "family.json").write_text(
+        json.dumps({"same_tokenizer": same, **rows}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -64,10 +64,15 @@ class TransferResult:
     scores: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, bytes] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def token_map(self) -> TokenMap:
-        """The map of the input table."""
-        return self.initialization.token_map
+        """The map of the input table; its metadata say how many rows are not made by it alone."""
+        found = self.initialization
+        beyond = np.zeros(found.token_map.n_target, np.bool_)
+        for more in (found.dense.mask if found.dense else None, found.noise.rows if found.noise else None):
+            beyond |= False if more is None else more
+        facts = {"tied": self.source.layout.output_name is None, DENSE_ROWS: int(beyond.sum())}
+        return found.token_map.with_metadata(**facts)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -117,13 +122,9 @@ class TransferResult:
     def files(self) -> dict[str, bytes]:
         """Return what lies beside the checkpoint so that its map can be inspected later: name -> content."""
         found = self.initialization
-        beyond = np.zeros(self.token_map.n_target, np.bool_)
-        for more in (found.dense.mask if found.dense else None, found.noise.rows if found.noise else None):
-            beyond |= False if more is None else more
-        facts = {"tied": self.source.layout.output_name is None, DENSE_ROWS: int(beyond.sum())}
         files = {
             **self.beside,
-            MAP_FILE: self.token_map.with_metadata(**facts).to_bytes(),
+            MAP_FILE: self.token_map.to_bytes(),
             SOURCE_STRINGS: json.dumps(self._names, ensure_ascii=False, indent=0).encode(),
         }
         if found.output_map is not None:
