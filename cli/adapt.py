@@ -37,7 +37,8 @@ def adapt(
         [],
         help="NAME:BUDGET:LEARNING-RATE, one after the other. NAME: new (rows the transfer made), tables, outer (tables, "
         "first and last two layers), lora, all. BUDGET: updates, or tokens as in 5Mtokens. "
-        "[default: 100 updates of new at 3e-4, then 500 of tables at 2e-4, then 500 of outer at 1e-4].",
+        "[default: 100 updates of new at 3e-4, 500 of tables at 2e-4, 500 of outer at 1e-4; on a CPU 50 of new, 300 of "
+        "tables].",
         rich_help_panel=TRAINING,
     ),
     objective: str = typer.Option(
@@ -56,9 +57,13 @@ def adapt(
         rich_help_panel=TRAINING,
     ),
     block: int | None = typer.Option(
-        None, help="Tokens of a row [default: what the model takes, at most 1,024].", rich_help_panel=TRAINING
+        None,
+        help="Tokens of a row [default: what the model takes, at most 1,024; on a CPU 256].",
+        rich_help_panel=TRAINING,
     ),
-    batch_tokens: int = typer.Option(8192, help="Tokens of an update.", rich_help_panel=TRAINING),
+    batch_tokens: int | None = typer.Option(
+        None, help="Tokens of an update [default: 8,192; on a CPU 512].", rich_help_panel=TRAINING
+    ),
     weight_decay: float = typer.Option(0.1, help="Of the body's matrices; tables have none.", rich_help_panel=TRAINING),
     lora_rank: int = typer.Option(8, help="Rank of a lora stage's updates.", rich_help_panel=TRAINING),
     lora_alpha: float = typer.Option(32.0, help="They count alpha / rank times.", rich_help_panel=TRAINING),

@@ -142,6 +142,39 @@ def test_without_stages_there_are_sensible_ones(tied: Path, tmp_path: Path) -> N
 
     assert [stage.name for stage in default_stages(True)] == ["new", "tables", "outer"]
     assert [stage.name for stage in default_stages(False)] == ["tables", "outer"]
+    short = default_stages(True, on_cpu=True)
+    assert [stage.name for stage in short] == ["new", "tables"]
+    assert sum(stage.budget for stage in short) < sum(stage.budget for stage in default_stages(True)) / 2
+
+
+def test_updates_on_a_cpu_are_small_unless_said_otherwise(tied: Path, text: Path, tmp_path: Path) -> None:
+    sizes = {"block": None, "batch_tokens": None}
+    facts = vt.adapt(request(tied, text, tmp_path / "out", "tables:1:1e-3", **sizes)).facts
+    assert facts["block"] == 128 and facts["batch_tokens"] == 512
+    facts = vt.adapt(request(tied, text, tmp_path / "long", "tables:1:1e-3", block=100, batch_tokens=None)).facts
+    assert facts["batch_tokens"] == 600  # whole rows
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "message"),
+    [
+        ("tables:2:1e-2", {"block": 32, "batch_tokens": 8}, "--batch-tokens 8 holds 0 blocks"),
+        ("tables:2:1e-2", {"keep_adapter": True}, "--keep-adapter needs one lora stage"),
+        ("tables:2:1e-2", {"objective": "distill", "teacher": "x", "teacher_layer": 1}, "--teacher-layer is for"),
+        ("new:2:1e-2", {}, "no token_map.safetensors, so it is not known which rows are new"),
+        ("tables:2:1e-2", {"output": "taken"}, "exists already"),
+    ],
+)
+def test_what_the_words_alone_show_is_said_before_the_model_is_opened(
+    text: Path, tmp_path: Path, stage: str, options: dict[str, Any], message: str
+) -> None:
+    model = tmp_path / "damaged.gguf"
+    model.write_bytes(b"GGUF and nothing after it")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    settings = {name: value for name, value in options.items() if name != "output"}
+    with pytest.raises(VocabTransferError, match=message):
+        vt.adapt(request(model, text, tmp_path / options.get("output", "out"), stage, **settings))
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -165,7 +198,7 @@ def test_stages_that_make_no_sense_are_refused(wrong: str) -> None:
     ("options", "message"),
     [
         ({"block": 0}, "--block is 0"),
-        ({"block": 129}, "--block is 129, but the model was made for 128"),
+        ({"block": 129, "batch_tokens": 258}, "--block is 129, but the model was made for 128"),
         ({"batch_tokens": 8}, "--batch-tokens 8 holds 0 blocks"),
         ({"patience": 2}, "--patience needs --held-out"),
         ({"source_share": 0.2}, "--source-text and --source-share belong together"),

@@ -1,11 +1,32 @@
 """The one way loops are compiled: by numba, without the GIL, with machine code kept on disk where a folder allows it."""
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
+
+from vocabtransfer.progress import say
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+
+class _Announcer(event.Listener):
+    """Says, once in a process, that loops of ours are being compiled: half a minute in which nothing else is seen."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if not self.said and str(getattr(function, "__module__", "")).startswith("vocabtransfer."):
+            self.said = True
+            say("Compiling loops for this processor: the first time takes up to half a minute.")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing is said at the end."""
+
+
+event.register("numba:compile", _Announcer())
 
 
 def compiled(fastmath: bool | set[str] = False) -> Callable[[Kernel], Kernel]:

@@ -6,13 +6,22 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from vocabtransfer.public import public
 
 T = TypeVar("T")
 
 _display: ContextVar[Progress | None] = ContextVar("vocabtransfer_progress", default=None)
+_open: list[Progress] = []  # what threads, which have no context of ours, speak to
 
 
 @public
@@ -28,13 +37,34 @@ def show_progress(enabled: bool = True) -> Iterator[None]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         token = _display.set(display)
+        _open.append(display)
         try:
             yield
         finally:
+            _open.remove(display)
             _display.reset(token)
+
+
+def say(sentence: str) -> None:
+    """Write a line above the bars that stays (nothing outside `show_progress`): what long work is about to take."""
+    display = _display.get() or next(iter(_open), None)
+    if display is not None and sentence:
+        display.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it.
+
+    >>> duration(20), duration(400), duration(3 * 3600)
+    ('20 seconds', '7 minutes', '3.0 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.model_class import made_from_config
 from vocabtransfer.errors import UsageError
-from vocabtransfer.progress import step
+from vocabtransfer.progress import duration, step
 from vocabtransfer.running.load import load_causal_model, load_model
 from vocabtransfer.running.settings import DTYPES, run_settings
 from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
@@ -71,7 +71,7 @@ class RunPlan:
         """Say in one sentence how the model runs and what that takes; how long, when the tokens are known."""
         dtype = str(self.dtype).removeprefix("torch.")
         seconds = self.seconds(tokens) if tokens and self.weights > SMALL else 0
-        lasts = f"; {_duration(seconds)} or more for {tokens:,} tokens" if seconds >= LEAST_SECONDS else ""
+        lasts = f"; {duration(seconds)} or more for {tokens:,} tokens" if seconds >= LEAST_SECONDS else ""
         if not self.streamed:
             return (
                 f"{self.name} runs whole on {self.device} in {dtype}: {_gb(self.weights)} of {_gb(self.free)}{lasts}."
@@ -206,10 +206,6 @@ def multiplications(device: str, dtype: torch.dtype) -> float:
         float((left @ right.T)[0, 0])  # reading a number waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * 512 * 512 * 1024 / best
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str) -> torch.dtype:

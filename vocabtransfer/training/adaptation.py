@@ -9,21 +9,23 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.scoring import default_window, document_separator
+from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.evaluation.texts import limit_bytes, read_documents
 from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import read_text
-from vocabtransfer.progress import step
+from vocabtransfer.progress import say, step
 from vocabtransfer.public import public
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
+from vocabtransfer.training.estimate import sentence_before
 from vocabtransfer.training.facts import run_facts
 from vocabtransfer.training.loop import run_stage
 from vocabtransfer.training.objectives import (
@@ -33,11 +35,19 @@ from vocabtransfer.training.objectives import (
     find_objective,
 )
 from vocabtransfer.training.processes import open_accelerator
-from vocabtransfer.training.request import AdaptRequest, check_numbers, check_stages, new_rows_of, open_model
+from vocabtransfer.training.request import (
+    LAYER_IS_FOR,
+    AdaptRequest,
+    check_numbers,
+    check_stages,
+    new_rows_of,
+    open_model,
+)
 from vocabtransfer.training.result import file_names, write_adapter, write_model, write_values
 from vocabtransfer.training.row_distiller import RowDistiller
 from vocabtransfer.training.row_stage import NUMBERS, SIDES, new_tables, run_row_stage, set_rows
 from vocabtransfer.training.run import Pace, Run
+from vocabtransfer.training.sizes import block_of, rows_of
 from vocabtransfer.training.stages import (
     ALL,
     LORA,
@@ -144,24 +154,26 @@ def distilled_rows(request: AdaptRequest) -> Iterator[DistilledRows]:
 def _trained(request: AdaptRequest) -> Iterator[tuple[Run, Checkpoint]]:
     """Check a request, make what is left of its updates, and keep the state to its end."""
     check_numbers(request)
+    state = State(state_folder(settled(request.output)))
+    _check_output(request, state)
     with step(f"opening {request.model}"):
         checkpoint = open_model(request)
     new_rows = new_rows_of(checkpoint)
-    stages = request.stages or default_stages(new_rows is not None)
+    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.teacher is not None)
+    on_cpu = accelerator.device.type == "cpu"
+    stages = request.stages or default_stages(new_rows is not None, on_cpu)
     check_stages(request, stages, checkpoint, new_rows)
-    state = State(state_folder(settled(request.output)))
-    _check_places(request, checkpoint, state)
+    plan_checkpoint(checkpoint, settled(request.output), vocabulary_size=checkpoint.layout.rows, link=request.link)
     with state, _memory_errors(state):
-        run = _prepare(request, checkpoint, state, stages, new_rows)
+        run = _prepare(request, checkpoint, state, stages, new_rows, accelerator)
+        say(sentence_before(run, checkpoint))
         with run.stop.watching():
             _train(run, checkpoint)
         yield run, checkpoint
 
 
-def _check_places(request: AdaptRequest, checkpoint: Checkpoint, state: State) -> None:
-    output = settled(request.output)
-    plan_checkpoint(checkpoint, output, vocabulary_size=checkpoint.layout.rows, link=request.link)
-    check_target(output, request.overwrite)
+def _check_output(request: AdaptRequest, state: State) -> None:
+    check_target(settled(request.output), request.overwrite)
     if state.exists() and not request.resume and not request.overwrite:
         raise VocabTransferError(
             f"{state.folder} holds a run that was interrupted: go on with --resume, or begin anew with --overwrite."
@@ -176,17 +188,12 @@ def _prepare(
     state: State,
     stages: tuple[Stage, ...],
     new_rows: NDArray[np.bool_] | None,
+    accelerator: Accelerator,
 ) -> Run:
-    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.teacher is not None)
     tokenizer = checkpoint.tokenizer
     shell = cast(PreTrainedModel, SimpleNamespace(config=AutoConfig.from_pretrained(checkpoint.path)))
-    block = _block(request, shell)
-    rows = request.batch_tokens // block
-    if rows < 1 or rows % accelerator.num_processes:
-        raise UsageError(
-            f"--batch-tokens {request.batch_tokens} holds {rows} blocks of {block}: give a multiple of "
-            f"{block * accelerator.num_processes}, which is a block for each of {accelerator.num_processes} processes."
-        )
+    block = block_of(request, shell, accelerator)
+    rows = rows_of(request, block, accelerator)
     teacher = open_checkpoint(request.teacher, allow_pickle=request.allow_pickle) if request.teacher else None
     precision = torch.bfloat16 if request.dtype == "bf16" else torch.float32
     surroundings = Surroundings(tokenizer, new_rows, teacher, accelerator.device, precision, request.seed)
@@ -209,6 +216,7 @@ def _prepare(
         if request.held_out and not held_out:
             raise VocabTransferError(f"--held-out {request.held_out}: there is no text to score.")
         settings = _settings(request, checkpoint, teacher, stages, block)
+        settings["batch_tokens"] = request.batch_tokens or rows * block
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
     if accelerator.is_main_process:
         if request.resume and state.exists():
@@ -243,7 +251,7 @@ def _distiller(
     teacher = surroundings.teacher
     if request.objective != "distill" or teacher is None or stages[0].name != NEW or processes > 1:
         if request.teacher_layer is not None:
-            raise UsageError("--teacher-layer is for --objective distill, a first stage new, and one process.")
+            raise UsageError(LAYER_IS_FOR)
         return None
     found = RowDistiller.find(checkpoint, teacher, request.teacher_layer, surroundings.dtype, surroundings.device)
     if found is None and request.teacher_layer is not None:
@@ -252,13 +260,6 @@ def _distiller(
             "that the transfer started from as --teacher, or leave out --teacher-layer."
         )
     return found
-
-
-def _block(request: AdaptRequest, shell: PreTrainedModel) -> int:
-    longest = getattr(shell.config.get_text_config(), "max_position_embeddings", None) or request.block or 1024
-    if request.block is not None and request.block > longest:
-        raise UsageError(f"--block is {request.block}, but the model was made for {longest} tokens at most.")
-    return request.block or default_window(shell)
 
 
 def _settings(
@@ -277,7 +278,6 @@ def _settings(
         "teacher": _identity(teacher) if teacher is not None else {},
         "seed": request.seed,
         "block": block,
-        "batch_tokens": request.batch_tokens,
         "dtype": request.dtype,
         "evaluate_every": request.evaluate_every,
         "patience": request.patience,

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from vocabtransfer.running.load import cannot_run
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
-from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, LoraShape, Stage
+from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
 
 HYDRA_FILE = "hydra.json"
+LAYER_IS_FOR = "--teacher-layer is for --objective distill, a first stage new, and one process."
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class AdaptRequest:
         model: alias, hub id, folder or GGUF file of a causal model.
         text: files of text in the target language; documents are parted by empty lines.
         output: folder to write; the state of the run lies beside it as ``OUTPUT.adapting`` until it is there.
-        stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty.
+        stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty: fewer on a CPU.
         source_text: files of text in the source model's language, to keep that.
         source_share: the share of rows that come from ``source_text``.
         held_out: files of text to score; without them there is no curve.
@@ -38,8 +40,8 @@ class AdaptRequest:
         evaluate_every: updates between evaluations.
         save_every: updates between checkpoints; there is one at every evaluation in any case.
         patience: end a stage after so many evaluations without a new best, and go on from the best.
-        block: tokens of a row; what the model was made for when not given, at most 1,024.
-        batch_tokens: tokens of an update, over all processes.
+        block: tokens of a row; what the model was made for when not given, at most 1,024 (256 on a CPU).
+        batch_tokens: tokens of an update, over all processes; 8,192 when not given (512 on a CPU).
         passes: passes that a process makes for an update; when not given, as many as keep the logits under 512 MiB.
         gradient_checkpointing: compute activations twice rather than keep them.
         dtype: precision of computation, "fp32" or "bf16"; parameters and moments are float32 in any case.
@@ -71,7 +73,7 @@ class AdaptRequest:
     save_every: int = 100
     patience: int | None = None
     block: int | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
     passes: int | None = None
     gradient_checkpointing: bool = False
     dtype: Precision = "fp32"
@@ -115,6 +117,7 @@ def check_numbers(request: AdaptRequest) -> None:
         "--patience": request.patience or (1 if request.patience is None else 0),
         "--block": 1 if request.block is None else request.block,
         "--gradient-accumulation": 1 if request.passes is None else request.passes,
+        "--batch-tokens": 1 if request.batch_tokens is None else request.batch_tokens,
         "--lora-rank": request.lora.rank,
         "--teacher-layer": 1 if request.teacher_layer is None else request.teacher_layer,
     }
@@ -133,7 +136,18 @@ def check_numbers(request: AdaptRequest) -> None:
         raise UsageError("--patience needs --held-out: without it nothing is evaluated.")
     if request.restart_stage and not request.resume:
         raise UsageError("--restart-stage goes with --resume.")
+    if None not in (request.block, request.batch_tokens) and cast(int, request.batch_tokens) < cast(int, request.block):
+        raise UsageError(
+            f"--batch-tokens {request.batch_tokens} holds 0 blocks of {request.block}: give a multiple of {request.block}."
+        )
     check_objective(request.objective, request.teacher is not None)
+    names = [stage.name for stage in request.stages]
+    if request.teacher_layer is not None and (request.objective != "distill" or (names or [NEW])[0] != NEW):
+        raise UsageError(LAYER_IS_FOR)
+    if names or request.keep_adapter:
+        _check_adapter(request, names or [TABLES])
+    if NEW in names and Path(request.model).exists() and not (Path(request.model) / MAP_FILE).is_file():
+        raise _unknown_rows(Path(request.model).name, f"no {MAP_FILE}")
 
 
 def open_model(request: AdaptRequest) -> Checkpoint:
@@ -179,11 +193,18 @@ def check_stages(
     """Raise when a stage cannot be run on this model, or its result not be kept as asked."""
     names = [stage.name for stage in stages]
     if NEW in names and (new_rows is None or not new_rows.any()):
-        lacking = f"no {MAP_FILE}" if new_rows is None else "no new row in its token map"
-        raise VocabTransferError(
-            f"{checkpoint.name} has {lacking}, so it is not known which rows are new: leave out the stage new, or give a "
-            "folder that `vocabtransfer build` made."
-        )
+        raise _unknown_rows(checkpoint.name, f"no {MAP_FILE}" if new_rows is None else "no new row in its token map")
+    _check_adapter(request, names)
+
+
+def _unknown_rows(name: str, lacking: str) -> VocabTransferError:
+    return VocabTransferError(
+        f"{name} has {lacking}, so it is not known which rows are new: leave out the stage new, or give a folder that "
+        "`vocabtransfer build` made."
+    )
+
+
+def _check_adapter(request: AdaptRequest, names: list[str]) -> None:
     if request.keep_adapter and (names[-1] != LORA or names.count(LORA) > 1 or {OUTER, ALL} & set(names)):
         raise UsageError(
             "--keep-adapter needs one lora stage, as the last, and no stage that changes layers (outer, all)."

@@ -18,11 +18,12 @@ _WARM, _MEASURED = 1, 4
 
 
 def updates_within(minutes: float, request: AdaptRequest) -> int:
-    """Return how many updates of ``request.batch_tokens`` tokens take ``minutes`` in all, at least one.
+    """Return how many updates of ``request.batch_tokens`` tokens, which are to be named, take ``minutes``: at least one.
 
     What the untouched model has to say first is counted in. Raises `VocabTransferError` where rows cannot be trained
     alone.
     """
+    assert request.batch_tokens is not None, "whoever plans by time names the size of an update"
     started = time.perf_counter()
     dtype = torch.bfloat16 if request.dtype == "bf16" else torch.float32
     model = open_model(request)

@@ -99,13 +99,17 @@ class Stage:
         return self.learning_rate * (LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def default_stages(has_map: bool) -> tuple[Stage, ...]:
+def default_stages(has_map: bool, on_cpu: bool = False) -> tuple[Stage, ...]:
     """Return the stages of a run for which none were named: rows, tables, outer layers; see `Stage`.
+
+    On a CPU they are rows and tables, and short: what brings most, in a time that one waits for.
 
     The rates are near those of arXiv 2412.21140, which calls tables very sensitive: on small batches, rows that a
     transfer made well are unlearned at 1e-3 before they improve.
     """
     first = (Stage(NEW, 100, False, 3e-4),) if has_map else ()
+    if on_cpu:
+        return (*(Stage(NEW, 50, False, 3e-4) for _ in first), Stage(TABLES, 300, False, 2e-4))
     return (*first, Stage(TABLES, 500, False, 2e-4), Stage(OUTER, 500, False, 1e-4))
 
 
