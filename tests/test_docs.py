@@ -16,6 +16,7 @@ import vocabtransfer as vt
 from vocabtransfer.alignment.registry import ALIGNERS, aligners
 from vocabtransfer.corpora.offers import SOURCES
 from vocabtransfer.initialization.registry import METHODS
+from vocabtransfer.serving.endpoints import ENDPOINTS, endpoints
 from vocabtransfer.training.objectives import OBJECTIVES, objectives
 from vocabtransfer.transliteration import TRANSLITERATORS
 
@@ -40,8 +41,8 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.fixture
 def registries_as_they_were() -> Iterator[None]:
     """What an example registers is gone again after it."""
-    registries: list[dict[str, Any]] = [ALIGNERS, METHODS, OBJECTIVES, SOURCES, TRANSLITERATORS]
-    aligners(), objectives()  # ours are there before anybody else's
+    registries: list[dict[Any, Any]] = [ALIGNERS, ENDPOINTS, METHODS, OBJECTIVES, SOURCES, TRANSLITERATORS]
+    aligners(), endpoints(), objectives()  # ours are there before anybody else's
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):

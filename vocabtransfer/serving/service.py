@@ -28,6 +28,7 @@ class Service:
         self.engine, self.limits = engine, engine.limits
         self.asking = Asking(engine.model, name, engine.limits)
         self.metrics = Metrics(engine)
+        self.started = int(time.time())
         self._key = api_key
         self._rate = parse(self.limits.rate) if self.limits.rate else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
