@@ -81,7 +81,7 @@ def readers(made: Samples) -> list[Reader]:
     def tokenizer(path: Path) -> None:
         opened = vt.load_tokenizer(path)
         vt.Vocabulary.from_tokenizer(opened).scripts()
-        vt.audit(opened)
+        vt.audit_tokenizer(opened)
         opened.decode(opened("hello сәлам world\n").input_ids)
 
     def tokenizer_beside(path: Path) -> None:
@@ -114,7 +114,7 @@ def readers(made: Samples) -> list[Reader]:
             loaded.generate(**loaded.encode([(name, "hello")]), max_new_tokens=1)
 
     def token_map(path: Path) -> None:
-        opened = vt.open_map(path.parent)
+        opened = vt.inspect(path.parent)
         opened.explain(3)
         opened.token_map.counts_by_rule()
 

@@ -186,7 +186,7 @@ def _texts(place: Path) -> None:
         **{"quoted.csv": "en,tt\n" + "".join(f'"{a.replace(chr(34), chr(34) * 2)}","{b}"\n' for a, b in PAIRS)},
         **{"rows.parquet": _parquet({"en": [a for a, _ in PAIRS], "tt": [b for _, b in PAIRS]})},
     })  # fmt: skip
-    vt.count_words(PAIRS * 3, metadata={"source": "en", "target": "tt"}).save(place / "tables" / "table.tsv.gz")
+    vt.align_corpus(PAIRS * 3, metadata={"source": "en", "target": "tt"}).save(place / "tables" / "table.tsv.gz")
     (place / "tables" / "table.tsv").write_bytes(gzip.decompress((place / "tables" / "table.tsv.gz").read_bytes()))
     _write(place / "dictionary", {"words.tsv": "book\tкитап\ncity\tшәһәр; кала\n# note\n", "words.csv": "book,китап\n"})
     _write(

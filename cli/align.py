@@ -159,7 +159,7 @@ def _count(
     romanize: bool,
     options: dict[str, Any],
 ) -> "WordTable":
-    from vocabtransfer.alignment.aligner import count_words
+    from vocabtransfer.alignment.aligner import align_corpus
 
     if dictionary is not None:
         from vocabtransfer.alignment.dictionary_files import read_dictionary
@@ -171,7 +171,7 @@ def _count(
         from vocabtransfer.alignment.shards import default_processes
 
         options["processes"] = default_processes()
-    return count_words(corpus, metadata=_codes(languages), **options)
+    return align_corpus(corpus, metadata=_codes(languages), **options)
 
 
 def _count_given(corpus: "ParallelCorpus", links: Path, languages: "tuple[Language, Language]") -> "WordTable":

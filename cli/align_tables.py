@@ -67,12 +67,12 @@ def pivot(
 
     Example: `vocabtransfer align pivot en-ru.tsv.xz ru-tt.tsv.xz --output en-ru-tt.tsv.xz`
     """
-    from vocabtransfer.alignment.pivot import pivot_table
+    from vocabtransfer.alignment.pivot import pivot_tables
 
     check_outputs({"--output": output}, overwrite, [to_pivot, from_pivot])
     check_table(output)
     first, second = (_load(path) for path in existing([to_pivot, from_pivot], "table"))
-    table = pivot_table(first, second, trust=trust)
+    table = pivot_tables(first, second, trust=trust)
     table.save(output)
     print_facts("Pivoted", {"output": str(output), **_facts(table)}, as_json)
 

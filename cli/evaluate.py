@@ -69,12 +69,12 @@ def evaluate(
 def _text_facts(
     model: str, baseline: str | None, files: "Text", window: int | None, max_bytes: int | None
 ) -> dict[str, Any]:
-    from vocabtransfer.evaluation import evaluate_checkpoint
+    from vocabtransfer.evaluation import evaluate
 
-    result = evaluate_checkpoint(model, files, window=window, max_bytes=max_bytes)
+    result = evaluate(model, files, window=window, max_bytes=max_bytes)
     facts = asdict(result)
     if baseline:
-        before = evaluate_checkpoint(baseline, files, window=window, max_bytes=max_bytes)
+        before = evaluate(baseline, files, window=window, max_bytes=max_bytes)
         facts["baseline"] = asdict(before)
         facts["gain"] = before.bits_per_byte - result.bits_per_byte
     return facts

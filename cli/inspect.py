@@ -16,9 +16,9 @@ def inspect(
 
     Example: `vocabtransfer inspect build/smollm2-tatar китап`
     """
-    from vocabtransfer.surgery.opened_map import open_map
+    from vocabtransfer.surgery.opened_map import inspect as open_built
 
-    opened = open_map(checkpoint)
+    opened = open_built(checkpoint)
     if not tokens:
         facts = {"rows": opened.token_map.n_target, "rows_by_rule": opened.token_map.counts_by_rule()}
         if as_json:

@@ -46,16 +46,14 @@ def leaderboard(
 
     Example: `vocabtransfer leaderboard --source smollm2 --target dutch --parallel en-nl.tsv.gz --results nl.json`
     """
-    from vocabtransfer.initialization import METHODS, Need
-    from vocabtransfer.leaderboard.contest import Entry, run_contest, summary
-    from vocabtransfer.leaderboard.inputs import ContestRequest, open_contest
+    from vocabtransfer.leaderboard.inputs import LeaderboardRequest
     from vocabtransfer.leaderboard.plot import check_picture, draw
-    from vocabtransfer.leaderboard.untouched import add_untouched
+    from vocabtransfer.leaderboard.run import run_leaderboard
 
     quiet_transformers()
     if plot is not None:
         check_picture(plot, overwrite)
-    request = ContestRequest(
+    request = LeaderboardRequest(
         source=source,
         target=target,
         parallel=existing(parallel, "--parallel"),
@@ -73,16 +71,8 @@ def leaderboard(
         max_bytes=max_bytes,
         field=field,
     )
-    if vocabulary not in ("replace", "extend", "swap", "auto"):
-        raise UsageError(f"--vocabulary is replace, extend, swap or auto, not {vocabulary!r}.")
     with show_progress(not as_json):
-        contest = open_contest(request)
-        if methods == ["all"]:
-            methods = [name for name, method in METHODS.items() if contest.donor or Need.DONOR not in method.needs]
-        entries = [Entry.parse(text) for text in methods]
-        rows = run_contest(contest, entries, seeds=range(seeds), results=results)
-        rows += add_untouched(contest, rows, results=results)
-    table = summary(rows)
+        contest, table = run_leaderboard(request, methods, seeds=seeds, results=results)
     if plot is not None:
         draw(table, plot)
     facts = {"source": contest.source.name, "pairs": len(contest.pairs), "vocabulary": len(contest.tokenizer)}

@@ -252,7 +252,7 @@ def compare(
 
     Example: `vocabtransfer tokenizer compare llama3 ./mine --parallel en-tt.tsv.xz --columns 1,2 --domain-column 0`
     """
-    from vocabtransfer.evaluation.compare import compare as run_compare
+    from vocabtransfer.evaluation.compare import compare_tokenizers as run_compare
     from vocabtransfer.evaluation.compare import read_domains
 
     if bool(parallel) == bool(text) or (english and not text):
@@ -288,7 +288,7 @@ def audit(
 
     Example: `vocabtransfer tokenizer audit qwen3`
     """
-    from vocabtransfer.tokenization.audit import audit as run_audit
+    from vocabtransfer.tokenization.audit import audit_tokenizer as run_audit
 
     with show_progress(not as_json):
         found = run_audit(open_tokenizer(source))

@@ -135,7 +135,7 @@ PREPARED: Mapping[str, Callable[[Place, Path], None]] = {
 
 
 def _table(first: str, second: str, path: Path) -> None:
-    vt.count_words(list(zip(sentences(first), sentences(second), strict=True))).save(path)
+    vt.align_corpus(list(zip(sentences(first), sentences(second), strict=True))).save(path)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocabtransfer.alignment import WordAlignment, align, aligner_model, count_words, options
+from vocabtransfer.alignment import WordAlignment, align, align_corpus, aligner_model, options
 from vocabtransfer.alignment.aligner_text import number_pairs
 from vocabtransfer.alignment.symmetrise import METHODS, grow_diag_final_and
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -212,7 +212,7 @@ def test_options_out_of_range_are_refused() -> None:
 
 def test_words_are_counted_as_written_with_all_their_occurrences() -> None:
     pairs = [("The house", "Uy"), ("the house", "uy"), ("a house", "uy"), ("the book .", "kitap .")] * 10
-    table = count_words(pairs, metadata={"source": "en", "target": "uz"})
+    table = align_corpus(pairs, metadata={"source": "en", "target": "uz"})
     assert table.source_words == (".", "The", "a", "book", "house", "the")
     assert table.source_totals.tolist() == [10, 10, 10, 10, 30, 20]
     assert table.target_totals.tolist() == [10, 10, 10, 20]  # . Uy kitap uy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_alignment_aligner import CORPUS, GOLD, error_rate, links_of
 
-from vocabtransfer.alignment import align, count_words
+from vocabtransfer.alignment import align, align_corpus
 from vocabtransfer.errors import UsageError, VocabTransferError
 
 INSTALLED = {"eflomal": "eflomal", "thot": "thot"}
@@ -31,7 +31,7 @@ def test_links_are_found_and_counted(name: str) -> None:
     both, either = (links_of(align(CORPUS[:40], aligner=name, symmetrise=m)) for m in ("intersection", "union"))
     # eflomal draws anew each time, so only sizes can be compared.
     assert sum(map(len, both)) < sum(map(len, either))
-    table = count_words(CORPUS[:40], aligner=name, metadata={"source": "en"})
+    table = align_corpus(CORPUS[:40], aligner=name, metadata={"source": "en"})
     assert table.metadata["aligner"].startswith(name) and table.counts.nnz
 
 

@@ -8,7 +8,7 @@ import pytest
 from test_alignment_aligner import CORPUS
 from vocabtransfer_cli import main
 
-from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment import align_corpus
 from vocabtransfer.alignment.engines import open_engine
 from vocabtransfer.errors import UsageError, VocabTransferError
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_cluster_gives_the_same_bytes_and_is_left_as_it_was(tmp_path: Path) -> None:
-    count_words(CORPUS, shard_pairs=200, links=tmp_path / "links").save(tmp_path / "here.tsv")
-    table = count_words(CORPUS, shard_pairs=200, links=tmp_path / "ray links", engine="ray", processes=2)
+    align_corpus(CORPUS, shard_pairs=200, links=tmp_path / "links").save(tmp_path / "here.tsv")
+    table = align_corpus(CORPUS, shard_pairs=200, links=tmp_path / "ray links", engine="ray", processes=2)
     table.save(tmp_path / "ray.tsv")
     assert (tmp_path / "ray.tsv").read_bytes() == (tmp_path / "here.tsv").read_bytes()
     assert (tmp_path / "ray links").read_bytes() == (tmp_path / "links").read_bytes()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.alignment import WordAlignment, align, count_words
+from vocabtransfer.alignment import WordAlignment, align, align_corpus
 from vocabtransfer.alignment.evidence import Side, find_evidence
 from vocabtransfer.alignment.links import token_counts
 from vocabtransfer.alignment.table import WordTable
@@ -57,7 +57,7 @@ def pairs_in(name: str, count: int = 150) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_every_noun_finds_its_translation(name: str, tmp_path: Path) -> None:
     nouns = [split_words(noun) for noun in LANGUAGES[name][0].split()]
-    table = count_words(pairs_in(name))
+    table = align_corpus(pairs_in(name))
     owners: dict[str, set[str]] = {}
     for noun, english in zip(nouns, ENGLISH, strict=True):
         for part in noun:
@@ -88,7 +88,7 @@ def test_links_point_at_the_words_of_the_text(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_token_counts_lose_nothing(name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
     encoder = PieceEncoder(real_tokenizer("smollm2"))
-    table = count_words(pairs_in(name, 60))
+    table = align_corpus(pairs_in(name, 60))
     counts = token_counts(table, encoder, encoder)
     # Each pair counts once, and a tenth more for the way it stands without a space.
     assert counts.sum() == pytest.approx(1.1 * table.counts.sum(), rel=1e-4)
@@ -96,7 +96,7 @@ def test_token_counts_lose_nothing(name: str, real_tokenizer: Callable[[str], Pr
 
 
 def test_a_word_and_its_decomposed_form_are_told_apart_as_written() -> None:
-    table = count_words([("cafe here", "кафе caf\u00e9"), ("cafe there", "кафе cafe\u0301")] * 5)
+    table = align_corpus([("cafe here", "кафе caf\u00e9"), ("cafe there", "кафе cafe\u0301")] * 5)
     assert {"caf\u00e9", "cafe\u0301"} <= set(table.target_words)
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from test_alignment_aligner import CORPUS, GOLD, Links, error_rate, links_of
 
-from vocabtransfer.alignment import align, count_words, options, shard_steps, shards
+from vocabtransfer.alignment import align, align_corpus, options, shard_steps, shards
 from vocabtransfer.alignment.aligner_text import number_pairs
 from vocabtransfer.alignment.options import AlignerOptions
 from vocabtransfer.alignment.shard_files import MARKER, is_written, pack_words, text_fingerprint, unpack_words
@@ -58,7 +58,7 @@ def test_one_shard_is_the_aligner_itself() -> None:
 
 @pytest.mark.parametrize("size", [700, 150])
 def test_many_shards_are_one_model(tmp_path: Path, size: int) -> None:
-    table = count_words(CORPUS, shard_pairs=size, links=tmp_path / "links")
+    table = align_corpus(CORPUS, shard_pairs=size, links=tmp_path / "links")
     found = read_links(tmp_path / "links")
     assert len(found) == len(CORPUS)
     whole = align(CORPUS)
@@ -71,11 +71,11 @@ def test_many_shards_are_one_model(tmp_path: Path, size: int) -> None:
 
 
 def test_shards_are_aligned_fast_where_there_are_many_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    chosen = count_words(CORPUS, shard_pairs=300, effort="fast", links=tmp_path / "links")
+    chosen = align_corpus(CORPUS, shard_pairs=300, effort="fast", links=tmp_path / "links")
     assert "posterior, fast, shards of 300" in chosen.metadata["aligner"]
     assert error_rate(read_links(tmp_path / "links"), GOLD) < 0.12
     monkeypatch.setattr(options, "ACCURATE_PAIRS", len(CORPUS) - 1)
-    by_size = count_words(CORPUS, shard_pairs=300)
+    by_size = align_corpus(CORPUS, shard_pairs=300)
     assert by_size.metadata == chosen.metadata and (by_size.counts != chosen.counts).nnz == 0
 
 
@@ -103,11 +103,11 @@ import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from test_alignment_aligner import CORPUS
-from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment import align_corpus
 
 if __name__ == "__main__":
     work = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    count_words(
+    align_corpus(
         CORPUS, shard_pairs=200, processes=int(sys.argv[2]), work=work, links=sys.argv[1] + ".links"
     ).save(sys.argv[1])
 """
@@ -124,7 +124,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """The bytes of table and links as this process makes them."""
     folder = tmp_path_factory.mktemp("expected")
-    count_words(CORPUS, shard_pairs=200, links=folder / "links").save(folder / "table.tsv")
+    align_corpus(CORPUS, shard_pairs=200, links=folder / "links").save(folder / "table.tsv")
     return (folder / "table.tsv").read_bytes(), (folder / "links").read_bytes()
 
 
@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, script: Path, expected: tuple[byte
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "sweep_shard", watched)
-        count_words(CORPUS, shard_pairs=200, work=work, links=tmp_path / "links").save(tmp_path / "t.tsv")
+        align_corpus(CORPUS, shard_pairs=200, work=work, links=tmp_path / "links").save(tmp_path / "t.tsv")
     assert swept and all("round-1" not in str(path) for path in swept)
     assert ((tmp_path / "t.tsv").read_bytes(), (tmp_path / "links").read_bytes()) == expected
     assert not work.exists()
@@ -181,7 +181,7 @@ def test_workers_end_with_a_killed_leader_and_others_go_on(
     assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
-    count_words(CORPUS, shard_pairs=200, work=work, links=tmp_path / "links").save(tmp_path / "t.tsv")
+    align_corpus(CORPUS, shard_pairs=200, work=work, links=tmp_path / "links").save(tmp_path / "t.tsv")
     assert ((tmp_path / "t.tsv").read_bytes(), (tmp_path / "links").read_bytes()) == expected
 
 
@@ -196,11 +196,11 @@ def test_a_damaged_work_folder_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(shards, "reduce_part", spoil)
     with pytest.raises(VocabTransferError, match=r"000001\.npz is damaged: remove the work folder"):
-        count_words(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")
+        align_corpus(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")
     for path in (tmp_path / "work").glob("run-*/round-1/000001.npz"):
         path.unlink()
     monkeypatch.setattr(shards, "reduce_part", original)
-    count_words(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")  # it is made again from what is there
+    align_corpus(CORPUS[:60], shard_pairs=20, work=tmp_path / "work")  # it is made again from what is there
 
 
 def test_other_options_do_not_reuse_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,53 +210,53 @@ def test_other_options_do_not_reuse_the_results(tmp_path: Path, monkeypatch: pyt
     work = tmp_path / "work"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shards, "link_lines", stop)
-        count_words(CORPUS, shard_pairs=500, work=work, links=tmp_path / "links")
-    table = count_words(CORPUS, shard_pairs=500, work=work, symmetrise="intersection")
+        align_corpus(CORPUS, shard_pairs=500, work=work, links=tmp_path / "links")
+    table = align_corpus(CORPUS, shard_pairs=500, work=work, symmetrise="intersection")
     assert table.metadata["aligner"].split(", ")[1] == "intersection"
-    fresh = count_words(CORPUS, shard_pairs=500, symmetrise="intersection")
+    fresh = align_corpus(CORPUS, shard_pairs=500, symmetrise="intersection")
     assert (table.counts != fresh.counts).nnz == 0
 
 
 def test_a_work_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(VocabTransferError, match="holds other files"):
-        count_words(CORPUS, shard_pairs=500, work=tmp_path)
+        align_corpus(CORPUS, shard_pairs=500, work=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(VocabTransferError, match=r"letter\.txt"):
-        count_words(CORPUS, shard_pairs=500, work=tmp_path / "letter.txt" / "work")
+        align_corpus(CORPUS, shard_pairs=500, work=tmp_path / "letter.txt" / "work")
 
 
 def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
     def pairs() -> Iterator[tuple[list[str], list[str]]]:
         yield from CORPUS[:11]
         with pytest.raises(VocabTransferError, match="another process works in"):
-            count_words(CORPUS, shard_pairs=500, work=tmp_path / "work")
+            align_corpus(CORPUS, shard_pairs=500, work=tmp_path / "work")
         yield from CORPUS[11:30]
 
-    count_words(pairs(), shard_pairs=10, work=tmp_path / "work")
+    align_corpus(pairs(), shard_pairs=10, work=tmp_path / "work")
 
 
 def test_odd_pairs_count_as_words_but_have_no_links(tmp_path: Path) -> None:
     odd = [([], ["a"]), (["a"] * 300, ["b"]), (["the"], []), ([], [])]
     # One shard has nothing but odd pairs.
-    table = count_words([*CORPUS[:4], *odd, *CORPUS[4:200]], shard_pairs=4, links=tmp_path / "links")
+    table = align_corpus([*CORPUS[:4], *odd, *CORPUS[4:200]], shard_pairs=4, links=tmp_path / "links")
     links = read_links(tmp_path / "links")
     assert len(links) == 204 and links[4:8] == [set()] * 4 and all(links[:4])
     assert table.source_totals[table.source_words.index("a")] == 300
     with pytest.raises(VocabTransferError, match="none of 8 sentence pairs has words on both sides"):
-        count_words(odd * 2, shard_pairs=3)
+        align_corpus(odd * 2, shard_pairs=3)
     with pytest.raises(VocabTransferError, match="none of 0"):
-        count_words([], shard_pairs=3)
+        align_corpus([], shard_pairs=3)
 
 
 def test_a_large_corpus_is_sharded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     from vocabtransfer.alignment import aligner
 
     monkeypatch.setattr(aligner, "PAIRS_IN_MEMORY", 100)
-    assert "shards of 20000" in count_words(CORPUS[:101]).metadata["aligner"]
-    assert "shards" not in count_words(CORPUS[:100]).metadata["aligner"]
+    assert "shards of 20000" in align_corpus(CORPUS[:101]).metadata["aligner"]
+    assert "shards" not in align_corpus(CORPUS[:100]).metadata["aligner"]
     monkeypatch.setattr(aligner, "CELLS_IN_MEMORY", 100)
-    assert "shards of 20000" in count_words(CORPUS[:50]).metadata["aligner"]
+    assert "shards of 20000" in align_corpus(CORPUS[:50]).metadata["aligner"]
 
 
 def test_shards_and_processes_follow_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +277,9 @@ def test_shards_and_processes_follow_free_memory(monkeypatch: pytest.MonkeyPatch
 def test_options_out_of_range_are_refused() -> None:
     for wrong in ({"shard_pairs": 0}, {"processes": 0}, {"engine": "spark"}, {"symmetrise": "both"}):
         with pytest.raises(UsageError):
-            count_words(CORPUS[:5], **wrong)
+            align_corpus(CORPUS[:5], **wrong)
     with pytest.raises(UsageError, match="no option 'no_such_option'"):
-        count_words(CORPUS[:5], no_such_option=1)
+        align_corpus(CORPUS[:5], no_such_option=1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -350,7 +350,7 @@ def test_every_round_shows_its_progress() -> None:
 
     token = _display.set(Watched(console=Console(file=io.StringIO())))
     try:
-        count_words(CORPUS[:100], shard_pairs=30)
+        align_corpus(CORPUS[:100], shard_pairs=30)
     finally:
         _display.reset(token)
     assert seen["reading sentence pairs"][1] == 100
@@ -362,14 +362,14 @@ MEASURED = """
 import resource, sys
 sys.path[:0] = [{tests!r}]
 from test_alignment_aligner import CORPUS
-from vocabtransfer.alignment import count_words
+from vocabtransfer.alignment import align_corpus
 
 def pairs(count):
     for number in range(count):
         source, target = CORPUS[number % len(CORPUS)]
         yield source[number % 3 :] or source, target  # not the same lines again and again
 
-table = count_words(pairs(int(sys.argv[1])), shard_pairs=5000, links=sys.argv[2])
+table = align_corpus(pairs(int(sys.argv[1])), shard_pairs=5000, links=sys.argv[2])
 assert table.metadata["pairs"] == int(sys.argv[1])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

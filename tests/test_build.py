@@ -407,7 +407,7 @@ def test_evaluate_shows_the_untouched_model_beside_it(
 def test_the_python_interface_reads_like_the_documentation(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
     source = vt.open_checkpoint(str(tiny_llama))
     pairs = vt.read_parallel([corpus])
-    table = vt.count_words(pairs)
+    table = vt.align_corpus(pairs)
     tokenizer = vt.train_tokenizer((target for _, target in pairs), like=source.tokenizer, vocab_size=500)
     result = vt.transfer(source, tokenizer, alignment=table, calibrate=False)
     explanation = result.explain("китап")

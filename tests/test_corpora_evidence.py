@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
-from vocabtransfer.alignment.pivot import pivot_table
+from vocabtransfer.alignment.pivot import pivot_tables
 from vocabtransfer.corpora import fetch
 from vocabtransfer.corpora.held_out import HeldOutEditions
 from vocabtransfer.corpora.offers import SOURCES, CorpusSource, Found, Offer
@@ -55,7 +55,7 @@ def test_text_ships_for_every_language_with_a_table() -> None:
 
 
 def test_dictionary_entries_count_beside_links() -> None:
-    table = count_words(PAIRS, metadata={"pairs": len(PAIRS)})
+    table = align_corpus(PAIRS, metadata={"pairs": len(PAIRS)})
     entries = [("window", "тәрәзә"), ("book", "китап"), ("book", "китап"), ("give up", "ташлау")]
     merged = with_dictionary(table, entries, weight=4)
     assert dict(merged.lookup("тәрәзә")) == {"window": 4.0}
@@ -73,12 +73,12 @@ def test_dictionary_entries_count_beside_links() -> None:
 def test_a_pivot_shares_counts_among_the_source_words() -> None:
     first = dictionary_table([("book", "книга"), ("novel", "книга"), ("house", "дом")], weight=10)
     second = dictionary_table([("книга", "китап"), ("дом", "йорт"), ("окно", "тәрәзә")], weight=8)
-    table = pivot_table(first, second, trust=0.5)
+    table = pivot_tables(first, second, trust=0.5)
     assert dict(table.lookup("китап")) == {"book": 2.0, "novel": 2.0}
     assert dict(table.lookup("йорт")) == {"house": 4.0}
     assert table.lookup("тәрәзә") == []
     with pytest.raises(UsageError, match="trust"):
-        pivot_table(first, second, trust=0)
+        pivot_tables(first, second, trust=0)
 
 
 def test_ambiguous_pivots_are_passed_over() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.table import WordTable, shipped_table
 from vocabtransfer.corpora import rebuild
 from vocabtransfer.corpora.cleaning import script_share
@@ -116,7 +116,7 @@ def test_the_page_beside_the_tables_is_up_to_date() -> None:
 def small_table() -> WordTable:
     english = ["a big house", "the house", "a big book", "the book", "big", "house", "book"]
     dutch = ["een groot huis", "het huis", "een groot boek", "het boek", "groot", "huis", "boek"]
-    return count_words(zip(english, dutch, strict=True), metadata={"target": "nl"})
+    return align_corpus(zip(english, dutch, strict=True), metadata={"target": "nl"})
 
 
 def test_pruning_drops_links_but_no_word(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_smallest_sufficient_threshold_is_taken(tmp_path: Path) -> None:
 def test_the_page_lists_languages_parts_and_packages(tmp_path: Path) -> None:
     part = PartReport("django", "messages", "BSD-3-Clause", ("PyPI django 5.2.8",), 7, 14, 14)
     report = CorpusReport(find_language("nl"), tmp_path / "x", (part,), ())
-    table = count_words([("a house", "een huis")] * 7, metadata=rebuild.metadata(report))
+    table = align_corpus([("a house", "een huis")] * 7, metadata=rebuild.metadata(report))
     save_small(table, tmp_path / "en-nl.tsv.xz")
     page = rebuild.readme(tmp_path)
     assert "| `en-nl.tsv.xz` | Dutch | 7 | 14 + 14 | 2 + 2 | 2 |" in page

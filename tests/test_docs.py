@@ -99,6 +99,22 @@ def test_every_public_name_has_an_entry() -> None:
     assert {entry.rpartition(".")[2] for entry in entries} == set(vt.__all__) - {"__version__"}
 
 
+def test_every_command_has_a_name_in_python() -> None:
+    page = (ROOT / "docs/api/verbs.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z -]+)` \| (.*) \|$", page, re.MULTILINE))
+    found: set[str] = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {each}" for each in inner} if inner else {name}
+    assert rows.keys() == found
+    for command, text in rows.items():
+        names = set(re.findall(r"(?<![.\w/])([A-Za-z_]+)(?=[(.])", " ".join(re.findall(r"`([^`]+)`", text))))
+        assert names - {"vocabtransfer"} <= set(vt.__all__), f"{command}: {names - set(vt.__all__)}"
+        noun, _, verb = command.partition(" ")
+        if noun == "tokenizer":
+            assert {f"{verb}_tokenizer", f"{verb}_tokenizers"} & names
+
+
 def test_every_page_is_in_the_contents() -> None:
     contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     missing = [

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation import bits_per_byte, evaluate_checkpoint, scoring
+from vocabtransfer.evaluation import bits_per_byte, evaluate, scoring
 from vocabtransfer.evaluation.scoring import CausalScorer, document_separator
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.tokenization.load import load_tokenizer
@@ -251,7 +251,7 @@ def test_a_checkpoint_is_evaluated_on_files(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     file = tmp_path / "text.txt"
     file.write_text("First document,\ntwo lines.\n\n\nSecond дөнья.\n", encoding="utf-8")
-    result = evaluate_checkpoint(folder, [file], device="cpu")
+    result = evaluate(folder, [file], device="cpu")
     documents = ["First document,\ntwo lines.", "Second дөнья."]
     scored = bits_per_byte(make("llama"), byte_tokenizer(), documents)
     assert result.bits_per_byte == pytest.approx(scored.bits_per_byte, rel=1e-6)
@@ -265,17 +265,17 @@ def test_bad_files_and_models_are_told_in_a_sentence(tmp_path: Path) -> None:
     empty.write_text("\n \n")
     binary.write_bytes(bytes(range(256)) * 20)
     with pytest.raises(VocabTransferError, match=r"empty\.txt: there is no text"):
-        evaluate_checkpoint(folder, [empty])
+        evaluate(folder, [empty])
     with pytest.raises(VocabTransferError, match="binary"):
-        evaluate_checkpoint(folder, [binary])
+        evaluate(folder, [binary])
     with pytest.raises(VocabTransferError, match="does not exist"):
-        evaluate_checkpoint(folder, [tmp_path / "missing.txt"])
+        evaluate(folder, [tmp_path / "missing.txt"])
     with pytest.raises(UsageError, match="at least one text file"):
-        evaluate_checkpoint(folder, [])
+        evaluate(folder, [])
     good = tmp_path / "good.txt"
     good.write_text("good")
     with pytest.raises(VocabTransferError, match="no device 'nowhere'"):
-        evaluate_checkpoint(folder, [good], device="nowhere")
+        evaluate(folder, [good], device="nowhere")
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_sizes_of_a_family_have_one_vocabulary_byte_for_byte(built: Path, applie
 
 
 def test_a_map_applied_to_its_own_model_gives_the_build_again(built: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    made = vt.apply_map(vt.open_map(built), vt.open_checkpoint(str(tiny_llama)), calibrate=False)
+    made = vt.apply_map(vt.inspect(built), vt.open_checkpoint(str(tiny_llama)), calibrate=False)
     made.save(tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (built / "model.safetensors").read_bytes()
     assert made.notes == ()
@@ -90,7 +90,7 @@ def test_a_map_applied_to_its_own_model_gives_the_build_again(built: Path, tiny_
 def test_a_head_of_its_own_map_is_kept(larger: Path, tiny_llama: Path, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "en-tt.tsv")
     source = vt.open_checkpoint(str(larger))
-    table = vt.count_words(vt.read_parallel((pairs,)))
+    table = vt.align_corpus(vt.read_parallel((pairs,)))
     tokenizer = vt.train_tokenizer(["китап өстәл яңа файл ике йорт"] * 9, vocab_size=400, like=source.tokenizer)
     first = vt.transfer(source, tokenizer, alignment=table, measure=False, calibrate=False)
     first.save(tmp_path / "first")
@@ -132,7 +132,7 @@ def test_the_command_says_what_it_made(
     assert code == 0, out + err
     facts = json.loads(out)
     assert (
-        facts["calibrated"] and facts["proof"]["generated"] and facts["tokens"] == vt.open_map(built).token_map.n_target
+        facts["calibrated"] and facts["proof"]["generated"] and facts["tokens"] == vt.inspect(built).token_map.n_target
     )
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (built / "tokenizer.json").read_bytes()
     code, out, err = command(capsys, *words)

@@ -31,7 +31,7 @@ from vocabtransfer.hydra import (
     verify_head,
 )
 from vocabtransfer.hydra.names import check_name
-from vocabtransfer.surgery.opened_map import open_map
+from vocabtransfer.surgery.opened_map import inspect
 
 BAD_NAMES = [
     "",
@@ -123,7 +123,7 @@ def test_a_head_says_what_it_is(sample: Sample) -> None:
     assert facts["method"] == {"name": "pieces", "calibrated": False}
     assert sum(facts["evidence"]["rows_by_rule"].values()) == facts["rows"]
     assert facts["values"]["eos_token_id"] == tokenizer("tatar").eos_token_id
-    assert open_map(sample.hydra / "heads/tatar").explain("сәлам").rule == "pieces"
+    assert inspect(sample.hydra / "heads/tatar").explain("сәлам").rule == "pieces"
 
 
 def test_padded_heads_have_the_rows_of_padded_checkpoints(hydra: Path, source: Checkpoint, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_finished_checkpoint_becomes_the_same_head(sample: Sample, hydra: Path
     assert torch.equal(first["input"], second["input"])
     described = [describe_head(hydra, name) for name in ("tatar", "again")]
     assert described[0]["values"] == described[1]["values"]
-    assert open_map(hydra / "heads/again").explain("сәлам").rule == "pieces"
+    assert inspect(hydra / "heads/again").explain("сәлам").rule == "pieces"
 
 
 def test_names_are_listed_renamed_and_removed(hydra: Path) -> None:

@@ -13,7 +13,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.leaderboard.contest import Contest, Entry, load_model, run_contest, split_corpus, summary
-from vocabtransfer.leaderboard.inputs import ContestRequest, open_contest
+from vocabtransfer.leaderboard.inputs import LeaderboardRequest, open_contest
 from vocabtransfer.leaderboard.plot import check_picture
 from vocabtransfer.leaderboard.untouched import SAME_SECONDS, SAME_TEXT, add_untouched
 from vocabtransfer.running.swap_tables import with_tables
@@ -33,7 +33,7 @@ def contest(folder: Path, **changes: object) -> Contest:
         "source": source,
         "tokenizer": tokenizer,
         "pairs": train,
-        "table": vt.count_words(train),
+        "table": vt.align_corpus(train),
         "test": test,
         "test_pairs": held_out,
         "updates": (1, 2),
@@ -190,9 +190,9 @@ def test_without_training_the_untouched_model_is_one_row(tiny_llama: Path) -> No
 def test_the_tokenizer_of_a_contest_is_the_one_that_build_makes(tiny_llama: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "pairs.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
-    made = open_contest(ContestRequest(str(tiny_llama), "tatar", (corpus,), vocabulary="extend", new_tokens=9))
+    made = open_contest(LeaderboardRequest(str(tiny_llama), "tatar", (corpus,), vocabulary="extend", new_tokens=9))
     assert len(made.tokenizer) == len(made.source.tokenizer) + 9
-    plain = open_contest(ContestRequest(str(tiny_llama), "tatar", (corpus,), vocab_size=400))
+    plain = open_contest(LeaderboardRequest(str(tiny_llama), "tatar", (corpus,), vocab_size=400))
     assert (
         plain.tokenizer.get_vocab()
         == vt.train_tokenizer(

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import vocabtransfer as vt
 from vocabtransfer.files.text import read_text
-from vocabtransfer.leaderboard.inputs import ContestRequest
+from vocabtransfer.leaderboard.inputs import LeaderboardRequest
 
 LINES = made_up_text(60)
 
@@ -51,8 +51,8 @@ def test_every_trainer_takes_text_in_every_way(way: str, plain: Path, records: P
         assert len(made) == len(vt.train_tokenizer(LINES, like=tiny(), vocab_size=400)) == 400
         longer = vt.extend_tokenizer(tiny(), WAYS[way](path), new_tokens=30)
         assert longer.new_tokens == 30
-    figures = vt.compare({"tiny": tiny()}, {"a": WAYS[way](plain)}).of("tiny")
-    assert figures.words == vt.compare({"tiny": tiny()}, {"a": LINES}).of("tiny").words
+    figures = vt.compare_tokenizers({"tiny": tiny()}, {"a": WAYS[way](plain)}).of("tiny")
+    assert figures.words == vt.compare_tokenizers({"tiny": tiny()}, {"a": LINES}).of("tiny").words
 
 
 def test_what_names_no_file_is_no_file() -> None:
@@ -63,9 +63,9 @@ def test_what_names_no_file_is_no_file() -> None:
 
 def test_pairs_are_taken_in_every_way(tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "en-tt.tsv")
-    expected = vt.count_words(list(vt.read_parallel(path)))
+    expected = vt.align_corpus(list(vt.read_parallel(path)))
     for given in (str(path), path, [path], [str(path)], vt.read_parallel(path)):
-        table = vt.count_words(given)  # type: ignore[arg-type]
+        table = vt.align_corpus(given)  # type: ignore[arg-type]
         assert table.source_words == expected.source_words and (table.counts != expected.counts).nnz == 0
 
 
@@ -73,7 +73,7 @@ def test_requests_take_paths_in_every_way(plain: Path) -> None:
     for given in (str(plain), plain, [plain], (str(plain),)):
         request = vt.BuildRequest("s", "tt", plain.parent, parallel=given, held_out=given, dictionary=given)  # type: ignore[arg-type]
         assert request.parallel == request.held_out == request.dictionary == (plain,)
-        contest = ContestRequest("s", "tt", given, held_out=given, other_text=given)  # type: ignore[arg-type]
+        contest = LeaderboardRequest("s", "tt", given, held_out=given, other_text=given)  # type: ignore[arg-type]
         assert contest.parallel == contest.held_out == contest.other_text == (plain,)
 
 

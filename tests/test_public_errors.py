@@ -36,7 +36,18 @@ RESULTS = (
     "TransferResult",
 )
 DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
-REQUESTS = ("AdaptRequest", "BuildRequest", "CalibrateRequest", "ModelSize", "Stage", "Text")
+REQUESTS = (
+    *(
+        "AdaptRequest",
+        "BuildRequest",
+        "CalibrateRequest",
+        "LeaderboardRequest",
+        "ModelSize",
+        "PairFilter",
+        "Stage",
+        "Text",
+    ),
+)
 WRONG: tuple[Any, ...] = (
     *(
         None,
@@ -101,7 +112,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
     """Arguments that each function takes; one at a time is made wrong."""
     checkpoint = vt.open_checkpoint(sample.standalone["english"])
     own, new = toy_tokenizer(["hello", " world"]), toy_tokenizer(["сәлам", " дөнья"], seed=3)
-    table = vt.count_words([("hello world", "сәлам дөнья")] * 4)
+    table = vt.align_corpus([("hello world", "сәлам дөнья")] * 4)
     text = place / "text.txt"
     text.write_text("сәлам дөнья\n" * 30, encoding="utf-8")
     pairs = place / "pairs.tsv"
@@ -115,16 +126,18 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "add_head": {"hydra": "nowhere", "name": "x", "result": vt.transfer(checkpoint, new, method="pieces")},
         "add_head_from_checkpoint": {"hydra": "nowhere", "name": "x", "checkpoint": checkpoint},
         "apply_map": {"saved": place / "built", "source": checkpoint, "calibrate": False},
-        "audit": {"tokenizer": own},
+        "audit_tokenizer": {"tokenizer": own},
         "bits_per_byte": {"model": model, "tokenizer": checkpoint.tokenizer, "documents": ["hello world"]},
         "build": {"request": vt.BuildRequest("nowhere", "tatar", place / "out", text=text)},
         "calibrate": {"request": vt.CalibrateRequest("nowhere", text, place / "out")},
         "choose_vocab_size": {"corpus": corpus, "like": own, "model": vt.ModelSize.of(checkpoint), "sizes": [270, 280]},
         "cognates": {"words_a": ["сәлам"], "words_b": ["сәләм"], "transliterator": romans},
-        "compare": {"tokenizers": {"own": own}, "texts": {"tatar": corpus}},
-        "count_words": {"pairs": [("hello", "сәлам")]},
+        "compare_tokenizers": {"tokenizers": {"own": own}, "texts": {"tatar": corpus}},
+        "align_corpus": {"pairs": [("hello", "сәлам")]},
         "create_hydra": {"source": checkpoint, "target": "hydra"},
-        "evaluate_checkpoint": {"reference": "nowhere", "files": text},
+        "evaluate": {"reference": "nowhere", "files": text},
+        "describe_head": {"hydra": "nowhere", "name": "x"},
+        "export_concatenated": {"hydra": "nowhere", "target": "out", "heads": ["x"]},
         "export_gguf": {"model": "nowhere", "target": "model.gguf"},
         "export_head": {"hydra": "nowhere", "name": "x", "target": "out"},
         "export_hydra_gguf": {"hydra": "nowhere", "target": "gguf"},
@@ -134,15 +147,22 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "fetch_corpus": {"language": "nowhere", "output": "corpus", "names": ("none",)},
         "find_language": {"text": "tatar"},
         "find_transliterator": {"language": "tatar"},
+        "list_heads": {"hydra": "nowhere"},
+        "merge_tables": {"tables": [table], "weights": [1.0]},
+        "remove_head": {"hydra": "nowhere", "name": "x"},
+        "rename_head": {"hydra": "nowhere", "name": "x", "new_name": "y"},
+        "run_leaderboard": {"request": vt.LeaderboardRequest("nowhere", "tatar", pairs)},
+        "swap_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},
+        "verify_head": {"hydra": "nowhere", "name": "x"},
         "list_corpora": {"language": "nowhere", "names": ("none",)},
         "load_tokenizer": {"path": "nowhere"},
         "open_adapted": {"reference": "nowhere", "base": checkpoint},
         "open_checkpoint": {"reference": "nowhere", "offline": True},
         "open_corpus": {"folder": "nowhere"},
         "open_hydra": {"path": "nowhere"},
-        "open_map": {"folder": "nowhere"},
+        "inspect": {"folder": "nowhere"},
         "optimise_tokenizer": {"tokenizer": own, "corpus": corpus, "size": 270},
-        "pivot_table": {"to_pivot": table, "from_pivot": table.flip()},
+        "pivot_tables": {"to_pivot": table, "from_pivot": table.flip()},
         "prepare_romanized": {"language": "tatar", "corpus": corpus, "like_tokenizer": own, "vocab_size": 280},
         "propagate": {"base": checkpoint, "adapted": checkpoint, "instruct": checkpoint},
         "read_parallel": {"paths": pairs},
@@ -169,7 +189,7 @@ def arguments(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
 
 
 # Left alone with other values: they would reach for the network, or take longer than a test may.
-UNTOUCHED = {("open_checkpoint", "offline"), ("count_words", "processes"), ("count_words", "engine")}
+UNTOUCHED = {("open_checkpoint", "offline"), ("align_corpus", "processes"), ("align_corpus", "engine")}
 
 
 @pytest.mark.parametrize("name", functions())
@@ -199,11 +219,18 @@ def test_requests_raise_nothing_else(name: str, place: Path) -> None:
         "AdaptRequest": {"model": "nowhere", "text": text, "output": place / "out"},
         "BuildRequest": {"source": "nowhere", "target": "tatar", "output": place / "out", "text": text},
         "CalibrateRequest": {"model": "nowhere", "text": text, "output": place / "out"},
+        "LeaderboardRequest": {"source": "nowhere", "target": "tatar", "parallel": text},
+        "PairFilter": {},
         "ModelSize": {"body_parameters": 10, "parameters_per_token": 2},
         "Stage": {"name": "tables", "budget": 3, "in_tokens": False, "learning_rate": 1e-4},
         "Text": {},
     }
-    work = {"AdaptRequest": vt.adapt, "BuildRequest": vt.build, "CalibrateRequest": vt.calibrate}
+    work = {
+        "AdaptRequest": vt.adapt,
+        "BuildRequest": vt.build,
+        "CalibrateRequest": vt.calibrate,
+        "LeaderboardRequest": vt.run_leaderboard,
+    }
     refused = 0
     for field in dataclasses.fields(kind):
         for wrong in WRONG:
@@ -220,7 +247,7 @@ def methods(sample: Sample) -> Iterator[tuple[str, Callable[..., Any], dict[str,
     checkpoint = vt.open_checkpoint(sample.standalone["english"])
     vocabulary = checkpoint.vocabulary
     result = vt.transfer(checkpoint, toy_tokenizer(["сәлам"], seed=3), method="pieces", calibrate=False)
-    table = vt.count_words([("hello world", "сәлам дөнья")] * 4)
+    table = vt.align_corpus([("hello world", "сәлам дөнья")] * 4)
     model = sample.load()
     tokens = vt.TokenMap.empty(4, 5)
     weights = sparse.csr_array(np.eye(4, 5))

@@ -92,7 +92,7 @@ def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
 def test_bits_per_byte_are_those_of_lm_eval(tiny_llama: Path, tasks: Path) -> None:
     found = vt.run_suite(tiny_llama, [str(tasks / "made_text.yaml")], device="cpu")
     text = tasks / "made_text.jsonl"
-    ours = vt.evaluate_checkpoint(tiny_llama, vt.read_text(text, field="text"), device="cpu")
+    ours = vt.evaluate(tiny_llama, vt.read_text(text, field="text"), device="cpu")
     assert ours.documents == len(DOCUMENTS)
     assert found.tasks["made_text"]["bits_per_byte"] == pytest.approx(ours.bits_per_byte, rel=1e-5)
 
@@ -178,8 +178,6 @@ def test_lm_eval_itself_runs_on_what_we_write(tiny_llama: Path, tasks: Path, tmp
     )
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text(encoding="utf-8"))["results"]
-    ours = vt.evaluate_checkpoint(
-        tmp_path / "model", vt.read_text(tasks / "made_text.jsonl", field="text"), device="cpu"
-    )
+    ours = vt.evaluate(tmp_path / "model", vt.read_text(tasks / "made_text.jsonl", field="text"), device="cpu")
     assert results["made_text"]["bits_per_byte,none"] == pytest.approx(ours.bits_per_byte, rel=1e-5)
     assert 0 <= results["made_choice"]["acc,none"] <= 1

@@ -8,7 +8,7 @@ from tokenizer_samples import django_lines, ids_of
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.tokenization.audit import EXPLANATIONS, Audit, Reason, audit
+from vocabtransfer.tokenization.audit import EXPLANATIONS, Audit, Reason, audit_tokenizer
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
@@ -35,7 +35,7 @@ def reason(found: Audit, text: str) -> Reason:
 
 def test_tokens_without_merges_and_tokens_cut_by_the_pre_tokenizer() -> None:
     tokenizer = byte_level([("a", "b"), ("c", "d"), ("ab", "c"), ("abc", "d"), ("a", "1")], "dead")
-    found = audit(tokenizer)
+    found = audit_tokenizer(tokenizer)
     assert reason(found, "dead") == reason(found, "abcd") == Reason.NO_MERGE  # ab + cd comes before abc + d
     assert reason(found, "a1") == Reason.PRE_TOKENIZER
     assert reason(found, "ab") == reason(found, "abc") == reason(found, "cd") == Reason.REACHED
@@ -45,12 +45,12 @@ def test_tokens_without_merges_and_tokens_cut_by_the_pre_tokenizer() -> None:
 
 
 def test_whole_words_need_no_merges() -> None:
-    found = audit(byte_level([("a", "b")], "dead", "Ġdead", ignore_merges=True))
+    found = audit_tokenizer(byte_level([("a", "b")], "dead", "Ġdead", ignore_merges=True))
     assert reason(found, "dead") == reason(found, " dead") == Reason.REACHED
 
 
 def test_bytes_that_no_text_has_are_needless_and_parts_of_characters_are_not() -> None:
-    found = audit(byte_level([("Ñ", "Ģ"), ("à", "¤"), ("à", "Ģ"), ("¤", "à"), ("À", "Á"), ("ÑĢ", "Ñ")]))
+    found = audit_tokenizer(byte_level([("Ñ", "Ģ"), ("à", "¤"), ("à", "Ģ"), ("¤", "à"), ("À", "Á"), ("ÑĢ", "Ñ")]))
     needless = {found.names[i] for i in np.flatnonzero(found.reasons == Reason.NEEDLESS_BYTE).tolist()}
     # 13 bytes are not in UTF-8 at all, E0 80 begins no character.
     assert len(needless) == 15 and {"À", "Á", "ÀÁ", "àĢ", "õ", "ÿ"} <= needless
@@ -58,11 +58,11 @@ def test_bytes_that_no_text_has_are_needless_and_parts_of_characters_are_not() -
 
 
 def test_normalisers_and_added_tokens_that_take_a_text() -> None:
-    lower = audit(byte_level([("A", "b"), ("a", "b")], normalizer=normalizers.Lowercase()))
+    lower = audit_tokenizer(byte_level([("A", "b"), ("a", "b")], normalizer=normalizers.Lowercase()))
     assert reason(lower, "Ab") == Reason.NORMALIZER and reason(lower, "ab") == Reason.REACHED
     tokenizer = byte_level([("a", "b"), ("ab", "c")])
     tokenizer.add_tokens([AddedToken("ab", normalized=False), AddedToken("abd", normalized=False)])
-    found = audit(tokenizer)
+    found = audit_tokenizer(tokenizer)
     assert reason(found, "abc") == Reason.ADDED_TOKEN and reason(found, "abd") == Reason.REACHED
 
 
@@ -71,7 +71,7 @@ def test_pieces_that_never_win() -> None:
     backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
-    found = audit(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
+    found = audit_tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
     assert reason(found, "ba") == Reason.OUTSCORED and reason(found, "ab") == Reason.REACHED
     assert reason(found, "<unk>") == Reason.SPECIAL and found.unreachable_share == 1 / 5
 
@@ -79,7 +79,7 @@ def test_pieces_that_never_win() -> None:
 def test_some_tokens_only() -> None:
     tokenizer = byte_level([("a", "b")], "dead", "gone")
     ids = np.array([tokenizer.convert_tokens_to_ids("dead"), tokenizer.convert_tokens_to_ids("ab")])
-    found = audit(tokenizer, ids=ids)
+    found = audit_tokenizer(tokenizer, ids=ids)
     assert found.examined == 2 and found.unreachable.tolist() == [ids[0]]
 
 
@@ -88,7 +88,7 @@ def test_tokens_that_real_text_uses_are_reachable(
     name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
     tokenizer = real_tokenizer(name)
-    found = audit(tokenizer)
+    found = audit_tokenizer(tokenizer)
     used = {i for language in ("nl", "ru", "hi") for ids in ids_of(tokenizer, django_lines(language)) for i in ids}
     assert len(used) > 500 and not used.intersection(found.unreachable.tolist())
     if name == "smollm2":
@@ -103,7 +103,7 @@ def test_tokens_that_real_text_uses_are_reachable(
 
 @pytest.mark.slow
 def test_qwen_cannot_reach_its_thai_words(real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> None:
-    found = audit(real_tokenizer("qwen3"))
+    found = audit_tokenizer(real_tokenizer("qwen3"))
     assert reason(found, "เครื่องมือ") == Reason.PRE_TOKENIZER
     assert 1_000 < found.counts()[EXPLANATIONS[Reason.PRE_TOKENIZER]] < 3_000
     assert found.counts()[EXPLANATIONS[Reason.NORMALIZER]] > 100

@@ -9,7 +9,7 @@ from tokenizer_samples import django_lines, ids_of
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.evaluation.compare import Comparison, compare, domain_name, read_domains
+from vocabtransfer.evaluation.compare import Comparison, compare_tokenizers, domain_name, read_domains
 from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.plots import plot_comparison, plot_sizes
 from vocabtransfer.tokenization.size import SizeChoice, SizePoint
@@ -26,7 +26,7 @@ def tokenizers(real_tokenizer: Source) -> dict[str, PreTrainedTokenizerFast]:
 def comparison(tokenizers: dict[str, PreTrainedTokenizerFast]) -> Comparison:
     texts = {"home": ["Мин өйдә.", "", "Кояш чыга"], "work": ["Эш бар."], "notes": ["Әйе."]}
     english = {"home": ["I am at home.", "nothing", "The sun rises"], "work": iter(["There is work."])}
-    return compare(tokenizers, texts, english=english)
+    return compare_tokenizers(tokenizers, texts, english=english)
 
 
 def test_figures_of_a_domain(comparison: Comparison, tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
@@ -69,23 +69,23 @@ def test_vocabularies(comparison: Comparison) -> None:
 
 def test_one_domain_needs_no_sum(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
     lines = django_lines("tt")[:50]
-    found = compare({"a": tokenizers["minilm"]}, {"django": lines})
+    found = compare_tokenizers({"a": tokenizers["minilm"]}, {"django": lines})
     assert found.domains == ["django"] and found.of("a").domain == "django"
     assert found.of("a").tokens_per_word == tokenizer_statistics(tokenizers["minilm"], lines).tokens_per_word
 
 
 def test_what_cannot_be_compared(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
     with pytest.raises(UsageError, match="at least one"):
-        compare(tokenizers, {})
+        compare_tokenizers(tokenizers, {})
     with pytest.raises(UsageError, match="'all'"):
-        compare(tokenizers, {"all": ["a"]})
+        compare_tokenizers(tokenizers, {"all": ["a"]})
     with pytest.raises(UsageError, match="'b'"):
-        compare(tokenizers, {"a": ["a"]}, english={"b": ["a"]})
+        compare_tokenizers(tokenizers, {"a": ["a"]}, english={"b": ["a"]})
     with pytest.raises(VocabTransferError, match="a: There is no text"):
-        compare(tokenizers, {"a": [""]})
+        compare_tokenizers(tokenizers, {"a": [""]})
     for text, english, longer in ((["x", "y"], ["a"], "text"), (["x"], ["a", "b"], "English")):
         with pytest.raises(VocabTransferError, match=f"a: the {longer} goes on after line 1"):
-            compare(tokenizers, {"a": text}, english={"a": english})
+            compare_tokenizers(tokenizers, {"a": text}, english={"a": english})
 
 
 def test_domains_are_read_from_columns(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.tokenization.audit import audit
+from vocabtransfer.tokenization.audit import audit_tokenizer
 from vocabtransfer.tokenization.extend import extend_tokenizer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.merges import Derivations, MergeModel
@@ -97,7 +97,7 @@ def test_old_ids_stay_and_new_ones_follow(name: str, source: Source, extended: E
 
 def test_every_new_token_is_reached(name: str, source: Source, extended: Extended) -> None:
     new = np.flatnonzero(extended(name).kept < 0)
-    found = audit(extended(name).tokenizer, ids=new)
+    found = audit_tokenizer(extended(name).tokenizer, ids=new)
     assert found.examined == NEW
     assert not len(found.unreachable), found.examples()
 
@@ -247,7 +247,7 @@ def test_odd_corpora_do_no_harm(name: str, lines: list[str], source: Source) -> 
     old = source(name)
     new = extend_tokenizer(old, lines, new_tokens=20)
     assert {text: i for text, i in new.tokenizer.get_vocab().items() if i < old_size(old)} == old.get_vocab()
-    found = audit(new.tokenizer, ids=np.flatnonzero(new.kept < 0))
+    found = audit_tokenizer(new.tokenizer, ids=np.flatnonzero(new.kept < 0))
     assert found.examined == new.new_tokens and not len(found.unreachable), found.examples()
 
 
@@ -296,7 +296,7 @@ def test_mistral_s_own_files_can_be_reshaped(name: str, real_tokenizer: Source) 
     old, lines = real_tokenizer(name), django_lines("tt")
     alphabet = set(byte_alphabet().values()) if name == "tekken" else {f"<0x{byte:02X}>" for byte in range(256)}
     longer = extend_tokenizer(old, lines, new_tokens=NEW)
-    found = audit(longer.tokenizer, ids=np.flatnonzero(longer.kept < 0))
+    found = audit_tokenizer(longer.tokenizer, ids=np.flatnonzero(longer.kept < 0))
     assert found.examined == NEW and not len(found.unreachable), found.examples()
     best = optimise_tokenizer(old, lines, size=4_000)
     for made in (longer, best, trim_tokenizer(old, lines, keep=4_000)):

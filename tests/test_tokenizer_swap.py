@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.scripts import SCRIPTS
-from vocabtransfer.tokenization.audit import audit
+from vocabtransfer.tokenization.audit import audit_tokenizer
 from vocabtransfer.tokenization.reshape import Reshaped
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.swap import swap_tokenizer, token_scripts
@@ -78,7 +78,7 @@ def test_merges_keep_their_order(name: str, source: Source, swapped: Swapped) ->
 @pytest.mark.parametrize("name", cases(list(CASES)))
 def test_every_new_token_is_reached_and_the_text_gets_shorter(name: str, source: Source, swapped: Swapped) -> None:
     made, lines = swapped(name), django_lines(CASES[name])[:1_500]
-    found = audit(made.tokenizer, ids=np.flatnonzero(made.kept < 0))
+    found = audit_tokenizer(made.tokenizer, ids=np.flatnonzero(made.kept < 0))
     assert found.examined == NEW and not len(found.unreachable), found.examples()
     before, after = (sum(map(len, ids_of(t, lines))) for t in (source(name), made.tokenizer))
     assert after < 0.85 * before

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.tokenization.audit import audit
+from vocabtransfer.tokenization.audit import audit_tokenizer
 from vocabtransfer.tokenization.extend import extend_tokenizer
 from vocabtransfer.tokenization.optimise import optimise_tokenizer
 from vocabtransfer.tokenization.reshape import Reshaped
@@ -81,7 +81,7 @@ def test_ids_close_up_in_their_old_order(name: str, source: Source, trimmed: Tri
 
 
 def test_what_is_left_is_reached_as_before(name: str, source: Source, trimmed: Trimmed) -> None:
-    old, new = audit(source(name)), audit(trimmed(name).tokenizer)
+    old, new = audit_tokenizer(source(name)), audit_tokenizer(trimmed(name).tokenizer)
     assert set(trimmed(name).kept[new.unreachable].tolist()) <= set(old.unreachable.tolist())
 
 

@@ -88,7 +88,7 @@ def test_the_result_keeps_every_other_file(model: Path, text: Path, tmp_path: Pa
     facts = json.loads(after["adapt.json"])
     assert [stage["name"] for stage in facts["stages"]] == ["tables"]
     assert [point["update"] for point in facts["curve"]] == [0, 2]
-    measured = vt.evaluate_checkpoint(tmp_path / "out", [text], max_bytes=300).bits_per_byte
+    measured = vt.evaluate(tmp_path / "out", [text], max_bytes=300).bits_per_byte
     assert facts["bits_per_byte"] == pytest.approx(measured, rel=1e-5)
     assert "Bits per byte on held-out text" in after["README.md"].decode()
 
@@ -126,7 +126,7 @@ def test_patience_ends_a_stage_and_hands_on_its_best(tied: Path, text: Path, tmp
     assert last["updates"] == last["best_update"] + 4
     points = [point["bits_per_byte"] for point in result.facts["curve"]]
     assert result.facts["bits_per_byte"] == min(points) < points[-1]
-    measured = vt.evaluate_checkpoint(tmp_path / "out", [text], max_bytes=400).bits_per_byte
+    measured = vt.evaluate(tmp_path / "out", [text], max_bytes=400).bits_per_byte
     assert measured == pytest.approx(min(points), rel=1e-5)
 
 

@@ -53,7 +53,7 @@ def test_all_stages_on_other_architectures(tmp_path: Path, model_type: str) -> N
     ours, theirs = parameters(model), parameters(tmp_path / "out")
     assert ours.keys() == theirs.keys()
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours if ".2." in name)  # a layer in the middle
-    measured = vt.evaluate_checkpoint(tmp_path / "out", [text], max_bytes=200).bits_per_byte
+    measured = vt.evaluate(tmp_path / "out", [text], max_bytes=200).bits_per_byte
     assert measured == pytest.approx(result.facts["bits_per_byte"], rel=1e-4)
 
 

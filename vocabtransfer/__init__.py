@@ -16,18 +16,19 @@ _HOMES = {
     "train_tokenizer": "vocabtransfer.tokenization.train",
     "extend_tokenizer": "vocabtransfer.tokenization.extend",
     "trim_tokenizer": "vocabtransfer.tokenization.trim",
+    "swap_tokenizer": "vocabtransfer.tokenization.swap",
     "optimise_tokenizer": "vocabtransfer.tokenization.optimise",
-    "audit": "vocabtransfer.tokenization.audit",
+    "audit_tokenizer": "vocabtransfer.tokenization.audit",
     "choose_vocab_size": "vocabtransfer.tokenization.size",
     "ModelSize": "vocabtransfer.tokenization.size",
     "Reshaped": "vocabtransfer.tokenization.reshape",
-    "compare": "vocabtransfer.evaluation.compare",
+    "compare_tokenizers": "vocabtransfer.evaluation.compare",
     "find_transliterator": "vocabtransfer.transliteration",
     "prepare_romanized": "vocabtransfer.transliteration",
     "cognates": "vocabtransfer.transliteration",
     "WordTable": "vocabtransfer.alignment.table",
     "shipped_table": "vocabtransfer.alignment.table",
-    "count_words": "vocabtransfer.alignment.aligner",
+    "align_corpus": "vocabtransfer.alignment.aligner",
     "read_parallel": "vocabtransfer.alignment.corpora",
     "read_text": "vocabtransfer.files.text",
     "Text": "vocabtransfer.files.text",
@@ -45,6 +46,8 @@ _HOMES = {
     "calibrate": "vocabtransfer.self_training.self_calibration",
     "CalibrateRequest": "vocabtransfer.self_training.self_calibration",
     "CalibrateResult": "vocabtransfer.self_training.self_calibration",
+    "run_leaderboard": "vocabtransfer.leaderboard.run",
+    "LeaderboardRequest": "vocabtransfer.leaderboard.inputs",
     "adapt": "vocabtransfer.training",
     "AdaptRequest": "vocabtransfer.training",
     "AdaptResult": "vocabtransfer.training",
@@ -52,11 +55,17 @@ _HOMES = {
     "HydraForCausalLM": "vocabtransfer.hydra",
     "create_hydra": "vocabtransfer.hydra",
     "open_hydra": "vocabtransfer.hydra",
+    "list_heads": "vocabtransfer.hydra",
+    "describe_head": "vocabtransfer.hydra",
+    "rename_head": "vocabtransfer.hydra",
+    "remove_head": "vocabtransfer.hydra",
+    "verify_head": "vocabtransfer.hydra",
+    "export_concatenated": "vocabtransfer.hydra",
     "add_head": "vocabtransfer.hydra",
     "add_head_from_checkpoint": "vocabtransfer.hydra",
     "export_head": "vocabtransfer.hydra",
     "bits_per_byte": "vocabtransfer.evaluation",
-    "evaluate_checkpoint": "vocabtransfer.evaluation",
+    "evaluate": "vocabtransfer.evaluation",
     "run_suite": "vocabtransfer.evaluation",
     "SuiteResult": "vocabtransfer.evaluation",
     "export_gguf": "vocabtransfer.export",
@@ -69,9 +78,11 @@ _HOMES = {
     "list_corpora": "vocabtransfer.corpora.catalogue",
     "fetch_corpus": "vocabtransfer.corpora.fetch",
     "open_corpus": "vocabtransfer.corpora.folder",
-    "pivot_table": "vocabtransfer.alignment.pivot",
-    "open_map": "vocabtransfer.surgery.opened_map",
+    "pivot_tables": "vocabtransfer.alignment.pivot",
+    "inspect": "vocabtransfer.surgery.opened_map",
     "apply_map": "vocabtransfer.surgery.family",
+    "merge_tables": "vocabtransfer.alignment.table",
+    "PairFilter": "vocabtransfer.alignment.filters",
     "find_language": "vocabtransfer.languages",
     "VocabTransferError": "vocabtransfer.errors",
     "UsageError": "vocabtransfer.errors",
@@ -80,17 +91,18 @@ _HOMES = {
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from vocabtransfer.alignment.aligner import count_words
+    from vocabtransfer.alignment.aligner import align_corpus
     from vocabtransfer.alignment.corpora import read_parallel
-    from vocabtransfer.alignment.pivot import pivot_table
-    from vocabtransfer.alignment.table import WordTable, shipped_table
+    from vocabtransfer.alignment.filters import PairFilter
+    from vocabtransfer.alignment.pivot import pivot_tables
+    from vocabtransfer.alignment.table import WordTable, merge_tables, shipped_table
     from vocabtransfer.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
     from vocabtransfer.corpora.catalogue import list_corpora
     from vocabtransfer.corpora.fetch import fetch_corpus
     from vocabtransfer.corpora.folder import open_corpus
     from vocabtransfer.errors import UsageError, VocabTransferError
-    from vocabtransfer.evaluation import SuiteResult, bits_per_byte, evaluate_checkpoint, run_suite
-    from vocabtransfer.evaluation.compare import compare
+    from vocabtransfer.evaluation import SuiteResult, bits_per_byte, evaluate, run_suite
+    from vocabtransfer.evaluation.compare import compare_tokenizers
     from vocabtransfer.export import (
         GgufReport,
         OllamaReport,
@@ -106,10 +118,18 @@ if TYPE_CHECKING:
         add_head,
         add_head_from_checkpoint,
         create_hydra,
+        describe_head,
+        export_concatenated,
         export_head,
+        list_heads,
         open_hydra,
+        remove_head,
+        rename_head,
+        verify_head,
     )
     from vocabtransfer.languages import find_language
+    from vocabtransfer.leaderboard.inputs import LeaderboardRequest
+    from vocabtransfer.leaderboard.run import run_leaderboard
     from vocabtransfer.pipeline.build import BuildRequest, build
     from vocabtransfer.progress import show_progress
     from vocabtransfer.propagation import (
@@ -121,15 +141,16 @@ if TYPE_CHECKING:
     )
     from vocabtransfer.self_training.self_calibration import CalibrateRequest, CalibrateResult, calibrate
     from vocabtransfer.surgery.family import apply_map
-    from vocabtransfer.surgery.opened_map import open_map
+    from vocabtransfer.surgery.opened_map import inspect
     from vocabtransfer.surgery.transfer import TransferResult, transfer
     from vocabtransfer.token_map import TokenMap
-    from vocabtransfer.tokenization.audit import audit
+    from vocabtransfer.tokenization.audit import audit_tokenizer
     from vocabtransfer.tokenization.extend import extend_tokenizer
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.optimise import optimise_tokenizer
     from vocabtransfer.tokenization.reshape import Reshaped
     from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
+    from vocabtransfer.tokenization.swap import swap_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer
     from vocabtransfer.tokenization.trim import trim_tokenizer
     from vocabtransfer.training import AdaptRequest, AdaptResult, Stage, adapt

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from peers import add_trans_tokenizers, add_vector_peers
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import METHODS, Need
 from vocabtransfer.leaderboard.contest import Contest, Entry, load_rows, run_contest, summary
@@ -76,7 +76,7 @@ def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
         source=source,
         tokenizer=train_tokenizer([target for _, target in pairs], like=source.tokenizer, vocab_size=size),
         pairs=pairs,
-        table=count_words(pairs),
+        table=align_corpus(pairs),
         test=documents,
         test_pairs=others,
         donor=open_checkpoint(arguments.donor) if arguments.donor else None,

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 sys.path.insert(0, str(Path(__file__).parent.parent / "leaderboard"))
 from run import HELD_OUT, read_parts
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.evaluation.texts import limit_bytes
@@ -172,7 +172,7 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
         ],
         "methods": {},
     }
-    table = count_words(pairs)
+    table = align_corpus(pairs)
     for label in arguments.methods:
         name, _, option = label.partition("+")
         made = transfer(

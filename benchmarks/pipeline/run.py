@@ -122,9 +122,9 @@ def ours(folder: Path) -> dict[str, Any]:
         return list(read_parallel([folder / "corpus.tsv"]))
 
     def align(pairs: list[tuple[str, str]]) -> Any:
-        from vocabtransfer.alignment.aligner import count_words
+        from vocabtransfer.alignment.aligner import align_corpus
 
-        return count_words(pairs)
+        return align_corpus(pairs)
 
     def count(table: Any) -> Any:
         from vocabtransfer.alignment.links import token_counts

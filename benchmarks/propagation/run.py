@@ -177,7 +177,7 @@ class Experiment:
         # Instructions are in English: a vocabulary of Dutch alone spells them in pieces that nothing ever taught.
         both = [text for pair in self.corpus.pairs for text in pair]
         tokenizer = vt.train_tokenizer(both, like=self.base.tokenizer, vocab_size=self.arguments.vocab_size)
-        table = vt.count_words(self.corpus.pairs)
+        table = vt.align_corpus(self.corpus.pairs)
         transferred = self.make("transferred", lambda to: vt.transfer(self.base, tokenizer, alignment=table).save(to))
         text = write_documents(self.home / "dutch.txt", self.corpus.training)
         adapted = self.make(

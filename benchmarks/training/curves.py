@@ -59,7 +59,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
         source = vt.open_checkpoint(arguments.source)
         targets = [target for _, target in pairs]
         tokenizer = vt.train_tokenizer(targets, like=source.tokenizer, vocab_size=arguments.vocab_size)
-        table = vt.count_words(pairs)
+        table = vt.align_corpus(pairs)
         for label, path in paths.items():
             if path.exists():
                 continue

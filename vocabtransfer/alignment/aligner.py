@@ -34,7 +34,7 @@ from vocabtransfer.files.text_files import write_lines
 from vocabtransfer.public import public
 from vocabtransfer.version import __version__
 
-__all__ = ["MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "count_words"]
+__all__ = ["MAX_WORDS", "STEM_LENGTH", "THRESHOLD", "WordAlignment", "align", "align_corpus"]
 
 # What is aligned in one piece: so many pairs are held as text, and so many pairs of words are all seen in training.
 PAIRS_IN_MEMORY = ACCURATE_PAIRS
@@ -79,7 +79,7 @@ def align(
 
 
 @public
-def count_words(
+def align_corpus(
     pairs: Paths | Iterable[tuple[Sentence, Sentence]],
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -108,7 +108,7 @@ def count_words(
     """
     unknown = sorted(options.keys() - inspect.signature(_check).parameters.keys())
     if unknown:
-        raise UsageError(f"count_words has no option {unknown[0]!r}.")
+        raise UsageError(f"align_corpus has no option {unknown[0]!r}.")
     for name, place in (("links", links), ("words", words)):
         if place is not None and not Path(place).name:
             raise UsageError(f"{name} is a file to write, not {str(place)!r}.")

@@ -20,6 +20,7 @@ from vocabtransfer.alignment.options import MAX_WORDS
 from vocabtransfer.alignment.sides import script_pattern
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.errors import UsageError
+from vocabtransfer.public import settle_fields
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
@@ -69,6 +70,7 @@ class PairFilter:
     garbled: bool = True
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         if (self.max_ratio is not None and self.max_ratio <= 1) or self.max_words < 1:
             raise UsageError("the length ratio must be more than 1, and sentences must be allowed a word.")
 

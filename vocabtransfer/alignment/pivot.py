@@ -10,7 +10,7 @@ from vocabtransfer.public import public
 
 
 @public
-def pivot_table(to_pivot: WordTable, from_pivot: WordTable, *, least: float = 0.05, trust: float = 0.5) -> WordTable:
+def pivot_tables(to_pivot: WordTable, from_pivot: WordTable, *, least: float = 0.05, trust: float = 0.5) -> WordTable:
     """Return the counts of source and target words that one pivot language links: en-ru and ru-tt give en-tt.
 
     ``to_pivot`` counts (source, pivot), ``from_pivot`` (pivot, target). A target word's count is shared among the

@@ -65,7 +65,7 @@ Vocabularies = tuple[GrowingVocabulary, GrowingVocabulary]
 
 @dataclass(frozen=True)
 class Sharding:
-    """How the work is spread: see `vocabtransfer.alignment.count_words`."""
+    """How the work is spread: see `vocabtransfer.alignment.align_corpus`."""
 
     shard_pairs: int | None = None
     work: Path | None = None
@@ -101,7 +101,7 @@ def count_in_shards(
     links: Path | None,
     words: Path | None,
 ) -> WordTable:
-    """Do what `vocabtransfer.alignment.count_words` says for large corpora."""
+    """Do what `vocabtransfer.alignment.align_corpus` says for large corpora."""
     shard_pairs = sharding.shard_pairs or default_shard_pairs(sharding.processes)
     with open_work(sharding.work) as folder, open_engine(sharding.engine, sharding.processes) as engine:
         shards = _number(folder / "text", pairs, shard_pairs, engine)

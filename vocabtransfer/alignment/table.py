@@ -194,6 +194,7 @@ class WordTable:
         )
 
 
+@public
 def merge_tables(tables: Iterable[WordTable], weights: Iterable[float] | None = None) -> WordTable:
     """Return the weighted sum of tables over the words of all; metadata is the first one's, with pairs added up."""
     tables = list(tables)

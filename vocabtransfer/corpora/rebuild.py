@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.aligner import STEM_LENGTH, THRESHOLD, count_words
+from vocabtransfer.alignment.aligner import STEM_LENGTH, THRESHOLD, align_corpus
 from vocabtransfer.alignment.corpora import ParallelCorpus
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.corpora.parallel import CorpusReport, fetch_parallel
@@ -43,7 +43,7 @@ def build_table(language: Language, corpora: Path) -> WordTable:
     if report.missing:
         raise VocabTransferError(f"the table of {language.name} cannot be rebuilt in full: {report.missing[0]}")
     pairs = ParallelCorpus([report.path], columns=(1, 2))
-    return count_words(pairs, metadata=metadata(report))
+    return align_corpus(pairs, metadata=metadata(report))
 
 
 def metadata(report: CorpusReport) -> dict[str, Any]:

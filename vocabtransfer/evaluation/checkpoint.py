@@ -45,7 +45,7 @@ class Evaluation:
 
 
 @public
-def evaluate_checkpoint(
+def evaluate(
     reference: str | Path,
     files: TextFiles,
     *,

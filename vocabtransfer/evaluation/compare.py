@@ -13,7 +13,7 @@ from vocabtransfer.evaluation.fertility import TokenizerStatistics, tokenizer_st
 from vocabtransfer.files.records import open_records
 from vocabtransfer.files.text import TextFiles, as_text, is_paths, read_text
 from vocabtransfer.public import CHECKED_INSIDE, public
-from vocabtransfer.tokenization.audit import audit
+from vocabtransfer.tokenization.audit import audit_tokenizer
 
 EVERYTHING = "all"
 
@@ -75,7 +75,7 @@ class Comparison:
 
 
 @public
-def compare(
+def compare_tokenizers(
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
     texts: Mapping[str, Annotated[Iterable[str] | TextFiles, CHECKED_INSIDE]],
     *,
@@ -215,5 +215,5 @@ def _sum(parts: list[TokenizerStatistics]) -> TokenizerStatistics:
 
 
 def _vocabulary(name: str, tokenizer: PreTrainedTokenizerFast) -> VocabularyFigures:
-    found = audit(tokenizer)
+    found = audit_tokenizer(tokenizer)
     return VocabularyFigures(name, len(tokenizer), len(found.unreachable), found.unreachable_share, found.counts())

@@ -1,7 +1,7 @@
 """Tasks of lm-eval on a checkpoint: those that ask for the likelihood of texts, beside bits per byte.
 
 The tasks, their data and their figures are lm-eval's own (EleutherAI's evaluation harness, extra ``suite``); the model is
-opened as `evaluate_checkpoint` opens it. Tasks that generate are refused: what they measure depends on prompts and stops
+opened as `evaluate` opens it. Tasks that generate are refused: what they measure depends on prompts and stops
 that a changed vocabulary may move.
 """
 

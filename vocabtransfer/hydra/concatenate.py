@@ -22,11 +22,13 @@ from vocabtransfer.hydra.export import head_rows, write_model
 from vocabtransfer.hydra.folder import HEADS_NAME, HydraFolder, open_hydra
 from vocabtransfer.hydra.settings import resized
 from vocabtransfer.hydra.stored import GENERATION_NAME, StoredHead
+from vocabtransfer.public import public
 from vocabtransfer.tokenization.save import save_tokenizer
 
 VOCABULARY_NAME = "hydra_vocabulary.json"
 
 
+@public
 def export_concatenated(
     hydra: str | Path | HydraFolder,
     target: str | Path,

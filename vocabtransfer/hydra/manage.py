@@ -19,6 +19,7 @@ from vocabtransfer.hydra.folder import HydraFolder, open_hydra, write_hydra_json
 from vocabtransfer.hydra.names import check_free, check_name
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 
 BLOCK_ELEMENTS = 1 << 22
 
@@ -40,12 +41,14 @@ class HeadInfo:
     problem: str | None = None
 
 
+@public
 def list_heads(hydra: str | Path | HydraFolder) -> list[HeadInfo]:
     """Describe every head of a Hydra, the backbone's own first; damaged ones too, with what is wrong with them."""
     folder = _open(hydra)
     return [_info(folder, name) for name in folder.names()]
 
 
+@public
 def describe_head(hydra: str | Path | HydraFolder, name: str) -> dict[str, Any]:
     """Return everything that is known about a head as plain data. Raises `VocabTransferError` for a damaged one."""
     head = _open(hydra).head(name)
@@ -70,6 +73,7 @@ def describe_head(hydra: str | Path | HydraFolder, name: str) -> dict[str, Any]:
     }
 
 
+@public
 def remove_head(hydra: str | Path | HydraFolder, name: str) -> None:
     """Delete a head's folder; it vanishes in one step. The backbone's own head cannot be removed."""
     folder = _open(hydra)
@@ -85,6 +89,7 @@ def remove_head(hydra: str | Path | HydraFolder, name: str) -> None:
     shutil.rmtree(doomed)
 
 
+@public
 def rename_head(hydra: str | Path | HydraFolder, name: str, new_name: str) -> None:
     """Give a head another name, in one step. Raises `UsageError` when the new name is taken or no name."""
     folder = _open(hydra)
@@ -101,6 +106,7 @@ def rename_head(hydra: str | Path | HydraFolder, name: str, new_name: str) -> No
             path.rename(path.with_name(new_name))
 
 
+@public
 def verify_head(hydra: str | Path | HydraFolder, name: str) -> HeadInfo:
     """Check a head thoroughly: every file against its hash, every row finite, tokenizer, ids, and the backbone.
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.corpora import Columns, read_parallel
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation import read_documents
-from vocabtransfer.files.text import Text, read_text
+from vocabtransfer.files.text import Text, TextFiles, read_text
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
+from vocabtransfer.public import settle_fields
 from vocabtransfer.surgery.transfer import target_words
 
 #: Held-out pairs that an encoder is measured on.
@@ -22,18 +23,18 @@ MOST_TEST_PAIRS = 1_000
 
 
 @dataclass(frozen=True)
-class ContestRequest:
-    """What a contest can be asked for; the fields of `BuildRequest` and `Contest` of the same names say what they are.
+class LeaderboardRequest:
+    """What a leaderboard can be asked for; the fields of `BuildRequest` and `Contest` of the same names say what they are.
 
     ``held_out`` is text (pairs for encoders) instead of the last tenth of the corpus, ``other_text`` text of another kind.
     """
 
     source: str
     target: str
-    parallel: tuple[Path, ...]
+    parallel: TextFiles
     columns: Columns | None = None
-    held_out: tuple[Path, ...] = ()
-    other_text: tuple[Path, ...] = ()
+    held_out: TextFiles = ()
+    other_text: TextFiles = ()
     tokenizer: Path | None = None
     vocab_size: int | None = None
     vocabulary: str = "replace"
@@ -46,11 +47,12 @@ class ContestRequest:
     field: str | None = None
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         for name in ("parallel", "held_out", "other_text"):  # paths however they were given
             object.__setattr__(self, name, read_text(getattr(self, name)).files)
 
 
-def open_contest(request: ContestRequest) -> Contest:
+def open_contest(request: LeaderboardRequest) -> Contest:
     """Read everything that the methods are given, and make the target tokenizer as a build would.
 
     Raises what reading, aligning and `make_tokenizer` raise.
@@ -58,17 +60,19 @@ def open_contest(request: ContestRequest) -> Contest:
     language, english = find_language(request.target), find_language("en")
     source = open_checkpoint(request.source)
     pairs: Sequence[tuple[str, str]] = list(
-        read_parallel(request.parallel, columns=request.columns, source=english, target=language)
+        read_parallel(read_text(request.parallel).files, columns=request.columns, source=english, target=language)
     )
     test: list[str] = []
     test_pairs: Sequence[tuple[str, str]] = []
     if request.held_out and source.continues_text:
         test = list(read_documents(request.held_out, field=request.field))
     elif request.held_out:
-        test_pairs = list(read_parallel(request.held_out, columns=request.columns, source=english, target=language))
+        test_pairs = list(
+            read_parallel(read_text(request.held_out).files, columns=request.columns, source=english, target=language)
+        )
     else:
         pairs, test_pairs, test = split_corpus(pairs)
-    table = count_words(pairs)
+    table = align_corpus(pairs)
     wanted = BuildRequest(
         request.source,
         request.target,

@@ -18,7 +18,7 @@ from vocabtransfer.pipeline.facts import to_json
 from vocabtransfer.pipeline.proof import Proof, prove_beside
 from vocabtransfer.progress import step, track
 from vocabtransfer.surgery.family import apply_map
-from vocabtransfer.surgery.opened_map import open_map
+from vocabtransfer.surgery.opened_map import inspect
 from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.version import __version__
 from vocabtransfer.vocabulary import Kind, Vocabulary
@@ -73,7 +73,7 @@ def apply_saved_map(
         VocabTransferError: what `apply_map` raises, an output that exists, no room on the disk, a failing proof.
     """
     check_target(output.absolute(), overwrite)
-    opened = open_map(folder)
+    opened = inspect(folder)
     with step(f"opening {source}"):
         model = open_checkpoint(source, allow_pickle=allow_pickle, revision=revision)
     words = _words(as_text(text)) if text is not None else {}

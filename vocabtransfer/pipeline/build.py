@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.aligner import count_words
+from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
 from vocabtransfer.alignment.table import WordTable, merge_tables
@@ -332,7 +332,7 @@ def _sentence_table(
         raise UsageError(f"{len(request.alignment)} tables were given but {len(weights)} weights: give each one.")
     tables = [WordTable.load(path) for path in request.alignment]
     if request.parallel:  # tables stand beside what the sentences say
-        tables.insert(0, count_words(_pairs(request, language, held_out), dictionary=words))
+        tables.insert(0, align_corpus(_pairs(request, language, held_out), dictionary=words))
         weights = (1.0, *weights)
     if tables:
         return tables[0] if len(tables) == 1 else merge_tables(tables, weights)

@@ -23,7 +23,7 @@ from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.surgery.explanation import source_names
-from vocabtransfer.surgery.opened_map import OpenedMap, open_map
+from vocabtransfer.surgery.opened_map import OpenedMap, inspect
 from vocabtransfer.surgery.tables import checkpoint_tables
 from vocabtransfer.surgery.transfer import DENSE_ROWS, TransferResult, calibrated
 from vocabtransfer.token_map import TokenMap
@@ -62,7 +62,7 @@ def apply_map(
         VocabTransferError: the folder has no map, or the source has another vocabulary (the first token that differs is
             named), or a chat template that names tokens which the new vocabulary lacks.
     """
-    opened = saved if isinstance(saved, OpenedMap) else open_map(saved)
+    opened = saved if isinstance(saved, OpenedMap) else inspect(saved)
     norm = check_norm(norm)
     with step("comparing the vocabulary with the map's"):
         notes = list(_compared(opened, source))

@@ -47,7 +47,7 @@ class OpenedMap:
 
 
 @public
-def open_map(folder: str | Path) -> OpenedMap:
+def inspect(folder: str | Path) -> OpenedMap:
     """Open the token map of a built checkpoint.
 
     Raises:

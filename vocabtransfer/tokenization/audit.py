@@ -94,7 +94,7 @@ class Audit:
 
 
 @public
-def audit(tokenizer: PreTrainedTokenizerFast, *, ids: NDArray[np.int64] | None = None) -> Audit:
+def audit_tokenizer(tokenizer: PreTrainedTokenizerFast, *, ids: NDArray[np.int64] | None = None) -> Audit:
     """Find the tokens of a tokenizer that no text produces; ``ids`` restricts the search to some of them.
 
     Special tokens, which stand for no text, and ids without a token are not examined. A token counts as reachable as

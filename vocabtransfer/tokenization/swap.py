@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import step
+from vocabtransfer.public import public
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
 from vocabtransfer.tokenization.carry import kept_specials
 from vocabtransfer.tokenization.extend import learn
@@ -38,6 +39,7 @@ NEAR_SHARE = 0.005
 _LATIN = SCRIPTS.index("Latn")
 
 
+@public
 def swap_tokenizer(
     tokenizer: PreTrainedTokenizerFast,
     corpus: CorpusLike,
