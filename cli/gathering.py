@@ -21,7 +21,7 @@ class GatheringCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Check the words, then do what they ask for."""
-        check_early(ctx.command_path.partition(" ")[2], ctx.params)
+        check_early(_path(ctx), ctx.params)
         return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -31,6 +31,11 @@ class GatheringCommand(TyperCommand):
         if not any(argument.nargs < 0 for argument in arguments):  # else nobody could tell whose a value is
             args = repeat_options(args, options, bool(arguments))
         return super().parse_args(ctx, args)
+
+
+def _path(ctx: Any) -> str:
+    """Return the command's words without the program's, which are several under ``python -m``."""
+    return f"{_path(ctx.parent)} {ctx.info_name}".strip() if ctx.parent is not None else ""
 
 
 def repeat_options(args: Sequence[str], options: Mapping[str, Any], positional: bool) -> list[str]:
