@@ -1,11 +1,12 @@
 """Writes ``docs/languages.md``: what there is for each language. ``python -m vocabtransfer.corpora.language_table``.
 
 Everything comes out of listings that packages ship: the data base of opustools, the index of mtdata, CLDR's numbers of
-speakers, the declaration of human rights. No service is asked, so the table can be made anywhere. Listed are the 200
-languages with most speakers and every language that has a Wikipedia whose translations OPUS collects.
+speakers, the declaration of human rights, pywikibot's list of Wikipedias. No service is asked, so the table can be made
+anywhere. Listed are the 200 languages with most speakers and every language that has a Wikipedia.
 """
 
 import argparse
+import ast
 import json
 import sqlite3
 from collections import Counter, defaultdict
@@ -20,12 +21,29 @@ from vocabtransfer.corpora.sources.mtdata_index import usable_entries
 from vocabtransfer.corpora.sources.opus import shipped_listing
 from vocabtransfer.corpora.sources.udhr import editions
 from vocabtransfer.errors import UsageError
-from vocabtransfer.files.packages import fetch_npm
+from vocabtransfer.files.packages import fetch_npm, unpack_wheel
 from vocabtransfer.languages import Language, find_language
 
 LARGEST = 200
 CLDR_CORE = "cldr-core@48.2.0"
 POPULATION = "package/supplemental/territoryInfo.json"
+PYWIKIBOT, WIKIPEDIAS = "pywikibot==11.9.0", "pywikibot/families/wikipedia_family.py"
+#: What Wikipedias are called that have no code of their own; "" for those of no language.
+_WIKIPEDIA_CODES = {
+    "als": "gsw",
+    "bat-smg": "sgs",
+    "bh": "bho",
+    "cbk-zam": "cbk",
+    "fiu-vro": "vro",
+    "map-bms": "jv",
+    "nds-nl": "nds",
+    "roa-rup": "rup",
+    "roa-tara": "nap",
+    "simple": "en",
+    "zh-classical": "lzh",
+    "zh-min-nan": "nan",
+    "zh-yue": "yue",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,7 @@ class Row:
     held_out: bool
     table: bool
     identified: bool
+    wikipedia: bool
 
 
 def speakers() -> Counter[str]:
@@ -59,24 +78,32 @@ def speakers() -> Counter[str]:
     return found
 
 
-def opus_counts() -> tuple[dict[str, tuple[int, int, int]], set[str]]:
-    """Return (data sets, pairs, dictionaries) beside English by language code, and the languages with a Wikipedia."""
+def wikipedias() -> set[str]:
+    """Return the codes of the languages that have a Wikipedia, by the list that pywikibot ships; nothing of it is run."""
+    folder = unpack_wheel(PYWIKIBOT, [WIKIPEDIAS])
+    tree = ast.parse((folder / WIKIPEDIAS).read_text(encoding="utf-8"))
+    lists = [
+        ast.literal_eval(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "codes" for t in node.targets)
+    ]
+    codes = (_code(_WIKIPEDIA_CODES.get(name, name)) for name in sorted(set().union(*lists)))
+    return {code for code in codes if code}
+
+
+def opus_counts() -> dict[str, tuple[int, int, int]]:
+    """Return (data sets, pairs, dictionaries) beside English by language code."""
     sets: defaultdict[str, set[str]] = defaultdict(set)
     pairs: Counter[str] = Counter()
     dictionaries: Counter[str] = Counter()
-    wikipedias: set[str] = set()
     query = (
         "SELECT source, target, corpus, preprocessing, alignment_pairs FROM opusfile WHERE latest = 'True' "
-        "AND (source = 'en' OR target = 'en' OR corpus = 'wikimedia') AND preprocessing IN ('moses', 'dic', 'mono')"
+        "AND (source = 'en' OR target = 'en') AND preprocessing IN ('moses', 'dic')"
     )
     with closing(sqlite3.connect(f"file:{shipped_listing()}?mode=ro", uri=True)) as connection:
         for source, target, corpus, preprocessing, count in connection.execute(query):
-            if corpus == "wikimedia":
-                wikipedias.update(code for code in map(_code, (source, target)) if code)
-            if "en" not in (source, target) or not target:
-                continue
-            code = _code(target if source == "en" else source)
-            if code is None or preprocessing == "mono":
+            code = _code(target if source == "en" else source) if target else None
+            if code is None:
                 continue
             if preprocessing == "dic":
                 dictionaries[code] += 1
@@ -84,7 +111,7 @@ def opus_counts() -> tuple[dict[str, tuple[int, int, int]], set[str]]:
                 sets[code].add(corpus)
                 pairs[code] += count if isinstance(count, int) else 0
     codes = sets.keys() | dictionaries.keys()
-    return {code: (len(sets[code]), pairs[code], dictionaries[code]) for code in codes}, wikipedias
+    return {code: (len(sets[code]), pairs[code], dictionaries[code]) for code in codes}
 
 
 def _code(tag: str) -> str | None:
@@ -97,8 +124,8 @@ def _code(tag: str) -> str | None:
 def rows() -> list[Row]:
     """Return the table, largest languages first."""
     people = speakers()
-    opus, wikipedias = opus_counts()
-    chosen = {code for code, _ in people.most_common(LARGEST)} | wikipedias
+    opus, written = opus_counts(), wikipedias()
+    chosen = {code for code, _ in people.most_common(LARGEST)} | written
     chosen.discard("en")
     listed = []
     for code in sorted(chosen, key=lambda code: (-people[code], code)):
@@ -114,6 +141,7 @@ def rows() -> list[Row]:
                 bool(editions(language)),
                 shipped_table(language) is not None,
                 canonical(code) in known_languages(),
+                code in written,
             )
         )
     return listed
@@ -128,8 +156,8 @@ def page(table: list[Row]) -> str:
         "`python -m vocabtransfer.corpora.language_table`; `vocabtransfer corpus list LANGUAGE` shows the same for one",
         "language, with sizes, licences and what answers now.",
         "",
-        f"Listed are the {LARGEST} languages with most speakers (CLDR) and all whose Wikipedia OPUS takes translations",
-        f"from: {len(table)} languages. Everything is counted beside English.",
+        f"Listed are the {LARGEST} languages with most speakers (CLDR) and all that have a Wikipedia (pywikibot's list):",
+        f"{len(table)} languages. Everything is counted beside English.",
         "",
         "- **OPUS**: data sets and sentence pairs, by the data base of opustools (older than the site: a lower bound).",
         "- **dic**: dictionaries that OPUS made from its corpora.",
@@ -138,13 +166,14 @@ def page(table: list[Row]) -> str:
         "- **held out**: the declaration of human rights is there to score on.",
         "- **table**: an alignment table ships, so `build --target LANGUAGE` needs nothing else.",
         "- **told**: the language model that checks fetched text can tell the language.",
+        "- **wiki**: there is a Wikipedia, so the hub has running text.",
         "",
-        "| language | code | speakers, M | OPUS | pairs | dic | mtdata | packages | held out | table | told |",
-        "|---|---|--:|--:|--:|--:|--:|--:|---|---|---|",
+        "| language | code | speakers, M | OPUS | pairs | dic | mtdata | packages | held out | table | told | wiki |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|---|---|",
     ]
     for row in table:
         people = f"{row.speakers:,.1f}" if row.speakers else ""
-        marks = " | ".join("yes" if mark else "" for mark in (row.held_out, row.table, row.identified))
+        marks = " | ".join("yes" if mark else "" for mark in (row.held_out, row.table, row.identified, row.wikipedia))
         lines.append(
             f"| {row.language.name} | {row.language.code} | {people} | {row.opus_sets} | {row.opus_pairs:,} | "
             f"{row.dictionaries} | {row.mtdata_pairs} / {row.mtdata_text} | {row.packages} | {marks} |"
