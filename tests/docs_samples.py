@@ -35,9 +35,17 @@ GRAMMARS: Mapping[str, tuple[str, str, str]] = {
 }
 #: What is exchanged before an example runs: a model of the hub, and budgets of an hour.
 EXCHANGED: Mapping[str, Mapping[str, str]] = {
-    "README.md": {"llama3": "my-llama"},
+    "README.md": {
+        "--source llama3 --target yoruba --fetch --output out": "--source my-llama --target yoruba --fetch --output yo",
+        "--output out-trained": "--stage tables:2:1e-4 --output out-trained",
+    },
     "training.md": {"new:400:5e-4": "new:3:5e-4", "20min": "3", "gemma.gguf": "my-llama"},
-    "training-and-propagation.md": {"--teacher smollm2": "--teacher my-llama"},
+    "training-and-propagation.md": {
+        "--teacher smollm2": "--stage tables:2:1e-4 --teacher my-llama",
+        "--output smollm2-nl": "--stage new:2:1e-4 tables:2:1e-4 --output smollm2-nl",
+    },
+    "rows.md": {"smollm2": "my-llama"},
+    "shapes.md": {"--new-tokens 2000": "--new-tokens 500"},
     "your-language.md": {"MODEL": "my-llama", "smollm2": "my-llama"},
 }
 
@@ -64,7 +72,7 @@ class Place:
     def prepare(self, page: str) -> None:
         """Make what the page reads and no example of it writes."""
         for name, make in PREPARED.items():
-            if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", page) and not (self.folder / name).exists():
+            if re.search(rf"(?<![\w./-])(?:\./)?{re.escape(name)}(?![\w-])", page) and not (self.folder / name).exists():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 make(self, self.folder / name)
 
@@ -77,8 +85,6 @@ class Place:
         model = AutoModelForCausalLM.from_pretrained(self.tiny_llama)
         wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], r=2))
         wrapped.save_pretrained(place)
-        config = place / "adapter_config.json"
-        config.write_text(config.read_text().replace("null", f'"{self.tiny_llama}"', 1), encoding="utf-8")
         AutoTokenizer.from_pretrained(self.tiny_llama).save_pretrained(place)
 
     def dutch(self, place: Path) -> None:
