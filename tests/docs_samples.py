@@ -72,7 +72,10 @@ class Place:
     def prepare(self, page: str) -> None:
         """Make what the page reads and no example of it writes."""
         for name, make in PREPARED.items():
-            if re.search(rf"(?<![\w./-])(?:\./)?{re.escape(name)}(?![\w-])", page) and not (self.folder / name).exists():
+            if (
+                re.search(rf"(?<![\w./-])(?:\./)?{re.escape(name)}(?![\w-])", page)
+                and not (self.folder / name).exists()
+            ):
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 make(self, self.folder / name)
 
