@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vocabtransfer.corpora.folder import Corpus
     from vocabtransfer.corpora.offers import Offer
 
+#: A smaller share of a language is not worth a word.
+LEAST_SHOWN = 0.01
+
 corpus_group = typer.Typer(
     name="corpus", help="Find, fetch and show text for a language: pairs, running text, words.", no_args_is_help=True
 )
@@ -122,7 +125,8 @@ def _show(corpus: "Corpus", as_json: bool) -> None:
     ]
     for part in corpus.parts:
         dropped = sum(part["dropped"].values())
-        taken = ", ".join(f"{100 * share:.0f} % {code}" for code, share in list(part["languages"].items())[:3])
+        shares = [(code, share) for code, share in part["languages"].items() if share >= LEAST_SHOWN]
+        taken = ", ".join(f"{100 * share:.0f} % {code}" for code, share in shares[:3])
         told = f"; taken for {taken}" if taken else ""
         rows.append((part["part"], f"{part['kept']:,} kept, {dropped:,} dropped{told}; {part['licence']}"))
     rows += [("warning", warning) for warning in corpus.facts["warnings"]]

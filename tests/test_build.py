@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from build_samples import write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
+from vocabtransfer.evaluation.against_source import AgainstSource, HeldOutScore
 from vocabtransfer.pipeline.samples import sample_lines
 
 
@@ -571,3 +573,22 @@ def test_text_in_another_language_is_said_in_the_build(
     code, out, said = run_inside(capsys, "build", "--source", tiny_llama, *options)
     assert code == 0, said
     assert "nl.txt" in out and "script of Tatar" in " ".join(out.split())
+
+
+def test_a_result_worse_than_the_untouched_model_is_said(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    """The note stands in facts, report and card exactly where the score says so."""
+    poor, good = (HeldOutScore(bits, 2.0, 10, 5, 10, 0) for bits in (1.7034, 1.5994))
+    assert AgainstSource(poor, good).warnings() == () == AgainstSource(good, good).warnings()
+    (said,) = AgainstSource(good, poor).warnings()
+    assert "1.703 bits per byte against 1.599" in said
+    text = Path(__file__).parents[1] / "data" / "held_out" / "tt.txt"
+    scored: dict[str, Any] = {"held_out": (text,), "held_out_bytes": 2_000}
+    result = vt.build(
+        vt.BuildRequest(str(tiny_llama), "tatar", tmp_path / "out", parallel=(corpus,), method="mean", **scored)
+    )
+    worse = result.facts["held_out"]["gain"] < 0
+    for text in (
+        str(result.facts["notes"]),
+        *((tmp_path / "out" / name).read_text() for name in ("README.md", "report.html")),
+    ):
+        assert ("worse than the untouched model" in text) == worse

@@ -48,6 +48,16 @@ class AgainstSource:
         """Bits per byte that the result saves; below zero where it needs more than its source."""
         return self.source.bits_per_byte - self.result.bits_per_byte
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence where the result is worse than the model it was made from; nothing where it is not."""
+        if round(self.gain, 3) >= 0:
+            return ()
+        return (
+            f"On held-out text the result is worse than the untouched model: {self.result.bits_per_byte:.3f} bits per byte "
+            f"against {self.source.bits_per_byte:.3f}. The model knows this language better than its new rows do. Train "
+            "them (--distill, adapt), or stay with the untouched model.",
+        )
+
     def facts(self) -> dict[str, Any]:
         """Return both scores and the gain as plain data, rounded so that any thread count prints alike."""
         sides = {"untouched": self.source, "result": self.result}

@@ -200,6 +200,8 @@ def _made(
     """Write what was made, with its report and its proof."""
     request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
     words, text = job.words, job.text
+    if against is not None:
+        result = dataclasses.replace(result, notes=(*result.notes, *against.warnings()))
     multiple = _multiple(request, found, source, len(result.vocabulary))
     plan = plan_checkpoint(
         source,

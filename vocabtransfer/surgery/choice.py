@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.running.swap_tables import with_tables
 
-#: A rival must be better by this share to take the first one's place: less is chance on so little text.
-MARGIN = 0.005
+#: A rival must be better by this share to take the first one's place. Less is chance on so little text, and the sample is
+#: of the text that the rows were made of: on another kind of text a small lead may be a loss. Seen out of strings of
+#: programs, scored on prose: Yoruba led by 0.9 % and lost 4.5 %, Kyrgyz led by 1.2 % and gained 1.0 %.
+MARGIN = 0.02
 
 
 class Made(Protocol):

@@ -93,7 +93,9 @@ def _read_cldr(folders: Sequence[Path], locale: str) -> Iterator[RawPair]:
     def names(code: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for path in sorted((folders[0] / "package/main" / code).glob("*.json")):
-            found.update(flatten(read_json(path)["main"][code]))
+            content = read_json(path)["main"][code]
+            # "identity" holds the codes of the file's own language.
+            found.update(flatten({key: part for key, part in content.items() if key != "identity"}))
         annotations = folders[1] / "package/annotations" / code / "annotations.json"
         if annotations.exists():
             for symbol, entry in read_json(annotations)["annotations"]["annotations"].items():
