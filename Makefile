@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := build/smollm2-tatar
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-all check docs install install-dev alignments benchmarks clean
+.PHONY: demo test test-all coverage lowest check docs install install-dev alignments benchmarks clean
 
 demo: $(VENV)/.installed  ## set up and run the main job on the embedded default
 	$(BIN)/vocabtransfer build --source smollm2 --target tatar --output $(DEMO) --overwrite
@@ -15,6 +15,12 @@ test: $(VENV)/.installed-dev  ## set up and pass the tests
 
 test-all: $(VENV)/.installed-dev  ## the slow ones too
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
+
+coverage: $(VENV)/.installed-dev  ## the default suite, and which lines it ran: a table, and pages in build/coverage
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report term:skip-covered --cov-report html:build/coverage
+
+lowest:  ## the suite with the oldest versions that pyproject.toml allows, in an environment of its own
+	$(PYTHON) .ci/lowest.py build/lowest
 
 check: $(VENV)/.installed-dev  ## style and types; pages say what the results say
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy vocabtransfer cli
