@@ -431,6 +431,8 @@ class _Rows:
         return self._table[ids]
 
 
+# The first notebook does the same by default, and `make demo` on every submission.
+@pytest.mark.slow
 def test_the_embedded_default_builds_and_speaks(tmp_path: Path, smollm2_folder: Path) -> None:
     """`make demo`, without the set-up: the real model, the shipped table, no hub."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

@@ -18,7 +18,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+# One of each shape by default; the others differ in figures.
+BY_DEFAULT = {preset.vocabulary: name for name, preset in PRESETS.items()}.values()
+RUN = [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.slow) for name in PRESETS]
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_each_preset_runs(name: str, tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
     preset = PRESETS[name]
     request = BuildRequest(

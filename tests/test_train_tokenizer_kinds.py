@@ -153,6 +153,7 @@ def _digests(target: Path) -> dict[str, str]:
     return {str(path.relative_to(target)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_fresh_processes_write_the_same_bytes(tmp_path: Path, real_tokenizer_folder: Callable[[str], Path]) -> None:
     lines = tmp_path / "lines.json"
     text = made_up_text(800)

@@ -102,6 +102,8 @@ def start_and_wait(words: list[str], state: Path, updates: int) -> subprocess.Po
     raise AssertionError(process.communicate())
 
 
+# test_a_run_that_dies_many_times_gives_the_same_bytes dies in this process, which is quicker.
+@pytest.mark.slow
 def test_kill_9_and_ctrl_c_lose_nothing(model: Path, text: Path, tmp_path: Path) -> None:
     output, state = tmp_path / "out", tmp_path / "out.adapting"
     process = start_and_wait(command(model, text, output), state, 10)
