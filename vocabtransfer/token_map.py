@@ -21,6 +21,7 @@ from scipy import sparse
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 
 FORMAT = "vocabtransfer token map 1"
 #: The file that lies beside a checkpoint made by a transfer.
@@ -64,6 +65,9 @@ class TokenMap:
     rule_names: tuple[str, ...]
     evidence: NDArray[np.float32]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(self, rows=self.n_target, from_rows=self.n_source, **self.counts_by_rule())
 
     # -- making ------------------------------------------------------------------------------------------------
 

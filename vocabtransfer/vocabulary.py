@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
 
 __all__ = ["SCRIPTS", "Kind", "Scheme", "Vocabulary"]
@@ -103,6 +104,9 @@ class Vocabulary:
     kinds: NDArray[np.uint8]
     word_initial: NDArray[np.bool_]
     roles: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        return brief(self, tokens=len(self.strings), scheme=self.scheme.value)
 
     @classmethod
     @public

@@ -23,6 +23,7 @@ from vocabtransfer.alignment.words import fold_marks
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text_files import write_compressed
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
@@ -49,6 +50,11 @@ class WordTable:
     source_totals: NDArray[np.float32]
     target_totals: NDArray[np.float32]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(
+            self, source_words=len(self.source_words), target_words=len(self.target_words), links=self.counts.nnz
+        )
 
     @classmethod
     @public

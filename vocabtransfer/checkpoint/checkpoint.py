@@ -21,6 +21,7 @@ from vocabtransfer.checkpoint.tensors import Shard, TensorInfo, load_rows, load_
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.rowless import without_tokens
 from vocabtransfer.vocabulary import Kind, Vocabulary
@@ -46,6 +47,16 @@ class Checkpoint:
     layout: VocabLayout
     shards: tuple[Shard, ...]
     sharded: bool
+
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            name=self.name,
+            rows=self.layout.rows,
+            hidden=self.layout.hidden,
+            tied=self.layout.tied,
+            path=self.path,
+        )
 
     @property
     def architecture(self) -> str:

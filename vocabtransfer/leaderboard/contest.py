@@ -30,6 +30,7 @@ from vocabtransfer.files.whole import write_whole
 from vocabtransfer.initialization import VectorFiles, find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import track
+from vocabtransfer.reprs import brief
 from vocabtransfer.running.half_body import halve_body
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.swap_tables import with_tables
@@ -109,6 +110,9 @@ class Contest:
     learning_rate: float = 3e-4
     max_bytes: int | None = 40_000
     precision: Precision = "float32"
+
+    def __repr__(self) -> str:
+        return brief(self, source=self.source.name, tokens=len(self.tokenizer), pairs=len(self.pairs))
 
     @property
     def text(self) -> list[str]:

@@ -16,6 +16,7 @@ from vocabtransfer.leaderboard.contest import Contest, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
 from vocabtransfer.public import settle_fields
+from vocabtransfer.reprs import asked
 from vocabtransfer.surgery.transfer import target_words
 
 #: Held-out pairs that an encoder is measured on.
@@ -45,6 +46,9 @@ class LeaderboardRequest:
     learning_rate: float = 3e-4
     max_bytes: int | None = 40_000
     field: str | None = None
+
+    def __repr__(self) -> str:
+        return asked(self)
 
     def __post_init__(self) -> None:
         settle_fields(self)

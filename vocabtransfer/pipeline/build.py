@@ -40,6 +40,7 @@ from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_voc
 from vocabtransfer.pipeline.untied import untied
 from vocabtransfer.progress import step, track
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.running.plan import find_device
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.kept_rows import with_kept_rows
@@ -65,6 +66,11 @@ class BuildResult:
     head: StoredHead | None = None
     proof: Proof | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(
+            self, path=self.written.path if self.written else None, language=self.language.name, transfer=self.transfer
+        )
 
 
 @public

@@ -10,6 +10,7 @@ from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.norms import Norm
 from vocabtransfer.public import settle_fields
+from vocabtransfer.reprs import asked
 from vocabtransfer.tokenization.train import Algorithm
 
 
@@ -114,6 +115,9 @@ class BuildRequest:
     dtype: str | None = None
     memory: int | None = None
     field: str | None = None
+
+    def __repr__(self) -> str:
+        return asked(self)
 
     def __post_init__(self) -> None:
         settle_fields(self)

@@ -38,6 +38,7 @@ from vocabtransfer.propagation.solver import LinearMap, fit
 from vocabtransfer.propagation.tables import TableRows
 from vocabtransfer.propagation.tokens import Joined, join_tokenizers, taught_rows
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.token_map import TokenMap
 
 Method = Literal["conversion", "overlap", "swap"]
@@ -64,6 +65,9 @@ class PropagationResult:
     changes: Mapping[str, Change]
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return brief(self, method=self.method, tokens=len(self.tokenizer), changed=len(self.changes))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:

@@ -28,6 +28,7 @@ from vocabtransfer.propagation.facts import rounded
 from vocabtransfer.propagation.tables import TableRows
 from vocabtransfer.propagation.tokens import Joined, join_tokenizers, taught_rows
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 
 FACTS_FILE = "restore.json"
 # A tensor of a numbered layer: what stands before the number tells stacks apart (encoder and decoder).
@@ -70,6 +71,9 @@ class RestoreResult:
     taken: NDArray[np.int64]
     changes: Mapping[str, Slerp]
     facts: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return brief(self, adapted=self.adapted.name, original=self.original.name, changed=len(self.changes))
 
     def rows(self, tensor: VocabTensor, start: int, stop: int) -> torch.Tensor:
         """Return rows ``start..stop`` of a new table, float64 ``(stop - start, hidden)``; ``(stop - start,)`` for a bias."""

@@ -28,6 +28,7 @@ from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.hydra.folder import is_hydra
 from vocabtransfer.progress import step
 from vocabtransfer.public import public, settle_fields
+from vocabtransfer.reprs import asked, brief
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
@@ -95,6 +96,9 @@ class CalibrateRequest:
     allow_pickle: bool = False
     field: str | None = None
 
+    def __repr__(self) -> str:
+        return asked(self)
+
     def __post_init__(self) -> None:
         settle_fields(self)
         object.__setattr__(self, "text", read_text(self.text, field=self.field))
@@ -108,6 +112,9 @@ class CalibrateResult:
     after: CopyAccuracy
     facts: Mapping[str, Any]
     written: WriteReport
+
+    def __repr__(self) -> str:
+        return brief(self, path=self.written.path, before=self.before, after=self.after)
 
 
 @public

@@ -12,6 +12,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.named import check_built
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, explain
 from vocabtransfer.token_map import MAP_FILE, OUTPUT_MAP_FILE, TokenMap
 from vocabtransfer.tokenization.load import load_tokenizer
@@ -33,6 +34,9 @@ class OpenedMap:
     source_names: list[str]
     output_map: TokenMap | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(self, tokens=len(self.tokenizer), token_map=self.token_map)
 
     def explain(self, token: int | str) -> Explanation:
         """Explain one row by id or by text; `VocabTransferError` when the text is not one token."""

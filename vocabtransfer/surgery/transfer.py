@@ -26,6 +26,7 @@ from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
@@ -63,6 +64,9 @@ class TransferResult:
     notes: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(self, source=self.source.name, tokens=len(self.tokenizer), method=self.method.name)
 
     @cached_property
     def token_map(self) -> TokenMap:

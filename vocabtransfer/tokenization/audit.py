@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.tokenization.carry import bare_tokenizer
 from vocabtransfer.tokenization.merges import MergeModel
 from vocabtransfer.tokenization.pieces import PieceEncoder
@@ -61,6 +62,9 @@ class Audit:
 
     reasons: NDArray[np.uint8]
     names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return brief(self, examined=self.examined, unreachable=len(self.unreachable))
 
     @property
     def examined(self) -> int:

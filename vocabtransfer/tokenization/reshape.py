@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.reprs import brief
 from vocabtransfer.tokenization.carry import (
     Specials,
     digit_group,
@@ -40,6 +41,9 @@ class Reshaped:
     tokenizer: PreTrainedTokenizerFast
     kept: NDArray[np.int64]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return brief(self, tokens=len(self.tokenizer), new_tokens=self.new_tokens)
 
     @property
     def new_tokens(self) -> int:

@@ -22,6 +22,7 @@ from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import read_text
 from vocabtransfer.progress import say, step
 from vocabtransfer.public import public
+from vocabtransfer.reprs import brief
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
@@ -99,6 +100,11 @@ class AdaptResult:
     facts: Mapping[str, Any]
     losses: tuple[tuple[float, ...], ...]
     written: WriteReport | None = None
+
+    def __repr__(self) -> str:
+        return brief(
+            self, output=self.output, updates=sum(map(len, self.losses)), bits_per_byte=self.facts["bits_per_byte"]
+        )
 
 
 @public

@@ -14,6 +14,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.public import settle_fields
+from vocabtransfer.reprs import asked
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
@@ -91,6 +92,9 @@ class AdaptRequest:
     allow_pickle: bool = False
     seed: int = 0
     field: str | None = None
+
+    def __repr__(self) -> str:
+        return asked(self)
 
     def __post_init__(self) -> None:
         settle_fields(self)
