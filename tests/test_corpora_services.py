@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from corpus_servers import Fault, Site, hub_site, opus_site, serving
+from vocabtransfer_cli.main import run
 
 from vocabtransfer.corpora import services
 from vocabtransfer.corpora.catalogue import list_corpora, sources
 from vocabtransfer.corpora.fetch import fetch_corpus
 from vocabtransfer.corpora.folder import open_corpus
+from vocabtransfer.corpora.identification import identify
 from vocabtransfer.corpora.licences import opus_data_set
 from vocabtransfer.corpora.sources import hub, mtdata_index, opus
 from vocabtransfer.errors import UsageError, VocabTransferError
@@ -280,3 +282,35 @@ def _read(path: Path | None) -> list[str]:
 
     assert path is not None
     return [line for _, line in read_lines(path)]
+
+
+def test_a_mixture_and_a_wrong_language_are_told_with_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Russian lines between Tatar ones are dropped; a part that is all Russian is kept and told, in folder and command."""
+    monkeypatch.setattr("vocabtransfer.corpora.screening.identify", identify)
+    monkeypatch.setattr("vocabtransfer.corpora.screening.LEAST_LINES", 20)
+    shipped = Path(__file__).parents[1] / "data" / "held_out"
+    tatar, russian = (
+        [line for line in (shipped / f"{code}.txt").read_text(encoding="utf-8").splitlines() if len(line) > 60]
+        for code in ("tt", "ru")
+    )
+    assert len(tatar) > 40 and len(russian) > 50
+    mixed = [*tatar[:40], *russian[:30]]
+    sides = {
+        "Mixed": {"en": [f"Line {'x' * n} of an English text, as long as others." for n in range(70)], "tt": mixed},
+        "Wrong": {"en": [f"Words {'y' * n} of one more English text." for n in range(50)], "tt": russian[:50]},
+    }
+    with serving(opus_site(sides, {})) as site:
+        monkeypatch.setenv("VOCABTRANSFER_SERVICE_OPUS", f"{site.url}/api")
+        monkeypatch.setenv("VOCABTRANSFER_SERVICE_OPUS_FILES", site.url)
+        corpus = fetch_corpus("tatar", tmp_path / "tt", names=["opus"])
+    parts = {part["part"]: part for part in corpus.parts}
+    assert parts["opus:Mixed"]["languages"]["ru"] == pytest.approx(30 / 70, abs=0.05)
+    assert parts["opus:Mixed"]["dropped"]["in another language"] == pytest.approx(30, abs=2)
+    assert parts["opus:Wrong"]["languages"] == {"ru": 1.0}
+    (warning,) = corpus.facts["warnings"]
+    assert "opus:Wrong: only 0 % of its lines are taken for Tatar (by py3langid: 100 % ru)" in warning
+    run(["corpus", "show", str(corpus.path)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "% tt" in shown and "taken for 100 % ru" in shown
