@@ -152,7 +152,10 @@ def _terms(pairs: Path) -> list[tuple[str, str]]:
 
 
 def _write(path: Path, source: str, rows: list[dict[str, Any]]) -> None:
-    path.write_text(json.dumps({"source": source, "rows": rows}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    # Remarks are written by hand, and stay.
+    remarks = json.loads(path.read_text(encoding="utf-8")).get("remarks", []) if path.exists() else []
+    facts = {"source": source, "rows": rows} | ({"remarks": remarks} if remarks else {})
+    path.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (HERE / "README.md").write_text(readme(), encoding="utf-8")
 
 
@@ -196,6 +199,8 @@ def readme() -> str:
                 f"{row['bits_per_byte']:.3f} | {row['untouched_bits_per_byte']:.3f} | {row['tokens_per_word']:.2f} | "
                 f"{row['untouched_tokens_per_word']:.2f} | {empty} | {seconds} |"
             )
+        for remark in found.get("remarks", []):
+            lines += ["", remark]
     return "\n".join([*lines, ""])
 
 
