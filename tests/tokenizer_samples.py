@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.files.packages import unpack_wheel
+from vocabtransfer.files.sentencepiece_model import new_model
 
 # Loading these alone takes seconds each; smaller ones of the same kinds are tested every time.
 LARGEST = frozenset({"gemma3", "gpt4o", "qwen3", "deepseek_v3", "tekken"})
@@ -87,7 +87,7 @@ def _charsmap() -> bytes:
     output = io.BytesIO()
     lines = iter(made_up_text(100))
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=output, vocab_size=80, minloglevel=2)
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = new_model()
     proto.ParseFromString(output.getvalue())
     return bytes(proto.normalizer_spec.precompiled_charsmap)
 
