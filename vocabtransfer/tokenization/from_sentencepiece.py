@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE, Unigram
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.sentencepiece_model import new_model
 
 SPACE_MARK = "▁"
 # \A and \z: ^ and $ would also match at line breaks, which SentencePiece keeps.
@@ -35,7 +36,7 @@ def from_sentencepiece(content: bytes, file: Path) -> tuple[Tokenizer, dict[str,
     the underlying library: it may pick another of several equally good Unigram segmentations, and its copy of
     SentencePiece's NFKC tables takes ``\\r\\n`` for one character.
     """
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
+    proto: Any = new_model()
     try:
         proto.ParseFromString(content)
         reference = SentencePieceProcessor(model_proto=content)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
+
+from vocabtransfer.files.sentencepiece_model import new_model
 
 _WARNING = 1
 _QUIET = 2
@@ -31,6 +32,6 @@ def charsmap(texts: Mapping[str, str]) -> str:
             built = sentencepiece.SentencePieceNormalizer(rule_tsv=str(table))
         finally:
             sentencepiece.set_min_log_level(_WARNING)
-        proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
+        proto: Any = new_model()
         proto.ParseFromString(built.serialized_model_proto())
     return base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode("ascii")
