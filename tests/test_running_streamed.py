@@ -15,6 +15,7 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.languages import find_language
 from vocabtransfer.pipeline import proof
 from vocabtransfer.running import plan, streamed
+from vocabtransfer.running.settings import running_with
 from vocabtransfer.running.streamed import open_streamed, run_together, stream_of
 from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.tokenization.load import load_tokenizer
@@ -189,11 +190,23 @@ def test_calibration_of_a_model_too_large_is_that_of_one_that_fits(
     tokenizer = toy_tokenizer([f"t{i}" for i in range(20, 60)], seed=3)
     monkeypatch.setattr(streamed, "TABLE_ELEMENTS", 100)
     whole = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
-    monkeypatch.setattr(plan, "SHARE", 1e-9)
-    assert plan.plan_run(source).streamed
-    lazy = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
+    with running_with(dtype="float32", memory=1000):
+        assert plan.plan_run(source).streamed
+        lazy = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
     assert whole.initialization.shift is not None and lazy.initialization.shift is not None
     assert (whole.initialization.shift.amounts == lazy.initialization.shift.amounts).all()
+
+
+@pytest.mark.parametrize("matrix_units", [True, False])
+def test_a_large_model_runs_in_what_its_cpu_multiplies_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix_units: bool
+) -> None:
+    source = read_checkpoint(save_model("llama", tmp_path), "x")  # stored in bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units, raising=False)
+    assert plan.plan_run(source, device="cpu").dtype == torch.float32  # it fits
+    small = plan.plan_run(source, device="cpu", memory=1000)
+    assert small.streamed and small.dtype == (torch.bfloat16 if matrix_units else torch.float32)
+    assert plan.plan_run(source, device="cpu", memory=1000, dtype="float32").dtype == torch.float32
 
 
 def test_a_model_too_large_is_proved_by_generating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

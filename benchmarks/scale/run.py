@@ -2,7 +2,7 @@
 
 Checkpoints have the shapes of real models and random weights. Everything is measured in one process that may use
 ``--memory`` GB; the limits are measured in the same run: how fast the disk gives the files (read once through, page
-cache dropped where the system allows it), and how fast one float32 product runs.
+cache dropped where the system allows it), and how fast one product runs in that precision.
 
     python benchmarks/scale/run.py --model llama3-8b --folder /some/large/disk --tokens 1500
 """
@@ -92,9 +92,9 @@ class Peak:
         self._thread.join()
 
 
-def product_rate() -> float:
-    """FLOP a second of one float32 product of the size that a layer makes."""
-    left, right = torch.randn(512, 4096), torch.randn(4096, 4096)
+def product_rate(dtype: torch.dtype = torch.float32) -> float:
+    """FLOP a second of one product of the size that a layer makes."""
+    left, right = torch.randn(512, 4096).to(dtype), torch.randn(4096, 4096).to(dtype)
     best = 0.0
     for _ in range(5):
         begun = time.perf_counter()
@@ -130,7 +130,7 @@ def main() -> None:
     plan = plan_run(checkpoint, dtype=options.dtype, memory=int(options.memory * 1e9))
     print(plan.sentence(), flush=True)
     config = AutoConfig.from_pretrained(path)
-    disk, flops = read_rate(path), product_rate()
+    disk, flops = read_rate(path), product_rate(plan.dtype)
     peak = Peak()
     begun = time.perf_counter()
     model = open_planned(checkpoint, plan)

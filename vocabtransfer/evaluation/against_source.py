@@ -16,12 +16,13 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import cannot_run
-from vocabtransfer.running.memory import fits_in_memory
-from vocabtransfer.running.plan import load_for_scoring
+from vocabtransfer.running.plan import cannot_fit, load_for_scoring
 from vocabtransfer.running.swap_tables import with_tables
 
 #: UTF-8 bytes that are scored unless told otherwise: half a minute of a CPU core for a model of 135 million parameters.
 HELD_OUT_BYTES = 12_000
+#: Tokens that this may be, for two models together.
+SCORED_TOKENS = 8_000
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def score_checkpoint(
 ) -> HeldOutScore:
     """Load a checkpoint as it lies on the disk and score it as `score_held_out` does.
 
-    Raises `VocabTransferError` when it is not causal or does not fit into the free memory.
+    A model that does not fit into the memory it may use runs layer by layer. Raises `VocabTransferError` when it is not
+    causal, or cannot run here.
     """
-    refusal = cannot_score(checkpoint)
+    refusal = cannot_score(checkpoint, tokens=0)
     if refusal:
         raise VocabTransferError(refusal)
     with step(f"scoring {checkpoint.name} on held-out text"):
@@ -118,14 +120,14 @@ def score_against_source(
     return AgainstSource(before, score_checkpoint(result, documents, max_bytes=max_bytes))
 
 
-def cannot_score(checkpoint: Checkpoint) -> str:
-    """Return why a checkpoint cannot be scored here, as a sentence; "" when it can."""
+def cannot_score(checkpoint: Checkpoint, tokens: int = SCORED_TOKENS) -> str:
+    """Return why a checkpoint is not scored here on so many tokens unasked, as a sentence; "" when it is."""
     if not checkpoint.continues_text:
         return f"{checkpoint.name} is no causal language model, so it has no bits per byte."
     if reason := cannot_run(checkpoint.config):
         return f"{checkpoint.name} was not scored: {reason}."
-    if not fits_in_memory(checkpoint.parameters):
-        return f"{checkpoint.name} does not fit into half of the free memory in float32, so it was not scored."
+    if reason := cannot_fit(checkpoint, tokens):
+        return f"{checkpoint.name} was not scored: {reason}. vocabtransfer evaluate does it."
     return ""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.running.streamed import run_together
 
 # 64 Mi float32 logits are 256 MiB: 1,365 positions of a vocabulary of 49,152 at a time, 256 positions of 262,144.
 _LOGITS_AT_A_TIME = 1 << 26
@@ -115,7 +116,7 @@ class CausalScorer:
         start = [self.separator, first, second]
         inputs = torch.tensor([[*start, first], [*start, second]], device=self.model.device)
         with _evaluating(self.model):
-            logits = self.model(input_ids=inputs, use_cache=False).logits
+            logits, body = self._both(inputs)
             if not bool(torch.isfinite(logits).any()):
                 raise VocabTransferError("the model's predictions are not finite: its weights or settings are damaged.")
             # Rounding is all that may differ: a hundred units in the last place, in half precision a twentieth.
@@ -125,12 +126,26 @@ class CausalScorer:
                     f"{type(self.model).__name__} is not a causal model (a token changes what is predicted before it), "
                     "so it gives no bits per byte: evaluate a decoder such as Llama, Gemma or Qwen."
                 )
+            if body is None:
+                return False
             try:
-                body = self.model.base_model(input_ids=inputs, use_cache=False)
                 parts = self._head(body, body.last_hidden_state[0])
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
                 return False
             return parts.shape == logits[0].shape and torch.allclose(parts, logits[0], rtol=0, atol=tolerance)
+
+    def _both(self, inputs: Tensor) -> tuple[Tensor, Any]:
+        """Return the logits of the whole model, and what its body alone gives, None where it cannot be run so."""
+
+        def body() -> Any:
+            try:
+                return self.model.base_model(input_ids=inputs, use_cache=False)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+                return None
+
+        calls: list[Callable[[], Any]] = [lambda: self.model(input_ids=inputs, use_cache=False).logits, body]
+        logits, alone = run_together(self.model, calls)
+        return logits, alone
 
 
 def _check_tables(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -19,7 +19,7 @@ from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.languages import Language
 from vocabtransfer.progress import step
-from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.plan import load_for_scoring
 from vocabtransfer.scripts import SCRIPTS, character_scripts
 from vocabtransfer.surgery.unigram_calibration import draw_words
 
@@ -107,7 +107,7 @@ def ask_source(source: Checkpoint, lines: Sequence[str], words: Mapping[str, flo
     with step(f"asking {source.name} what it knows of the language"):
         asked = list(limit_bytes((text[:ASKED_CHARACTERS] for text in texts), ASKED_BYTES))
         try:
-            score = bits_per_byte(load_causal_model(source.path), source.tokenizer, asked)
+            score = bits_per_byte(load_for_scoring(source.path), source.tokenizer, asked)
         except Exception:  # whatever a model class trips over: tokens a word still say much
             return found
     bits = score.nats / math.log(2) / sum(map(weighted_characters, asked))

@@ -15,11 +15,11 @@ import psutil
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.model_class import made_from_config
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import duration, step
-from vocabtransfer.running.load import load_causal_model, load_model
+from vocabtransfer.running.load import load_causal_model, load_model, quantisation
 from vocabtransfer.running.settings import DTYPES, run_settings
 from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
 
@@ -30,6 +30,8 @@ SHARE = 0.5
 WORKSPACE = 1 << 30
 #: Models below so many bytes take seconds, and nobody needs to be told how many; nor below so many seconds.
 SMALL, LEAST_SECONDS = 1 << 31, 5.0
+#: What nobody asked for may take so long.
+UNASKED_SECONDS = 1800.0
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
@@ -90,7 +92,8 @@ def plan_run(
     Args:
         checkpoint: the opened checkpoint.
         device: "cpu", "cuda", "cuda:1", "mps"; a GPU when there is one, if left out or "auto".
-        dtype: "float32", "bfloat16" or "float16"; float32 on a CPU and the stored one elsewhere, if left out or "auto".
+        dtype: "float32", "bfloat16" or "float16". If left out or "auto": float32 on a CPU and the stored one elsewhere;
+            bfloat16 on a CPU that multiplies it fast, for a model stored so that does not fit in float32.
         memory: bytes that the run may use; half of what is free, if left out.
 
     What is left out is first taken from `running_with`, where a caller stands inside it.
@@ -102,7 +105,8 @@ def plan_run(
     device, dtype = device or here.device, dtype or here.dtype
     memory = memory if memory is not None else here.memory
     place = find_device(device)
-    kind = _dtype(checkpoint, dtype, place)
+    free = memory if memory is not None else int(free_memory(place) * SHARE)
+    kind = _dtype(checkpoint, dtype, place, free)
     width = torch.empty((), dtype=kind).element_size()
     sizes = {name: math.prod(info.shape) * width for name, info in checkpoint.tensors.items()}
     layers: Counter[str] = Counter()
@@ -111,7 +115,6 @@ def plan_run(
         if found:
             layers[found[1]] += size
     weights = sum(sizes.values())
-    free = memory if memory is not None else int(free_memory(place) * SHARE)
     return RunPlan(checkpoint.name, place, kind, weights > free, weights, max(layers.values(), default=0), free)
 
 
@@ -151,12 +154,32 @@ def open_runnable(
 
 
 def load_for_scoring(folder: Path) -> PreTrainedModel:
-    """Load a checkpoint folder whole for scoring: float32 on the CPU unless `running_with` says otherwise.
+    """Open a checkpoint folder for scoring: whole where it fits into the memory it may use, else layer by layer.
 
-    Raises what `load_causal_model` raises, and `UsageError` for a device that is not there.
+    It runs as `plan_run` says, on the CPU unless `running_with` says otherwise. Raises what `load_causal_model` and
+    `open_streamed` raise, and `UsageError` for a device that is not there.
     """
-    dtype = run_settings().dtype
-    return load_causal_model(folder, find_device(_own_device()), _TYPES[dtype] if dtype else None)
+    checkpoint = read_checkpoint(folder, folder.name)
+    plan = plan_run(checkpoint, device=_own_device())
+    if plan.streamed:
+        return open_planned(checkpoint, plan)
+    return load_causal_model(folder, plan.device, plan.dtype)
+
+
+def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
+    """Return why a checkpoint is not run here unasked, as a clause: its memory, or its time; "" where it is.
+
+    A model that is too large for the memory it may use runs layer by layer, unless its body is quantised in a way that
+    cannot be read so. ``tokens`` is how many would be run: more than half an hour is not spent unasked.
+    """
+    plan = plan_run(checkpoint, device=_own_device())
+    kind = quantisation(checkpoint.config)
+    if plan.streamed and kind not in (None, "fp8"):
+        return (
+            f"it does not fit into {_gb(plan.free)}, and its body, quantised by {kind}, cannot be read layer by layer"
+        )
+    seconds = plan.seconds(tokens) if plan.weights > SMALL else 0
+    return f"that would take {duration(seconds)} or more here" if seconds > UNASKED_SECONDS else ""
 
 
 def load_placed(folder: Path) -> PreTrainedModel:
@@ -208,17 +231,25 @@ def multiplications(device: str, dtype: torch.dtype) -> float:
     return 2 * 512 * 512 * 1024 / best
 
 
-def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str) -> torch.dtype:
+def _multiplies_bfloat16() -> bool:
+    """Tell whether the CPU has matrix units for bfloat16: a product is then several times as fast as in float32."""
+    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(known is not None and known())
+
+
+def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str, free: int) -> torch.dtype:
     if dtype not in (None, "auto"):
         if dtype not in _TYPES:
             raise UsageError(f"There is no dtype {dtype!r}: choose auto, {', '.join(DTYPES)}.")
         return cast(torch.dtype, _TYPES[str(dtype)])
-    if device == "cpu":
-        return torch.float32
     stored = Counter({"BF16": 0})
     for info in checkpoint.tensors.values():
         stored[info.dtype] += info.nbytes
-    return {"F16": torch.float16, "F32": torch.float32}.get(stored.most_common(1)[0][0], torch.bfloat16)
+    most = stored.most_common(1)[0][0]
+    if device == "cpu":
+        large = 4 * checkpoint.parameters > free and most == "BF16"
+        return torch.bfloat16 if large and _multiplies_bfloat16() else torch.float32
+    return {"F16": torch.float16, "F32": torch.float32}.get(most, torch.bfloat16)
 
 
 def _gb(count: int) -> str:

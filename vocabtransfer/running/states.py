@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from transformers import PreTrainedModel
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
 from vocabtransfer.running.plan import load_for_scoring
+from vocabtransfer.running.streamed import run_together
 
 _POSITIONS = 4096  # run at once
+_TOGETHER = 16  # batches that a streamed model carries through a layer
 
 
 @dataclass(eq=False)
@@ -62,12 +64,17 @@ class SourceStates:
             alike = np.flatnonzero(lengths == length)
             size = max(_POSITIONS // (length + 1), 1)
             batches += [alike[start : start + size] for start in range(0, len(alike), size)]
-        for batch in track(batches, "reading pieces"):
+
+        def last(batch: NDArray[np.intp]) -> NDArray[np.float32]:
             ids = torch.tensor([[self.first, *spans[i].tolist()] for i in batch.tolist()], device=self.model.device)
-            states = self._run(ids, layers)[:, -1].cpu().numpy()
-            if result is None:
-                result = np.zeros((len(spans), states.shape[1]), np.float32)
-            result[batch] = states
+            return self._run(ids, layers)[:, -1].cpu().numpy()
+
+        for together in track(_waves(batches), "reading pieces"):
+            found = run_together(self.model, [partial(last, batch) for batch in together])
+            for batch, states in zip(together, found, strict=True):
+                if result is None:
+                    result = np.zeros((len(spans), states.shape[1]), np.float32)
+                result[batch] = states
         if result is None:
             raise ValueError("there is no span to read")
         return result
@@ -75,15 +82,21 @@ class SourceStates:
     def text_states(self) -> NDArray[np.float32]:
         """Return the states before the head at every place of the texts, float32 ``(places, hidden)``; computed once."""
         if self._final is None:
-            rows = []
-            with torch.inference_mode():
-                for text in track(self.texts(), "reading text"):
-                    ids = torch.from_numpy(np.concatenate([[self.first], text]))[None].to(self.model.device)
-                    read = self.model.base_model(input_ids=ids, use_cache=False)
-                    rows.append(read.last_hidden_state[0].float().cpu().numpy())
+            rows: list[NDArray[np.float32]] = []
+            for together in track(_waves(list(self.texts())), "reading text"):
+                rows += run_together(self.model, [partial(self._read, text) for text in together])
             self._final = np.concatenate(rows)
         return self._final
 
+    @torch.no_grad()
+    def _read(self, text: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the states before the head at every place of one text."""
+        ids = torch.from_numpy(np.concatenate([[self.first], text]))[None].to(self.model.device)
+        read = self.model.base_model(input_ids=ids, use_cache=False)
+        states: NDArray[np.float32] = read.last_hidden_state[0].float().cpu().numpy()
+        return states
+
+    @torch.no_grad()
     def _run(self, ids: torch.Tensor, layers: int) -> torch.Tensor:
         """Return the states (batch, length, hidden) after so many layers, and run no more of them."""
         found: list[torch.Tensor] = []
@@ -94,13 +107,17 @@ class SourceStates:
 
         hook = _layers(self.model)[layers - 1].register_forward_hook(stop)
         try:
-            with torch.inference_mode():
-                self.model.base_model(input_ids=ids, use_cache=False)
+            self.model.base_model(input_ids=ids, use_cache=False)
         except _Reached:
             pass
         finally:
             hook.remove()
         return found[0].float()
+
+
+def _waves(batches: Sequence[NDArray[Any]]) -> list[Sequence[NDArray[Any]]]:
+    """Return the batches that run together: a streamed model reads each layer once for all of them."""
+    return [batches[start : start + _TOGETHER] for start in range(0, len(batches), _TOGETHER)]
 
 
 class _Reached(Exception):

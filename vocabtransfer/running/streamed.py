@@ -200,6 +200,7 @@ def open_streamed(
     stream = LayerStream(model, weights, keep_bytes)
     tables = _stand_in_tables(model, weights, dtype, place)
     weights.load(weights.others([unit.name for unit in stream.units], tables))
+    model.tie_weights()  # a small table was put in anew: what shared the empty one shares it again
     for name, buffer in model.named_buffers():
         if buffer.device != place:
             put(model, name, buffer.to(place))

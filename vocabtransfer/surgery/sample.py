@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.files.text import Text
 from vocabtransfer.running.load import cannot_run
-from vocabtransfer.running.memory import fits_in_memory
+from vocabtransfer.running.plan import cannot_fit
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.unigram_calibration import draw_words
 
@@ -67,9 +67,9 @@ def _lines(text: Text, seed: int) -> list[str]:
 def source_states(source: Checkpoint, sample: Sample | None) -> SourceStates | None:
     """Return the source to be run on a sample; None for models that cannot be run on text alone here."""
     first = _separator(source)
-    if sample is None or first is None or not source.continues_text or not fits_in_memory(source.parameters):
+    if sample is None or first is None or not source.continues_text:
         return None
-    if cannot_run(source.config) or source.layout.odd_table is not None:
+    if cannot_run(source.config) or cannot_fit(source) or source.layout.odd_table is not None:
         return None
 
     def encoded() -> list[NDArray[np.int64]]:
