@@ -55,6 +55,6 @@ def test_hours_are_not_spent_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     large = open_checkpoint(folder)
     monkeypatch.setattr("vocabtransfer.running.plan.multiplications", lambda device, dtype: 1e9)
     refusal = cannot_score(large)
-    assert refusal.startswith("large was not scored: that would take") and "minutes" in refusal
+    assert refusal.startswith("large was not scored: that would take")
     monkeypatch.setattr("vocabtransfer.running.plan.multiplications", lambda device, dtype: 1e15)
     assert cannot_score(large) == ""
