@@ -152,6 +152,7 @@ def _check_extra_names(extras: Mapping[str, bytes], plan: WritePlan) -> None:
     taken = {file.name for file in plan.files} | {MANIFEST_NAME, INDEX_NAME, "config.json", "generation_config.json"}
     taken |= {
         "tokenizer.json",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "chat_template.jinja",

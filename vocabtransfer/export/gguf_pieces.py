@@ -1,10 +1,8 @@
 """SentencePiece kinds in GGUF: how llama.cpp joins pieces, and whether it then gives the tokenizer's ids.
 
-llama.cpp's SentencePiece joins the two neighbours whose union is the token with the best score. A tokenizer of ours has
-merges. In the span of a token no merge ever crossed its edges, so a token comes about in one way only, and the rank of
-its last merge is a score that gives the same ids, if merges reach every token that two others join to. Where they do
-not, or where nothing is put before a text, llama.cpp's BPE on plain text (named "gemma4" there) takes the merges as they
-are.
+llama.cpp's SentencePiece joins by scores, which merges are turned into (`vocabtransfer.tokenization.piece_scores`). Where
+that cannot be, or where nothing is put before a text, llama.cpp's BPE on plain text (named "gemma4" there) takes the
+merges as they are.
 """
 
 import json
@@ -12,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from vocabtransfer.checkpoint.gguf_tokenizer import BYTE, UNKNOWN
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.tokenization.carry import BYTE_TOKENS
 from vocabtransfer.tokenization.merges import MergeModel
+from vocabtransfer.tokenization.piece_scores import NEVER, merge_scores, never_merged
 
 SPACE_MARK = "▁"
-NEVER = -1e9  # a score for tokens that no joining makes
 TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
 PREPEND = {"type": "Prepend", "prepend": SPACE_MARK}
 GEMMA_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
@@ -57,9 +53,10 @@ def sentencepiece_bpe(state: Mapping[str, Any], name: str) -> tuple[Cutting, Not
     prefix, notes = _prefix(state, name)
     merges = MergeModel.from_document(state)
     types = _types(model.get("unk_token"))
-    astray = _astray(merges, set(types) | {added["content"] for added in state["added_tokens"]})
+    derivations = merges.derivations()
+    astray = never_merged(merges, derivations, set(types) | {added["content"] for added in state["added_tokens"]})
     if not astray:
-        scores = _scores(merges)
+        scores = merge_scores(merges, derivations)
         return Cutting(
             "llama", "default", scores=scores, space_prefix=prefix, space_mark=SPACE_MARK, types=types
         ), notes
@@ -107,30 +104,6 @@ def _puts_mark_first(step: Mapping[str, Any]) -> bool:
 
 def _types(unknown: str | None) -> dict[str, int]:
     return dict.fromkeys(BYTE_TOKENS, BYTE) | ({unknown: UNKNOWN} if unknown else {})
-
-
-def _scores(merges: MergeModel) -> list[float]:
-    """Return minus the rank of each token's last merge; ids without one never come about by joining."""
-    derivations = merges.derivations()
-    last = np.stack([derivations.left, derivations.right])[:, merges.products]
-    taken = (last == np.stack([merges.left, merges.right])).all(axis=0)
-    scores = np.full(len(merges), NEVER)
-    scores[merges.products[taken]] = -np.flatnonzero(taken).astype(np.float64)
-    return [float(score) for score in scores]
-
-
-def _astray(merges: MergeModel, apart: set[str]) -> list[str]:
-    """Return the tokens that merges leave as two tokens, which joining would make one; ``apart`` are not joined."""
-    derivations = merges.derivations()
-    halves = np.diff(derivations.pieces.indptr) == 2
-    found = []
-    for text, i in merges.ids.items():
-        if halves[i] and text not in apart:
-            start = derivations.pieces.indptr[i]
-            parts = derivations.pieces.ids[start : start + 2]
-            if not any(part < 0 or merges.strings[part] in apart for part in parts):
-                found.append(text)
-    return found
 
 
 def unigram(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:

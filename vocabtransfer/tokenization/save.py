@@ -10,6 +10,7 @@ from transformers.models.auto import tokenization_auto
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.whole import write_whole
+from vocabtransfer.tokenization.to_sentencepiece import is_ours, sentencepiece_model
 
 # The class that takes tokenizer.json as it is. Any other class (Qwen2TokenizerFast, LlamaTokenizerFast ...) rebuilds
 # the pre-tokenizer or post-processor from its own defaults and so changes ids without a word.
@@ -27,6 +28,9 @@ RIVAL_FILES = (
     "vocab.txt",
     "added_tokens.json",
 )
+
+#: What older tools and engines look for; only what this function wrote there is ever replaced.
+SENTENCEPIECE_FILE = "tokenizer.model"
 
 _ATTRIBUTES = (
     "model_max_length",
@@ -47,7 +51,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> li
     """Write ``tokenizer`` into ``folder`` (made if missing) and return the names of the files written, sorted.
 
     The files are tokenizer.json, tokenizer_config.json, special_tokens_map.json and, when there is a chat template,
-    chat_template.jinja (named extra templates go to additional_chat_templates/). The same tokenizer gives the same
+    chat_template.jinja (named extra templates go to additional_chat_templates/); tokenizer.model, too, where SentencePiece
+    gives the same ids from it. The same tokenizer gives the same
     bytes. Truncation and padding set on the object by earlier calls are not saved.
 
     Raises:
@@ -55,27 +60,37 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> li
             or cannot be written.
     """
     folder = Path(folder)
-    rivals = [name for name in RIVAL_FILES if (folder / name).exists()]
+    rivals = [name for name in RIVAL_FILES if (folder / name).exists() and not _is_ours(folder / name)]
     if rivals:
         raise VocabTransferError(
             f"{folder} holds {rivals[0]} of another tokenizer, which some loaders would read instead: "
             "save into another folder or remove that file first."
         )
-    contents = {
-        "tokenizer.json": _dump(_with_special_roles(backend_document(tokenizer), tokenizer)),
+    document = _with_special_roles(backend_document(tokenizer), tokenizer)
+    contents: dict[str, str | bytes] = {
+        "tokenizer.json": _dump(document),
         "tokenizer_config.json": _dump(_config(tokenizer)),
         "special_tokens_map.json": _dump(_special_tokens_map(tokenizer)),
         **_chat_templates(tokenizer),
     }
+    pieces = sentencepiece_model(tokenizer, document)
+    if pieces is not None:
+        contents[SENTENCEPIECE_FILE] = pieces
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
             write_whole(folder / name, text)
         if "chat_template.jinja" not in contents:
             (folder / "chat_template.jinja").unlink(missing_ok=True)
+        if pieces is None:  # one of ours, of the vocabulary before
+            (folder / SENTENCEPIECE_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise VocabTransferError(f"The tokenizer cannot be written to {folder}: {error.strerror or error}.") from error
     return sorted(contents)
+
+
+def _is_ours(file: Path) -> bool:
+    return file.name == SENTENCEPIECE_FILE and file.is_file() and is_ours(file.read_bytes())
 
 
 def backend_document(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -248,12 +248,16 @@ class Lent:
 
     def new_strings(self, table: MergeTable) -> int:
         """Return how many of the strings the table lacks."""
-        return sum(text not in table for text in self.strings)
+        return sum(text not in table for text in self._reached(table))
 
     def add_to(self, table: MergeTable, size: int) -> None:
         """Add the strings while there is room, and the merges between those present."""
-        table.add_strings(self.strings, size)
+        table.add_strings(self._reached(table), size)
         table.add([pair for pair in self.merges if pair[0] + pair[1] in table], size)
+
+    def _reached(self, table: MergeTable) -> tuple[str, ...]:
+        """Return the strings that merges can reach there: all of their characters are tokens."""
+        return tuple(text for text in self.strings if all(character in table for character in text))
 
 
 def _lent_whitespace(lender: Mapping[str, Any], whitespace: str, kept: frozenset[str]) -> Lent:
