@@ -181,9 +181,9 @@ def _proto(
     trainer.unk_id, trainer.unk_piece = ids[unknown], unknown
     for role in ("bos", "eos", "pad"):
         name = getattr(tokenizer, f"{role}_token", None)
-        known = isinstance(name, str) and name in ids
-        setattr(trainer, f"{role}_id", ids[name] if known else -1)
-        if known:
+        setattr(trainer, f"{role}_id", -1)
+        if isinstance(name, str) and name in ids:
+            setattr(trainer, f"{role}_id", ids[name])
             setattr(trainer, f"{role}_piece", name)
     normalizer.name = "nmt_nfkc" if rules.table else "identity"
     normalizer.precompiled_charsmap = rules.table
