@@ -51,7 +51,8 @@ def check_early(command: str, values: Mapping[str, Any]) -> None:
         label = LABELS.get(f"{command}:{name}", f"--{name.replace('_', '-')}")
         if label and values[name]:
             value = values[name]
-            existing(value if isinstance(value, list | tuple) else [value], label)
+            # Older typers turn text into paths only when the command is called.
+            existing([Path(each) for each in (value if isinstance(value, list | tuple) else [value])], label)
     if command in BUILT:
         check_built(Path(values[BUILT[command]]))
     for name in MODELS.get(command, ()):
