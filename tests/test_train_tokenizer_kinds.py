@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import made_up_text, t5_like
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.pipeline.spelling import check_round_trips
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.optimise import optimise_tokenizer
 from vocabtransfer.tokenization.save import backend_document, save_tokenizer
@@ -271,3 +272,42 @@ def test_the_alphabet_covers_what_it_should() -> None:
     assert alphabet(counts, always="z", coverage=0.6) == ["z", "а"]
     assert alphabet(counts, always="z", coverage=1.0) == ["z", "а", "б", "в", "г"]
     assert alphabet(counts, always="z", coverage=1.0, limit=3) == ["z", "а", "б"]
+
+
+def camembert_like(*, separator: str = "</s>") -> PreTrainedTokenizerFast:
+    """A tokenizer laid out as CamemBERT's: placeholders that are no special tokens stand between the special ones."""
+    words = made_up_text(200)
+    first = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+    letters = sorted({letter for line in words for letter in line if letter != " "} | {"▁", "(", ")"})
+    vocabulary = [(piece, 0.0) for piece in first] + [(letter, -2.0) for letter in letters]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"<s> $A {separator}", special_tokens=[("<s>", 5), (separator, 6)]
+    )
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
+
+
+def test_special_tokens_among_placeholders_keep_their_ids() -> None:
+    old = camembert_like()
+    new = train_tokenizer(made_up_text(), like=old, vocab_size=200)
+    assert new.convert_ids_to_tokens(list(range(7))) == old.convert_ids_to_tokens(list(range(7)))
+    assert (new.pad_token_id, new.unk_token_id, new.bos_token_id, new.eos_token_id) == (1, 3, 5, 6)
+    assert new("каба").input_ids[0] == 5 and new("каба").input_ids[-1] == 6
+
+
+def test_a_post_processor_with_a_token_that_is_not_there_is_refused() -> None:
+    with pytest.raises(VocabTransferError, match="puts 'eng_Latn' around its texts"):
+        train_tokenizer(made_up_text(), like=camembert_like(separator="eng_Latn"), vocab_size=200)
+
+
+def test_added_tokens_inside_words_may_cost_a_space() -> None:
+    new = camembert_like()
+    new.add_tokens([AddedToken("(", normalized=False), AddedToken(")", normalized=False)])
+    assert new.decode(new.encode("аб(ка)", add_special_tokens=False)) != "аб(ка)"
+    check_round_trips(new, ["аб(ка)"])
+    new.backend_tokenizer.decoder = decoders.Sequence([decoders.Metaspace(), decoders.Replace("а", "б")])
+    with pytest.raises(VocabTransferError, match="so nothing was written"):
+        check_round_trips(new, ["аб(ка)"])

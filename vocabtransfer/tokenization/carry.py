@@ -10,6 +10,8 @@ import regex
 from tokenizers import Tokenizer
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from vocabtransfer.errors import VocabTransferError
+
 NOTES = "vocabtransfer_notes"
 
 # Names that publishers give to rows kept free for later: <|reserved_special_token_7|>, <unused42>, [control_8],
@@ -19,6 +21,9 @@ _RESERVED = re.compile(
     r"|^<\|extra_\d+\|>$|^<pad\d+>$",
     re.IGNORECASE,
 )
+
+# Entries of a vocabulary in angle brackets that no text gives; byte tokens are none of them.
+_PLACEHOLDER = re.compile(r"<(?!0x[0-9A-F]{2}>)[^<>\s]+>[A-Z]*")
 
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
@@ -73,7 +78,12 @@ def kept_specials(like: PreTrainedTokenizerFast, document: Mapping[str, Any], *,
     vocabulary = vocabulary_ids(document)
     plain = re.compile(r"\[unused\d+\]")  # BERT's, entries of the vocabulary like any other
     ids.update({text: i for text, i in vocabulary.items() if text[:1] == "[" and plain.fullmatch(text)})
-    first_ordinary = min((i for text, i in vocabulary.items() if text not in ids), default=0)
+    first_ordinary = min(
+        (i for text, i in vocabulary.items() if text not in ids and not _PLACEHOLDER.fullmatch(text)),
+        default=len(vocabulary),
+    )
+    # Placeholders between the first specials (CamemBERT's <s>NOTUSED) stay: without them the ids behind them would move.
+    ids.update({text: i for text, i in vocabulary.items() if text not in ids and i < first_ordinary})
     leading: list[Special] = []
     trailing: list[Special] = []
     dropped = 0
@@ -116,9 +126,19 @@ def _processors(processor: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def renumbered_post_processor(processor: Any, ids: Mapping[str, int]) -> Any:
-    """Return the post-processor with the ids of its special tokens replaced by those in ``ids`` (token -> id)."""
+    """Return the post-processor with the ids of its special tokens replaced by those in ``ids`` (token -> id).
+
+    Raises `VocabTransferError` for a special token that ``ids`` lacks: the source's own vocabulary has none of that name.
+    """
     if not isinstance(processor, dict):
         return processor
+    named = [token for special in processor.get("special_tokens", {}).values() for token in special["tokens"]]
+    for token in (*named, *(processor[edge][0] for edge in ("cls", "sep") if edge in processor)):
+        if token not in ids:
+            raise VocabTransferError(
+                f"The source's tokenizer puts {token!r} around its texts (its post_processor says so), but its vocabulary "
+                "has no such token: add it as a special token, or mend the post_processor of tokenizer.json."
+            )
     processor = dict(processor)
     if "processors" in processor:
         processor["processors"] = [renumbered_post_processor(part, ids) for part in processor["processors"]]
