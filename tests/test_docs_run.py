@@ -19,6 +19,9 @@ NOT_RUN: Mapping[str, str] = {
     "pip install": "installs from the network; `make install` does the same",
     "ollama create": "needs Ollama; what it reads is checked in test_export_other.py",
     "vocabtransfer serve": "runs until it is stopped; test_serving_openai.py asks the same addresses",
+    "vocabtransfer evaluate smollm2-dutch": "tasks of lm-eval come from a hub; test_suite.py runs one of its own",
+    "vocabtransfer build --source qwen3-0.6b": "models of a hub; test_family.py does the same with small ones",
+    "vocabtransfer apply qwen3-0.6b-tatar": "goes on from the line above",
     "curl localhost": "asks the server of the line above",
 }
 #: Languages of blocks that hold no example to run.
