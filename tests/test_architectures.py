@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
-from architecture_samples import families, judge
+from architecture_samples import families, judge, make, tokenizers
+
+from vocabtransfer.errors import UnexpectedError
+from vocabtransfer.pipeline.build import build
+from vocabtransfer.pipeline.request import BuildRequest
 
 QUICK = (
     *("bart", "bert", "clip", "gemma2", "gemma3_text", "gpt2", "llama", "qwen3", "roberta", "t5", "whisper", "rwkv"),
@@ -39,3 +43,34 @@ def test_no_family_is_silently_wrong(family: str, tmp_path: Path) -> None:
     """Works, is refused in a sentence, or cannot be made: never wrong and never a traceback."""
     verdict = judge(family, tmp_path)
     assert verdict.state != "wrong", verdict
+
+
+@pytest.mark.parametrize("family", ["llama4", "kosmos-2"])
+def test_what_does_not_run_on_text_alone_is_built_with_a_note(family: str, tmp_path: Path) -> None:
+    old, _ = tokenizers()
+    source = tmp_path / "source"
+    made_as = make(family, source, old)
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n".join(f"het boek nummer {i} ligt op de tafel in de kamer" for i in range(300)), encoding="utf-8"
+    )
+    request = BuildRequest(str(source), "dutch", output=tmp_path / "out", text=(text,), vocab_size=400)
+    result = build(request)
+    assert result.proof is not None and result.proof.loaded.startswith(made_as)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_model_that_fails_while_it_is_scored_leaves_a_note(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise UnexpectedError("bits_per_byte failed") from AttributeError("no image_outputs")
+
+    monkeypatch.setattr("vocabtransfer.pipeline.build.score_new_tables", fails)
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n".join(f"het boek nummer {i} ligt op de tafel in de kamer" for i in range(2000)), encoding="utf-8"
+    )
+    request = BuildRequest(str(tiny_llama), "dutch", output=tmp_path / "out", text=(text,), vocab_size=400)
+    notes = " ".join(build(request).facts["notes"])
+    assert "The result was not scored: the model did not run (no image_outputs)." in notes

@@ -8,12 +8,13 @@ import pytest
 from engine_samples import TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+from sentencepiece import SentencePieceProcessor
 from tokenizer_samples import TEXTS as MORE
 from tokenizer_samples import ids_of, made_up_text
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
+from vocabtransfer.files.sentencepiece_model import new_model
 from vocabtransfer.tokenization.save import save_tokenizer
 
 LINES = [*TEXTS, *MORE, *made_up_text()]
@@ -71,7 +72,7 @@ def test_a_new_vocabulary_never_stands_beside_an_old_file(
     assert (tmp_path / "a" / "tokenizer.model").is_file()
     save_tokenizer(real_tokenizer("smollm2"), tmp_path / "a")
     assert not (tmp_path / "a" / "tokenizer.model").exists(), "byte-level BPE has no such file"
-    foreign = sentencepiece_model_pb2.ModelProto()
+    foreign = new_model()
     foreign.ParseFromString(_trained()[1].serialized_model_proto())
     foreign.trainer_spec.model_prefix = "of somebody else"
     (tmp_path / "a" / "tokenizer.model").write_bytes(foreign.SerializeToString())

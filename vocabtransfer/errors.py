@@ -9,6 +9,10 @@ class UsageError(VocabTransferError):
     """The request itself makes no sense: unknown language, unknown method, options that exclude each other. Exit 2."""
 
 
+class UnexpectedError(VocabTransferError):
+    """Another library failed in a way that nothing here foresaw; its exception is the cause."""
+
+
 def first_line(problem: BaseException) -> str:
     """Return the first line of what another library's exception says, to be put into a sentence of ours.
 

@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -254,7 +254,7 @@ def _translated(problem: Exception, function: str) -> Exception:
     if isinstance(problem, ValueError) and text == "embedded null byte":
         return VocabTransferError("a path has a NUL character in it: give another one.")
     if isinstance(problem, FOREIGN) or type(problem) is Exception or (library and _is_library(problem)):
-        return VocabTransferError(
+        return UnexpectedError(
             f"{function} failed on what it was given: {type(problem).__name__}: {text} (please report it)."
         )
     return problem

@@ -17,7 +17,7 @@ from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.corpora.folder import Corpus
-from vocabtransfer.errors import UsageError, VocabTransferError, first_line
+from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
 from vocabtransfer.files.cards import local_name
 from vocabtransfer.files.text import Text, read_text
@@ -315,10 +315,10 @@ def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[A
     tables = (table, result.table("output"), result.table("bias"))
     try:
         return score_new_tables(result.source, result.tokenizer, tables, held_out.lines, max_bytes=max_bytes), ()
-    except VocabTransferError:
-        raise
     except Exception as problem:  # whatever a model class trips over: the rows are good without a score
-        said = first_line(problem)
+        if isinstance(problem, VocabTransferError) and not isinstance(problem, UnexpectedError):
+            raise
+        said = first_line(problem.__cause__ or problem)
         return None, (f"The result was not scored: the model did not run ({said}).",)
 
 

@@ -70,7 +70,9 @@ def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], l
     try:
         return prove(folder, words, language)
     except VocabTransferError as problem:
-        if problem.__cause__ is None or not any(sign in str(problem.__cause__) for sign in _WANTS_MORE):
+        cause = problem.__cause__
+        known = isinstance(cause, AttributeError) or any(sign in str(cause) for sign in _WANTS_MORE)
+        if cause is None or not known:
             raise
         try:
             prove(source.path, words, language)

@@ -18,7 +18,7 @@ from vocabtransfer.alignment.links import token_frequencies
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS
-from vocabtransfer.errors import UsageError, VocabTransferError, first_line
+from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.files.text import TextLike, as_text
 from vocabtransfer.initialization import Donor, Initialization, Method, Need, TransferInputs, VectorFiles, find_method
@@ -243,7 +243,12 @@ def transfer(
     wanted = affordable if measure is None else measure
     if not wanted or not chosen.rivals or body is None or sample is None or _all_copied(result.token_map):
         return result
-    scores, results = {chosen.name: score(body.model, result, sample.measuring)}, {chosen.name: result}
+    try:
+        scores, results = {chosen.name: score(body.model, result, sample.measuring)}, {chosen.name: result}
+    except UnexpectedError as problem:  # whatever a model class trips over: the rows are good without a comparison
+        said = first_line(problem.__cause__ or problem)
+        note = f"Ways of making the rows were not compared: the model did not run ({said})."
+        return replace(result, notes=(*result.notes, note))
     for label in chosen.rivals:
         name, _, option = label.partition("+")
         try:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.files.sentencepiece_model import new_model
 from vocabtransfer.tokenization.carry import BYTE_TOKENS
 from vocabtransfer.tokenization.merges import MergeModel
 from vocabtransfer.tokenization.piece_scores import merge_scores, never_merged
@@ -73,7 +74,7 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerFast, document: Mapping[st
 
 def is_ours(content: bytes) -> bool:
     """Tell whether a SentencePiece file was written here, by what it says of its making."""
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
+    proto: Any = new_model()
     try:
         proto.ParseFromString(content)
     except Exception:  # protobuf's own kind, which has no public name
@@ -164,7 +165,7 @@ def _proto(
     if unknown is None or unknown not in ids:
         return None
     kinds = _kinds(document, unknown)
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made by protobuf at import
+    proto: Any = new_model()
     for i in range(max(strings) + 1):
         text = strings.get(i)
         piece = proto.pieces.add()
