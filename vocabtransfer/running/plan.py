@@ -26,8 +26,8 @@ from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
 _TYPES = {name: getattr(torch, name) for name in DTYPES}
 #: Share of the free memory that a model's weights may take: the rest is for what runs through them, and for others.
 SHARE = 0.5
-#: What is set aside for activations when layers are streamed.
-WORKSPACE = 1 << 30
+#: What is set aside when layers are streamed: for activations, and half a gigabyte for the program itself.
+WORKSPACE = 3 << 29
 #: Models below so many bytes take seconds, and nobody needs to be told how many; nor below so many seconds.
 SMALL, LEAST_SECONDS = 1 << 31, 5.0
 #: What nobody asked for may take so long.
