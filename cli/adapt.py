@@ -5,10 +5,9 @@ from typing import Any, Literal, cast
 
 import typer
 
-from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import FIELD_HELP, KINDS, existing
+from .arguments import FIELD_HELP, KINDS, existing, link_kind
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 DATA, TRAINING, COST, RESULT = "Text", "Training", "Memory and speed", "Result"
@@ -104,8 +103,7 @@ def adapt(
     from vocabtransfer.training.processes import is_first_process, leave_group
 
     quiet_transformers()
-    if link not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    linked = link_kind(link)
     request = AdaptRequest(
         model=model,
         text=existing(text, "--text"),
@@ -132,7 +130,7 @@ def adapt(
         teacher_layer=teacher_layer,
         resume=resume,
         restart_stage=restart_stage,
-        link=cast(Literal["hard", "copy"], link),
+        link=linked,
         overwrite=overwrite,
         allow_pickle=allow_pickle,
         seed=seed,

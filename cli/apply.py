@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import typer
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import DEVICE, DTYPE, FIELD_HELP, KINDS, MEMORY, memory_bytes, text_files
+from .arguments import DEVICE, DTYPE, FIELD_HELP, KINDS, MEMORY, link_kind, memory_bytes, text_files
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 ROWS, RESULT = "Rows", "Result"
@@ -51,8 +51,7 @@ def apply(
     from vocabtransfer.running.settings import running_with
 
     quiet_transformers()
-    if link not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    linked = link_kind(link)
     if calibrate and not text:
         raise UsageError("--calibrate needs text in the target language: give --text.")
     with show_progress(not as_json), running_with(device, dtype, memory_bytes(memory)):
@@ -63,7 +62,7 @@ def apply(
             text=text_files(text, "--text", field) if text else None,
             calibrate=calibrate,
             norm=check_norm(norm),
-            link=cast(Literal["hard", "copy"], link),
+            link=linked,
             pad_to_multiple_of=pad_to_multiple_of,
             overwrite=overwrite,
             allow_pickle=allow_pickle,

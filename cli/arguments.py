@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
@@ -35,6 +35,13 @@ def memory_bytes(text: str | None) -> int | None:
     from vocabtransfer.running.settings import parse_bytes
 
     return None if text is None else parse_bytes(text)
+
+
+def link_kind(text: str) -> Literal["hard", "copy"]:
+    """Return what ``--link`` says; `UsageError` for another word."""
+    if text not in ("hard", "copy"):
+        raise UsageError(f"--link is hard or copy, not {text!r}.")
+    return cast(Literal["hard", "copy"], text)
 
 
 def existing(paths: Sequence[Path], option: str) -> tuple[Path, ...]:

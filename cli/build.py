@@ -18,6 +18,7 @@ from .arguments import (
     PAIR_KINDS,
     column_pair,
     existing,
+    link_kind,
     memory_bytes,
 )
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
@@ -155,8 +156,7 @@ def build(
     from vocabtransfer.tokenization.train import ALGORITHMS
 
     quiet_transformers()
-    if link not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    linked = link_kind(link)
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(f"--algorithm is one of {', '.join(ALGORITHMS)}, not {algorithm!r}.")
     name = f"{Path(source.rstrip('/')).stem or 'model'}-{find_language(target).name.lower().replace(' ', '-')}"
@@ -186,7 +186,7 @@ def build(
         columns=column_pair(columns),
         field=field,
         untie=untie,
-        link=cast(Literal["hard", "copy"], link),
+        link=linked,
         pad_to_multiple_of=pad_to_multiple_of,
         overwrite=overwrite,
         allow_pickle=allow_pickle,

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import typer
 
-from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import FIELD_HELP, KINDS, existing
+from .arguments import FIELD_HELP, KINDS, existing, link_kind
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 DATA, TRAINING, RESULT = "Dialogues", "Training", "Result"
@@ -62,8 +61,7 @@ def calibrate(
     Example: `vocabtransfer calibrate ./llama3-chat-nl --text nl.txt.zst --requests vragen.txt --output llama3-chat-nl-2`
     """
     quiet_transformers()
-    if link not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    linked = link_kind(link)
     from vocabtransfer.self_training.answers import AnswerTraining
     from vocabtransfer.self_training.self_calibration import CalibrateRequest
     from vocabtransfer.self_training.self_calibration import calibrate as run
@@ -84,7 +82,7 @@ def calibrate(
         dialogues=dialogues,
         training=AnswerTraining(epochs, batch, learning_rate, LoraShape(lora_rank, lora_alpha), seed),
         device=device,
-        link=cast(Literal["hard", "copy"], link),
+        link=linked,
         overwrite=overwrite,
         allow_pickle=allow_pickle,
     )

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import typer
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
+from .arguments import link_kind
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 head = typer.Typer(
@@ -41,7 +42,7 @@ def create(
 
     quiet_transformers()
     with show_progress(not as_json):
-        made = create_hydra(open_checkpoint(source), hydra, own_name=name, link=_link(link), overwrite=overwrite)
+        made = create_hydra(open_checkpoint(source), hydra, own_name=name, link=link_kind(link), overwrite=overwrite)
     facts = {"hydra": str(made.path), "heads": list(made.names()), "backbone": made.fingerprint}
     _report("Made", facts, as_json)
 
@@ -186,9 +187,9 @@ def export(
         raise UsageError("name one head to export, or give --concatenate.")
     with show_progress(not as_json):
         if concatenate:
-            report = export_concatenated(hydra, output, heads=names or None, link=_link(link), overwrite=overwrite)
+            report = export_concatenated(hydra, output, heads=names or None, link=link_kind(link), overwrite=overwrite)
         else:
-            report = export_head(hydra, names[0], output, link=_link(link), overwrite=overwrite)
+            report = export_head(hydra, names[0], output, link=link_kind(link), overwrite=overwrite)
     facts = {
         "output": str(report.path),
         "bytes_written": report.bytes_written,
@@ -196,12 +197,6 @@ def export(
         "seconds": round(report.seconds, 2),
     }
     _report("Exported", facts, as_json)
-
-
-def _link(text: str) -> Any:
-    if text not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {text!r}.")
-    return cast(Any, text)
 
 
 def _report(title: str, facts: dict[str, Any], as_json: bool) -> None:

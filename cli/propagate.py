@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
+from .arguments import link_kind
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def propagate(
     Example: `vocabtransfer propagate --base llama3 --adapted ./llama3-nl --instruct ./llama3-chat --output llama3-chat-nl`
     """
     quiet_transformers()
-    if link not in ("hard", "copy"):
-        raise UsageError(f"--link is hard or copy, not {link!r}.")
+    linked = link_kind(link)
     if restore_layers is not None and base is not None:
         raise UsageError(
             "--restore-layers is for a chat model adapted directly: leave --base out, or use --body-lambda."
@@ -76,7 +76,7 @@ def propagate(
             result = _propagate(base, adapted, instruct, method, body_lambda, ridge, append_missing, allow_pickle)
         written = result.save(
             output,
-            link=cast(Literal["hard", "copy"], link),
+            link=linked,
             overwrite=overwrite,
             pad_to_multiple_of=pad_to_multiple_of,
         )

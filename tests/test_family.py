@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from build_samples import write_pairs
+from command_samples import command
 from family_samples import greedy, larger_llama
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,16 +21,6 @@ from vocabtransfer.surgery.family import _for_rows
 from vocabtransfer.token_map import MAP_FILE, OUTPUT_MAP_FILE, TokenMap
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    from vocabtransfer_cli.main import run
-
-    with pytest.raises(SystemExit) as stop:
-        run([str(word) for word in words])
-        raise SystemExit(0)
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

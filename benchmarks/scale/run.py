@@ -114,6 +114,14 @@ def read_rate(path: Path) -> float:
     return count / (time.perf_counter() - begun)
 
 
+def store(name: str, row: dict[str, Any]) -> None:
+    """Print what was measured and keep it beside this file."""
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    (results / name).write_text(json.dumps(row, indent=2) + "\n")
+    print(json.dumps(row, indent=2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="small")
@@ -179,10 +187,7 @@ def main() -> None:
         "gflop_s": round(flops / 1e9, 1),
         "disk_gb_s": round(disk / 1e9, 2),
     }
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    (results / f"{path.name}-{options.dtype}.json").write_text(json.dumps(row, indent=2) + "\n")
-    print(json.dumps(row, indent=2))
+    store(f"{path.name}-{options.dtype}.json", row)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from vocabtransfer.checkpoint.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.layout import VocabTensor
 from vocabtransfer.checkpoint.tensors import INDEX_NAME, SINGLE_NAME, Shard, TensorInfo, build_header
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.files.copying import can_link
+from vocabtransfer.files.copying import Link as Link
+from vocabtransfer.files.copying import can_link, check_link
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.staging import settled
 
 Action = Literal["rewrite", "link", "copy"]
-Link = Literal["hard", "copy"]
 
 # Kept beside the weights: licences, and what processors and sentence-transformers read. All else of the folder speaks
 # of the old vocabulary, is another format of the same weights, or is the old model's description.
@@ -77,8 +77,7 @@ def plan_checkpoint(
     Raises `UsageError` for another kind of link, a padding multiple below one or an empty vocabulary, and
     `VocabTransferError` for a target inside the source or around it.
     """
-    if link not in ("hard", "copy"):
-        raise UsageError(f"unchanged files are linked (hard) or copied (copy), not {link!r}.")
+    check_link(link)
     if pad_to_multiple_of < 1:
         raise UsageError(f"the vocabulary cannot be padded to a multiple of {pad_to_multiple_of}: give 1 or more.")
     if vocabulary_size < 1:

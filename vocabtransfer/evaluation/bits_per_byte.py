@@ -19,12 +19,10 @@ from vocabtransfer.evaluation.texts import encode_batches, limit_bytes, read_doc
 from vocabtransfer.files.text import is_paths
 from vocabtransfer.progress import track
 from vocabtransfer.public import public
-from vocabtransfer.running.streamed import run_together, stream_of
+from vocabtransfer.running.streamed import run_together, waves
 
 # Windows of several batches wait together, so that those of one length run together with little padding.
 _BATCHES_WAITING = 16
-#: Batches that a streamed model carries through a layer together: at 2,048 positions of width 4,096 half a gigabyte.
-BATCHES_A_LAYER = 16
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def bits_per_byte(
     nats = 0.0
     encoded = text.encode(limit_bytes(documents, max_bytes))
     pieces = (piece for ids in encoded for piece in _windows(ids, scorer.separator, window, stride))
-    for batches in track(_waves(_batches(pieces, batch_tokens), model), "Scoring"):
+    for batches in track(waves(_batches(pieces, batch_tokens), model), "Scoring"):
         for batch, found in zip(batches, run_together(model, [scorer.call(batch) for batch in batches]), strict=True):
             for (sequence, start), losses in zip(batch, found, strict=True):
                 _check_losses(losses, sequence[start:], tokenizer)
@@ -177,21 +175,6 @@ def _batches(
             yield from _grouped(waiting, batch_tokens)
             waiting, waiting_tokens = [], 0
     yield from _grouped(waiting, batch_tokens)
-
-
-def _waves(
-    batches: Iterable[list[tuple[NDArray[np.int64], int]]], model: PreTrainedModel
-) -> Iterator[list[list[tuple[NDArray[np.int64], int]]]]:
-    """Yield the batches that run together: one, or as many as a streamed model takes through each layer it reads."""
-    most = BATCHES_A_LAYER if stream_of(model) is not None else 1
-    waiting: list[list[tuple[NDArray[np.int64], int]]] = []
-    for batch in batches:
-        waiting.append(batch)
-        if len(waiting) == most:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
 
 
 def _grouped(

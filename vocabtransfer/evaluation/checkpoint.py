@@ -9,10 +9,8 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.files.text import TextFiles, read_text
-from vocabtransfer.progress import step
 from vocabtransfer.public import public
-from vocabtransfer.running.load import load_causal_model
-from vocabtransfer.running.plan import open_planned, plan_run
+from vocabtransfer.running.plan import open_causal, plan_run
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,7 @@ def evaluate(
     checkpoint = open_checkpoint(reference)
     statistics = tokenizer_statistics(checkpoint.tokenizer, limit_bytes(text.documents(), max_bytes))
     plan = plan_run(checkpoint, device=device)
-    if plan.streamed:
-        model = open_planned(checkpoint, plan, statistics.tokens)
-    else:
-        with step(plan.sentence(statistics.tokens)):
-            model = load_causal_model(checkpoint.path, plan.device, plan.dtype)
+    model = open_causal(checkpoint, plan, statistics.tokens)
     score = bits_per_byte(
         model,
         checkpoint.tokenizer,

@@ -9,6 +9,7 @@ from typing import IO, Literal
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 
+Link = Literal["hard", "copy"]
 FALLBACK_BLOCK = 8 << 20
 KERNEL_BLOCK = 1 << 30
 FICLONE = 0x40049409
@@ -16,14 +17,19 @@ FICLONE = 0x40049409
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
-def place_file(source: Path, target: Path, link: Literal["hard", "copy"]) -> bool:
+def check_link(link: str) -> None:
+    """Raise `UsageError` for a way of placing unchanged files that is none."""
+    if link not in ("hard", "copy"):
+        raise UsageError(f"unchanged files are linked (hard) or copied (copy), not {link!r}.")
+
+
+def place_file(source: Path, target: Path, link: Link) -> bool:
     """Make ``target`` (which must not exist) have the content of ``source``; True when it is a hard link.
 
     Symbolic links, as the hub's cache is made of, are followed first. With ``link="hard"`` a file that cannot be
     linked (another file system, no permission) is copied; a copy is a reflink where the file system has them.
     """
-    if link not in ("hard", "copy"):
-        raise UsageError(f"unchanged files are linked (hard) or copied (copy), not {link!r}.")
+    check_link(link)
     source = source.resolve(strict=True)
     if link == "hard":
         with contextlib.suppress(OSError):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import WriteReport, check_target, open_checkpoint
 from vocabtransfer.checkpoint.plan import Link
-from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cards import local_name
-from vocabtransfer.files.text import Text, TextLike, as_text
+from vocabtransfer.files.text import TextLike, as_text
 from vocabtransfer.initialization.norms import Norm
+from vocabtransfer.pipeline.counting import count_words
 from vocabtransfer.pipeline.facts import to_json
 from vocabtransfer.pipeline.proof import Proof, prove_beside
-from vocabtransfer.progress import step, track
+from vocabtransfer.progress import step
 from vocabtransfer.surgery.family import apply_map
 from vocabtransfer.surgery.opened_map import inspect
 from vocabtransfer.surgery.transfer import TransferResult
@@ -76,7 +74,7 @@ def apply_saved_map(
     opened = inspect(folder)
     with step(f"opening {source}"):
         model = open_checkpoint(source, allow_pickle=allow_pickle, revision=revision)
-    words = _words(as_text(text)) if text is not None else {}
+    words = count_words(as_text(text)) if text is not None else {}
     made = apply_map(opened, model, words=words, calibrate=calibrate, norm=norm, seed=seed)
     prompts = words or _frequent(opened.vocabulary, made)
     proofs: list[Proof] = []
@@ -101,15 +99,6 @@ def apply_saved_map(
         check=proved,
     )
     return Applied(made, written, proofs[0])
-
-
-def _words(text: Text) -> dict[str, float]:
-    counts: Counter[str] = Counter()
-    for line in track(text(), "counting words"):
-        counts.update(split_words(line))
-    if not counts:
-        raise VocabTransferError(f"{text}: there is no word in the text.")
-    return {word: float(count) for word, count in sorted(counts.items())}
 
 
 def _frequent(vocabulary: Vocabulary, made: TransferResult) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
 from vocabtransfer.alignment.table import WordTable, merge_tables
-from vocabtransfer.alignment.words import split_words
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
@@ -26,6 +24,7 @@ from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.initialization import Need, VectorFiles, find_method
 from vocabtransfer.languages import Language, find_language
+from vocabtransfer.pipeline.counting import count_words
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
 from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
@@ -38,7 +37,7 @@ from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
 from vocabtransfer.pipeline.untied import untied
-from vocabtransfer.progress import step, track
+from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 from vocabtransfer.running.plan import find_device
@@ -364,14 +363,8 @@ def _words(
     """
     if request.text:
         text = read_text(request.text)
-        counts: Counter[str] = Counter()
         check = LanguageCheck(language, f"The text ({', '.join(text.names())})" if text.files else "The text")
-        for line in track(held_out.allowed(text), "counting words"):
-            counts.update(split_words(line))
-            check.see(line)
-        if not counts:
-            raise VocabTransferError(f"{text}: there is no word in the text.")
-        return {word: float(count) for word, count in sorted(counts.items())}, check.notes()
+        return count_words(text, held_out.allowed(text), check.see), check.notes()
     notes: tuple[str, ...] = ()
     if request.parallel and corpus is None:
         check = LanguageCheck(language, f"The target side of the pairs ({', '.join(_plain(request.parallel))})")

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from vocabtransfer.checkpoint import Checkpoint, read_checkpoint
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.errors import VocabTransferError, first_line
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.spelling import check_round_trips
 from vocabtransfer.running.blank_inputs import blank_inputs
@@ -81,7 +81,7 @@ def prove_beside(source: Checkpoint, folder: Path, words: Mapping[str, float], l
                 raise problem from problem.__cause__
         else:
             raise
-        said = (str(problem.__cause__).strip().splitlines() or [type(problem.__cause__).__name__])[0].rstrip(".:")
+        said = first_line(cause)
         note = f"Nothing was generated: neither does the untouched {source.name} from made-up input ({said})."
         return Proof(f"{source.architecture} (loaded)", note=note)
 

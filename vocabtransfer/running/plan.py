@@ -21,7 +21,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import duration, step
 from vocabtransfer.running.load import load_causal_model, load_model, quantisation
 from vocabtransfer.running.settings import DTYPES, run_settings
-from vocabtransfer.running.streamed import HEAD_BYTES, open_streamed
+from vocabtransfer.running.streamed import HEAD_BYTES, READABLE, open_streamed
 
 _TYPES = {name: getattr(torch, name) for name in DTYPES}
 #: Share of the free memory that a model's weights may take: the rest is for what runs through them, and for others.
@@ -160,10 +160,15 @@ def load_for_scoring(folder: Path) -> PreTrainedModel:
     `open_streamed` raise, and `UsageError` for a device that is not there.
     """
     checkpoint = read_checkpoint(folder, folder.name)
-    plan = plan_run(checkpoint, device=_own_device())
+    return open_causal(checkpoint, plan_run(checkpoint, device=_own_device()))
+
+
+def open_causal(checkpoint: Checkpoint, plan: RunPlan, tokens: int = 0) -> PreTrainedModel:
+    """Open what goes on with text as planned; raises what `load_causal_model` and `open_streamed` raise."""
     if plan.streamed:
-        return open_planned(checkpoint, plan)
-    return load_causal_model(folder, plan.device, plan.dtype)
+        return open_planned(checkpoint, plan, tokens)
+    with step(plan.sentence(tokens)):
+        return load_causal_model(checkpoint.path, plan.device, plan.dtype)
 
 
 def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
@@ -174,7 +179,7 @@ def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
     """
     plan = plan_run(checkpoint, device=_own_device())
     kind = quantisation(checkpoint.config)
-    if plan.streamed and kind not in (None, "fp8"):
+    if plan.streamed and kind not in READABLE:
         return (
             f"it does not fit into {_gb(plan.free)}, and its body, quantised by {kind}, cannot be read layer by layer"
         )

@@ -16,10 +16,9 @@ from transformers import PreTrainedModel
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
 from vocabtransfer.running.plan import load_for_scoring
-from vocabtransfer.running.streamed import run_together
+from vocabtransfer.running.streamed import run_together, waves
 
 _POSITIONS = 4096  # run at once
-_TOGETHER = 16  # batches that a streamed model carries through a layer
 
 
 @dataclass(eq=False)
@@ -69,7 +68,7 @@ class SourceStates:
             ids = torch.tensor([[self.first, *spans[i].tolist()] for i in batch.tolist()], device=self.model.device)
             return self._run(ids, layers)[:, -1].cpu().numpy()
 
-        for together in track(_waves(batches), "reading pieces"):
+        for together in track(list(waves(batches, self.model)), "reading pieces"):
             found = run_together(self.model, [partial(last, batch) for batch in together])
             for batch, states in zip(together, found, strict=True):
                 if result is None:
@@ -83,7 +82,7 @@ class SourceStates:
         """Return the states before the head at every place of the texts, float32 ``(places, hidden)``; computed once."""
         if self._final is None:
             rows: list[NDArray[np.float32]] = []
-            for together in track(_waves(list(self.texts())), "reading text"):
+            for together in track(list(waves(self.texts(), self.model)), "reading text"):
                 rows += run_together(self.model, [partial(self._read, text) for text in together])
             self._final = np.concatenate(rows)
         return self._final
@@ -113,11 +112,6 @@ class SourceStates:
         finally:
             hook.remove()
         return found[0].float()
-
-
-def _waves(batches: Sequence[NDArray[Any]]) -> list[Sequence[NDArray[Any]]]:
-    """Return the batches that run together: a streamed model reads each layer once for all of them."""
-    return [batches[start : start + _TOGETHER] for start in range(0, len(batches), _TOGETHER)]
 
 
 class _Reached(Exception):

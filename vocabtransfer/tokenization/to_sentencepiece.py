@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.files.sentencepiece_model import new_model
 from vocabtransfer.tokenization.carry import BYTE_TOKENS
+from vocabtransfer.tokenization.from_sentencepiece import SPACE_MARK
 from vocabtransfer.tokenization.merges import MergeModel
 from vocabtransfer.tokenization.piece_scores import merge_scores, never_merged
 
-SPACE_MARK = "▁"
 #: What our files say of themselves, so that they may be written anew.
 MADE_BY = "vocabtransfer"
 _UNIGRAM, _BPE = 1, 2

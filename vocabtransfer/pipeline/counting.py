@@ -1,0 +1,26 @@
+"""The words of a text in the target language, counted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from vocabtransfer.alignment.words import split_words
+from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.files.text import Text
+from vocabtransfer.progress import track
+
+
+def count_words(
+    text: Text, lines: Iterable[str] | None = None, see: Callable[[str], None] | None = None
+) -> dict[str, float]:
+    """Return how often each word stands in a text, or in those of its ``lines`` that count, in the order of the words.
+
+    ``see`` is shown every line. Raises `VocabTransferError` naming the text where there is no word.
+    """
+    counts: Counter[str] = Counter()
+    for line in track(text() if lines is None else lines, "counting words"):
+        counts.update(split_words(line))
+        if see is not None:
+            see(line)
+    if not counts:
+        raise VocabTransferError(f"{text}: there is no word in the text.")
+    return {word: float(count) for word, count in sorted(counts.items())}
