@@ -18,9 +18,9 @@ from vocabtransfer.checkpoint import (
     VocabTensor,
     open_checkpoint,
     plan_checkpoint,
-    rewrite,
     write_checkpoint,
 )
+from vocabtransfer.checkpoint import shards as shard_writer
 from vocabtransfer.checkpoint.synthetic import LLAMA3_70B, toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files import copying
@@ -95,6 +95,7 @@ KEPT = st.dictionaries(
     multiple=st.sampled_from([1, 8, 64]),
     link=st.sampled_from(["hard", "copy"]),
     block=st.sampled_from([32, 7 * 32, 1 << 22]),
+    changed=st.sets(st.integers(0, 9)),
 )
 def test_any_checkpoint(
     kept: dict[str, Any],
@@ -104,11 +105,12 @@ def test_any_checkpoint(
     multiple: int,
     link: Any,
     block: int,
+    changed: set[int],
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    monkeypatch.setattr(rewrite, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(shard_writer, "BLOCK_ELEMENTS", block)
     generator = torch.Generator().manual_seed(0)
     shards: list[dict[str, torch.Tensor]] = [{} for _ in range(4)]
     shards[places[0]]["model.embed_tokens.weight"] = torch.randn(len(OLD), 32).to(dtypes[0])
@@ -121,17 +123,38 @@ def test_any_checkpoint(
     config = {"model_type": "something_new", "vocab_size": len(OLD), "tie_word_embeddings": tied}
     source = save_source(folder / "source", shards, config)
     before = snapshot(folder / "source")
-    plan = plan_checkpoint(source, folder / "target", vocabulary_size=len(NEW), link=link, pad_to_multiple_of=multiple)
-    report = write_checkpoint(
-        source, folder / "target", tokenizer=NEW, rows=ramp, link=link, pad_to_multiple_of=multiple
+    values = {
+        name: torch.randint(0, 2, shape, generator=generator).to(dtype)
+        for i, (name, (dtype, shape, _)) in enumerate(sorted(kept.items()))
+        if i in changed
+    }
+    plan = plan_checkpoint(
+        source,
+        folder / "target",
+        vocabulary_size=len(NEW),
+        changed=values,
+        link=link,
+        pad_to_multiple_of=multiple,
     )
+    report = write_checkpoint(
+        source,
+        folder / "target",
+        tokenizer=NEW,
+        rows=ramp,
+        changes={
+            name: lambda a, b, value=value: value.reshape(value.shape or 1)[a:b] for name, value in values.items()
+        },
+        link=link,
+        pad_to_multiple_of=multiple,
+    )
+    assert set(report.tensors_rewritten) == {*values, *(tensor.name for tensor in source.layout.tensors)}
     assert snapshot(folder / "source") == before
     written = load_all(folder / "target")
     rows = -(-len(NEW) // multiple) * multiple
     assert report.padded_rows == plan.padded_rows == rows - len(NEW)
     old = {name: value for shard in shards for name, value in shard.items()}
     assert written.keys() == old.keys()
-    for name, value in old.items():
+    for name, value in (old | values).items():
         part = {"model.embed_tokens.weight": "input", "lm_head.weight": "output", "lm_head.bias": "output_bias"}.get(
             name
         )

@@ -17,8 +17,9 @@ from propagation_samples import (
     snapshot,
 )
 
+from vocabtransfer.checkpoint import plan_checkpoint, shards
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.propagation import body, propagate, restore_layers
+from vocabtransfer.propagation import propagate, restore_layers
 
 TABLES = (INPUT, OUTPUT)
 
@@ -112,9 +113,12 @@ def test_scalars_and_integers_in_the_body(tmp_path: Path) -> None:
 def test_blocks_do_not_show(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = family(tmp_path)
     propagate(made.base, made.adapted, made.instruct, body_lambda=0.3).save(tmp_path / "whole")
-    monkeypatch.setattr(body, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(shards, "BLOCK_ELEMENTS", block)
     propagate(made.base, made.adapted, made.instruct, body_lambda=0.3).save(tmp_path / "blocks")
-    assert snapshot(tmp_path / "whole") == snapshot(tmp_path / "blocks")
+    whole, blocks = load_all(tmp_path / "whole"), load_all(tmp_path / "blocks")
+    for name, value in whole.items():
+        # A product of matrices may differ in its last bit with the number of rows; sums and differences do not.
+        assert torch.equal(value, blocks[name]) if name not in TABLES else torch.allclose(value, blocks[name])
 
 
 def test_a_body_that_overflows_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -131,11 +135,14 @@ def test_a_body_that_overflows_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_full_disk_is_known_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = family(tmp_path)
     result = propagate(made.base, made.adapted, made.instruct, body_lambda=1.0)
-    plan = body.plan_checkpoint(made.instruct, tmp_path / "out", vocabulary_size=len(result.tokenizer))
-    least = plan.bytes_needed + sum(shard.size for shard in made.instruct.shards) - 1
+    plan = plan_checkpoint(
+        made.instruct, tmp_path / "out", vocabulary_size=len(result.tokenizer), changed=result.changes
+    )
+    assert plan.bytes_linked == 0 and plan.bytes_written > sum(shard.size for shard in made.instruct.shards) / 2
+    least = plan.bytes_needed - 1
     usage = type("Usage", (), {"free": least, "total": 0, "used": 0})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(VocabTransferError, match=r"GB while it is written, but its disk has .* make room"):
+    with pytest.raises(VocabTransferError, match=r"GB, but its disk has .* make room"):
         result.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

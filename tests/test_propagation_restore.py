@@ -25,10 +25,10 @@ from propagation_samples import (
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint import Checkpoint, shards
 from vocabtransfer.checkpoint.tensors import read_shard
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.propagation import body, restore_layers
+from vocabtransfer.propagation import restore_layers
 from vocabtransfer.propagation.restore import outer_layers, slerp
 
 LAYERS = 5
@@ -120,13 +120,13 @@ def test_slerp(
     rows: int, width: int, weight: float, block: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the arc: norms of unit tensors stay 1, the angle is divided as the weight says, blocks do not show."""
-    monkeypatch.setattr(body, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(shards, "BLOCK_ELEMENTS", block)
     generator = torch.Generator().manual_seed(seed)
     first, second = (torch.randn(rows, width, generator=generator).double() for _ in range(2))
     save_file({"a": first / first.norm(), "b": second / second.norm()}, tmp_path / "pair.safetensors")
     infos = {info.name: info for info in read_shard(tmp_path / "pair.safetensors").tensors}
     found = slerp(infos["a"], infos["b"], weight)
-    result = torch.cat([found(start, stop) for start, stop in body.row_blocks((rows, width))])
+    result = torch.cat([found(start, stop) for start, stop in shards.row_blocks((rows, width))])
     cosine = float((first * second).sum() / first.norm() / second.norm())
     assert found.cosine == pytest.approx(cosine, abs=1e-12)
     if abs(cosine) > 0.9995:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,6 +14,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.copying import Link as Link
 from vocabtransfer.files.copying import can_link, check_link
 from vocabtransfer.files.json_files import read_json
+from vocabtransfer.files.manifest import MANIFEST_NAME
 from vocabtransfer.files.staging import settled
 
 Action = Literal["rewrite", "link", "copy"]
@@ -27,6 +28,9 @@ KEPT_FILES = re.compile(
     r"|(quantize|quantization)_config\.json",
     re.IGNORECASE,
 )
+# Where the vocabulary stays, all files of the folder do, but for these: the same weights in another format would be
+# those of the old model.
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt")
 # Room for tokenizer and settings, which are not made yet when the plan is: generous, and small beside the tables.
 BYTES_PER_TOKEN = 256
 SETTINGS_BYTES = 1 << 20
@@ -67,12 +71,16 @@ def plan_checkpoint(
     source: Checkpoint,
     target: Path,
     *,
-    vocabulary_size: int,
+    vocabulary_size: int | None,
+    changed: Collection[str] = (),
     link: Link = "hard",
     pad_to_multiple_of: int = 1,
     extra_bytes: int = 0,
 ) -> WritePlan:
     """Say what `write_checkpoint` would do for a vocabulary of this size, without writing anything.
+
+    Without a size the vocabulary stays, and so does every file that speaks of it. ``changed`` names the tensors that get
+    other values.
 
     Raises `UsageError` for another kind of link, a padding multiple below one or an empty vocabulary, and
     `VocabTransferError` for a target inside the source or around it.
@@ -80,24 +88,25 @@ def plan_checkpoint(
     check_link(link)
     if pad_to_multiple_of < 1:
         raise UsageError(f"the vocabulary cannot be padded to a multiple of {pad_to_multiple_of}: give 1 or more.")
-    if vocabulary_size < 1:
+    if vocabulary_size is not None and vocabulary_size < 1:
         raise UsageError("the new vocabulary is empty.")
     target = settled(target)
     _refuse_overlap(source.path, target)
-    rows = -(-vocabulary_size // pad_to_multiple_of) * pad_to_multiple_of
+    given = vocabulary_size or source.layout.rows
+    rows = None if vocabulary_size is None else -(-given // pad_to_multiple_of) * pad_to_multiple_of
     disk = _existing_parent(target)
-    files = [*_plan_shards(source, rows, link, disk), *_plan_extras(source, link, disk)]
+    files = [*_plan_shards(source, rows, changed, link, disk), *_plan_extras(source, rows is None, link, disk)]
     written = sum(file.bytes for file in files if file.action != "link")
     kept = {file.name for file in files} | {shard.file.name for shard in source.shards}
     return WritePlan(
         target=target,
-        rows=rows,
-        padded_rows=rows - vocabulary_size,
+        rows=rows or given,
+        padded_rows=(rows or given) - given,
         files=tuple(files),
         bytes_written=written,
         bytes_linked=sum(file.bytes for file in files if file.action == "link"),
-        bytes_least=sum(new_table_bytes(source, rows)),
-        bytes_needed=written + vocabulary_size * BYTES_PER_TOKEN + SETTINGS_BYTES + extra_bytes,
+        bytes_least=sum(new_table_bytes(source, rows or given)),
+        bytes_needed=written + given * BYTES_PER_TOKEN + SETTINGS_BYTES + extra_bytes,
         bytes_free=shutil.disk_usage(disk).free,
         left_out=tuple(sorted(_top_files(source.path) - kept - {"config.json", "generation_config.json", INDEX_NAME})),
     )
@@ -124,21 +133,17 @@ def new_table_bytes(source: Checkpoint, rows: int) -> Iterator[int]:
         yield info.nbytes // info.shape[tensor.axis] * (rows + tensor.spare)
 
 
-def is_touched(source: Checkpoint, shard: Shard) -> bool:
-    """Tell whether a shard holds a vocabulary-shaped tensor, be it one that the index no longer points to."""
-    names = {tensor.name for tensor in source.layout.tensors}
-    return any(info.name in names for info in shard.tensors)
-
-
-def shard_entries(source: Checkpoint, shard: Shard, rows: int) -> list[tuple[str, str, tuple[int, ...]]]:
+def shard_entries(source: Checkpoint, shard: Shard, rows: int | None) -> list[tuple[str, str, tuple[int, ...]]]:
     """List name, dtype and new shape of the tensors that a rewritten shard holds, without stale duplicates."""
     vocabulary = {tensor.name: tensor for tensor in source.layout.tensors}
     entries = []
     for info in shard.tensors:
-        if info.name not in vocabulary:
-            entries.append((info.name, info.dtype, info.shape))
-        elif source.tensors[info.name].file == shard.file:
-            entries.append((info.name, info.dtype, new_shape(info, vocabulary[info.name], rows)))
+        if info.name in source.tensors and source.tensors[info.name].file != shard.file:
+            continue
+        shape = info.shape
+        if rows is not None and info.name in vocabulary:
+            shape = new_shape(info, vocabulary[info.name], rows)
+        entries.append((info.name, info.dtype, shape))
     return entries
 
 
@@ -147,24 +152,35 @@ def shard_metadata(shard: Shard) -> Mapping[str, str]:
     return {"format": "pt", **shard.metadata}
 
 
-def _plan_shards(source: Checkpoint, rows: int, link: Link, disk: Path) -> Iterator[PlannedFile]:
+def _plan_shards(
+    source: Checkpoint, rows: int | None, changed: Collection[str], link: Link, disk: Path
+) -> Iterator[PlannedFile]:
+    # A table that the index no longer points to is rewritten, too: nobody should find the old one.
+    touched = {*changed} | {tensor.name for tensor in source.layout.tensors if rows is not None}
     for shard in source.shards:
         name = shard.file.name if source.sharded else SINGLE_NAME
-        if is_touched(source, shard):
+        if any(info.name in touched for info in shard.tensors):
             head, lengths = build_header(shard_entries(source, shard, rows), shard_metadata(shard))
             yield PlannedFile(name, shard.file, "rewrite", len(head) + sum(length for _, length in lengths))
         else:
             yield _plan_kept(name, shard.file, link, disk)
 
 
-def _plan_extras(source: Checkpoint, link: Link, disk: Path) -> Iterator[PlannedFile]:
-    names = {name for name in _top_files(source.path) if KEPT_FILES.fullmatch(name)}
+def _plan_extras(source: Checkpoint, all_files: bool, link: Link, disk: Path) -> Iterator[PlannedFile]:
+    names = {name for name in _top_files(source.path) if all_files or KEPT_FILES.fullmatch(name)}
+    if all_files:
+        shards = {shard.file.name for shard in source.shards}
+        names -= {*shards, MANIFEST_NAME, *(name for name in names if _is_other_weights(name))}
     if "auto_map" in source.config:
         names |= {name for name in _top_files(source.path) if name.endswith(".py")}
     for folder in _module_folders(source.path):
         names |= {path.relative_to(source.path).as_posix() for path in folder.rglob("*") if path.is_file()}
     for name in sorted(names):
         yield _plan_kept(name, source.path / name, link, disk)
+
+
+def _is_other_weights(name: str) -> bool:
+    return name.startswith(".") or PurePosixPath(name).suffix in OTHER_WEIGHTS
 
 
 def _plan_kept(name: str, file: Path, link: Link, disk: Path) -> PlannedFile:

@@ -1,10 +1,11 @@
-"""Write a checkpoint with another vocabulary: new tables, everything else of the source byte for byte."""
+"""Write a checkpoint anew: with another vocabulary, with other values of some tensors, or both.
 
-import json
+Everything else of the source stays byte for byte. All ways of writing end in `write_planned`.
+"""
+
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,43 +14,22 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint.auto_tokenizer import PLAIN_MODULE, keep_ids
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.layout import VocabTensor
-from vocabtransfer.checkpoint.plan import (
-    Link,
-    WritePlan,
-    check_space,
-    new_shape,
-    plan_checkpoint,
-    shard_entries,
-    shard_metadata,
-)
+from vocabtransfer.checkpoint.plan import Link, WritePlan, check_space, plan_checkpoint
 from vocabtransfer.checkpoint.settings import renumber_settings
-from vocabtransfer.checkpoint.tensors import (
-    INDEX_NAME,
-    TORCH_DTYPES,
-    Shard,
-    TensorInfo,
-    build_header,
-    load_rows,
-    nbytes,
-    raw_bytes,
-)
+from vocabtransfer.checkpoint.shards import Change, Rows, write_index, write_json, write_shards
+from vocabtransfer.checkpoint.tensors import INDEX_NAME
 from vocabtransfer.checkpoint.verify import verify_checkpoint
-from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.files.copying import copy_range, place_file, write_all
-from vocabtransfer.files.json_files import read_json
+from vocabtransfer.errors import UsageError
+from vocabtransfer.files.copying import place_file
 from vocabtransfer.files.manifest import MANIFEST_NAME, write_manifest
 from vocabtransfer.files.staging import check_target, staged_folder
-from vocabtransfer.progress import step, track
+from vocabtransfer.progress import step
 from vocabtransfer.public import public
+from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
 
-Rows = Callable[[VocabTensor, int, int], torch.Tensor]
 Check = Callable[[Path], object]
 
-BLOCK_ELEMENTS = 1 << 22
-# Where the head has a bias, a padding row gets this one: no softmax leaves it anything, and every float dtype holds it.
-PADDING_BIAS = -1e4
 GIGABYTE = 1e9
 
 
@@ -66,6 +46,21 @@ class WriteReport:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class NewTables:
+    """Another vocabulary for a checkpoint: its tokenizer, the rows of its tables, and settings that speak of its ids.
+
+    ``rows`` is asked for ascending blocks, once per block and tensor. ``final_generation_config`` replaces the generation
+    settings after verification: it may name ids that the tokenizer lacks.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    rows: Rows
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any] | None
+    final_generation_config: Mapping[str, Any] | None = None
+
+
 @public
 def write_checkpoint(
     source: Checkpoint,
@@ -73,6 +68,7 @@ def write_checkpoint(
     *,
     tokenizer: PreTrainedTokenizerFast,
     rows: Rows,
+    changes: Mapping[str, Change] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     link: Link = "hard",
     overwrite: bool = False,
@@ -84,32 +80,32 @@ def write_checkpoint(
     ``rows(tensor, start, stop)`` gives rows ``start`` to ``stop`` of the new table: (stop - start, width) for tables,
     (stop - start,) for biases, in any float dtype (integers for a lookup); stop is at most the size of the new
     vocabulary. It is called in ascending blocks, once per block and tensor. Values are rounded to the storage dtype of
-    the source's tensor.
+    the source's tensor. ``changes`` has other values for tensors of the body: ``changes[name](start, stop)`` gives rows
+    ``start`` to ``stop`` of its first axis, (stop - start, ...).
 
-    Shards without vocabulary-shaped tensors are hard-linked (``link="hard"``; to whatever the source is made of, the
-    hub's cache too) or copied. Padding rows, up to a multiple of ``pad_to_multiple_of``, are the mean of all other
-    rows, whose logit is never the highest, with a bias that rules them out where the head has one, and are suppressed
-    in generation_config.json. ``extra_files`` (name -> content) come on top.
+    Shards in which nothing changes are hard-linked (``link="hard"``; to whatever the source is made of, the hub's cache
+    too) or copied. Padding rows, up to a multiple of ``pad_to_multiple_of``, are the mean of all other rows, whose logit
+    is never the highest, with a bias that rules them out where the head has one, and are suppressed in
+    generation_config.json. ``extra_files`` (name -> content) come on top.
 
     The folder is filled beside ``target``, verified, given to ``check`` (which raises what is wrong with it), flushed,
     and renamed: whatever happens, ``target`` is the old state or the new one. Raises `VocabTransferError` when the
     target exists (unless ``overwrite``, for folders that this function wrote), is being written by another process,
     overlaps the source, has too little room, when a value is not finite, and when verification fails.
     """
-    started = time.perf_counter()
     extras = dict(extra_files or {})
+    changes = changes or {}
     count = max(tokenizer.get_vocab().values(), default=-1) + 1
     plan = plan_checkpoint(
         source,
         target,
         vocabulary_size=count,
+        changed=changes.keys(),
         link=link,
         pad_to_multiple_of=pad_to_multiple_of,
         extra_bytes=sum(map(len, extras.values())),
     )
     check_target(plan.target, overwrite)
-    _check_extra_names(extras, plan)
-    check_space(plan)
     settings = renumber_settings(
         source.config,
         source.generation_config,
@@ -119,142 +115,96 @@ def write_checkpoint(
         old_rows=source.layout.vocabulary_rows,
         rows=plan.rows,
     )
+    return write_planned(
+        source,
+        plan,
+        tables=NewTables(tokenizer, rows, settings.config, settings.generation_config),
+        changes=changes,
+        extra_files=extras,
+        facts={"vocabtransfer": settings.config["vocabtransfer"]["version"], "source": source.name},
+        overwrite=overwrite,
+        check=check,
+        notes=settings.notes,
+    )
+
+
+def update_checkpoint(
+    source: Checkpoint,
+    target: Path,
+    values: Mapping[str, torch.Tensor],
+    *,
+    extra_files: Mapping[str, bytes],
+    facts: Mapping[str, str],
+    link: Link = "hard",
+    overwrite: bool = False,
+) -> WriteReport:
+    """Write ``source`` into the folder ``target`` with some tensors' values replaced: what training changes.
+
+    ``values`` (by name in the file, shape of the tensor there, any float dtype) are rounded to the storage dtype. All
+    other files of the source keep their bytes, tokenizer and settings too; ``extra_files`` (name -> content) replace
+    those of the same name; ``facts`` go into the manifest. Written and refused as by `write_checkpoint`.
+    """
+    plan = plan_checkpoint(
+        source,
+        target,
+        vocabulary_size=None,
+        changed=values.keys(),
+        link=link,
+        extra_bytes=sum(map(len, extra_files.values())),
+    )
+    plan = replace(plan, files=tuple(file for file in plan.files if file.name not in extra_files))
+    changes = {name: _given(source, name, value) for name, value in values.items()}
+    return write_planned(source, plan, changes=changes, extra_files=extra_files, facts=facts, overwrite=overwrite)
+
+
+def write_planned(
+    source: Checkpoint,
+    plan: WritePlan,
+    *,
+    tables: NewTables | None = None,
+    changes: Mapping[str, Change] | None = None,
+    extra_files: Mapping[str, bytes],
+    facts: Mapping[str, str],
+    overwrite: bool,
+    check: Check | None = None,
+    notes: tuple[str, ...] = (),
+) -> WriteReport:
+    """Carry out a plan: new tables where there are ``tables``, ``changes`` of other tensors, all else as it was.
+
+    ``facts`` go into the manifest, ``notes`` into the report. See `write_checkpoint` for what is raised.
+    """
+    started = time.perf_counter()
+    changes = changes or {}
+    check_target(plan.target, overwrite)
+    _check_extra_names(extra_files, plan, tables)
+    check_space(plan)
     with staged_folder(plan.target, overwrite) as staging:
-        sums = write_weights(source, staging, plan, rows)
-        linked = place_kept(staging, plan, link)
-        write_json(staging / "config.json", settings.config)
-        save_tokenizer(tokenizer, staging)
-        keep_ids(staging, tokenizer)
-        if settings.generation_config is not None:
-            write_json(staging / "generation_config.json", settings.generation_config)
-        for name, content in extras.items():
+        sums = write_shards(source, staging, plan, tables.rows if tables is not None else None, changes)
+        linked = place_kept(staging, plan)
+        if tables is not None:
+            _write_settings(source, staging, plan, tables)
+        for name, content in extra_files.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_bytes(content)
         with step("verifying the checkpoint"):
-            verify_checkpoint(staging, source, tokenizer, sums)
+            verify_checkpoint(staging, source, tables.tokenizer if tables else load_tokenizer(source.path), sums)
         if check is not None:
             check(staging)
-        facts = {"vocabtransfer": settings.config["vocabtransfer"]["version"], "source": source.name}
-        write_manifest(staging, facts)
+        if tables is not None and tables.final_generation_config is not None:
+            write_json(staging / "generation_config.json", tables.final_generation_config)
+        write_manifest(staging, dict(facts))
         written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) - linked
-    notes = settings.notes
     if linked:
         notes += (
             f"{linked / GIGABYTE:.2f} GB are hard links to files of {source.path}: programs that change weights in "
             "place would change both; --link copy makes the folder independent.",
         )
-    names = tuple(tensor.name for tensor in source.layout.tensors)
-    seconds = time.perf_counter() - started
-    return WriteReport(plan.target, written, linked, names, plan.padded_rows, seconds, notes)
+    names = tuple(tensor.name for tensor in source.layout.tensors) if tables is not None else ()
+    names += tuple(sorted(changes))
+    return WriteReport(plan.target, written, linked, names, plan.padded_rows, time.perf_counter() - started, notes)
 
 
-def _check_extra_names(extras: Mapping[str, bytes], plan: WritePlan) -> None:
-    taken = {file.name for file in plan.files} | {MANIFEST_NAME, INDEX_NAME, "config.json", "generation_config.json"}
-    taken |= {
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-        f"{PLAIN_MODULE}.py",
-    }
-    for name in extras:
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or not pure.parts or name in taken:
-            raise UsageError(f"an extra file cannot be called {name!r}: the name is taken, or no name.")
-
-
-def write_weights(source: Checkpoint, staging: Path, plan: WritePlan, rows: Rows) -> dict[str, int]:
-    """Write the touched shards and the index; returns the checksum of every new table."""
-    count = plan.rows - plan.padded_rows
-    sums: dict[str, int] = {}
-    shards = {shard.file: shard for shard in source.shards}
-    for file in plan.files:
-        if file.action == "rewrite":
-            sums |= _rewrite_shard(source, shards[file.source], staging / file.name, plan.rows, count, rows)
-    if source.sharded:
-        _write_index(source, staging, plan.rows)
-    return sums
-
-
-def _rewrite_shard(source: Checkpoint, shard: Shard, target: Path, rows: int, count: int, give: Rows) -> dict[str, int]:
-    head, order = build_header(shard_entries(source, shard, rows), shard_metadata(shard))
-    infos = {info.name: info for info in shard.tensors}
-    vocabulary = {tensor.name: tensor for tensor in source.layout.tensors}
-    sums: dict[str, int] = {}
-    with shard.file.open("rb", buffering=0) as old, target.open("xb", buffering=0) as new:
-        write_all(new, memoryview(head))
-        pending: tuple[int, int] | None = None  # kept bytes not copied yet: neighbours are moved in one go
-        for name, _ in order:
-            info = infos[name]
-            if name not in vocabulary:
-                pending = _extend(pending, info, old, new)
-                continue
-            if pending is not None:
-                copy_range(old, new, pending[0], pending[1] - pending[0])
-                pending = None
-            sums[name] = write_table(new, info, vocabulary[name], rows, count, give)
-        if pending is not None:
-            copy_range(old, new, pending[0], pending[1] - pending[0])
-    return sums
-
-
-def _extend(pending: tuple[int, int] | None, info: TensorInfo, old: Any, new: Any) -> tuple[int, int]:
-    if pending is None:
-        return info.begin, info.end
-    if pending[1] == info.begin:
-        return pending[0], info.end
-    copy_range(old, new, pending[0], pending[1] - pending[0])
-    return info.begin, info.end
-
-
-def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, count: int, give: Rows) -> int:
-    """Stream one table: the given rows, the padding, the spare rows as they were. Returns the CRC-32 of its bytes."""
-    checksum = 0
-    row_shape = info.shape[1:] if tensor.part != "output_bias" else ()
-    is_integer = tensor.part == "lookup"
-    total = torch.zeros(row_shape, dtype=torch.float64)
-    for start, stop in track(list(_blocks(count, row_shape)), f"writing {info.name}"):
-        block = give(tensor, start, stop)
-        if block.shape != (stop - start, *row_shape):
-            raise ValueError(f"rows {start} to {stop} of {info.name!r} came with shape {tuple(block.shape)}")
-        block = block.detach().to("cpu", TORCH_DTYPES[info.dtype])
-        _check_finite(block, start, info.name)
-        if rows > count and not is_integer:
-            total += block.sum(dim=0, dtype=torch.float32)
-        checksum = _write_block(new, block, checksum)
-    if rows > count:
-        row = torch.full_like(total, PADDING_BIAS) if tensor.part == "output_bias" else total / count
-        row = load_rows(info, 0, 1)[0] if is_integer else row
-        block = row.to(TORCH_DTYPES[info.dtype]).expand(rows - count, *row_shape)
-        checksum = _write_block(new, block, checksum)
-    if tensor.spare:
-        checksum = _write_block(new, load_rows(info, info.shape[0] - tensor.spare, info.shape[0]), checksum)
-    return checksum
-
-
-def _write_block(new: Any, block: torch.Tensor, checksum: int) -> int:
-    data = raw_bytes(block)
-    write_all(new, data)
-    return zlib.crc32(data, checksum)
-
-
-def _blocks(count: int, row_shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    width = row_shape[0] if row_shape else 1
-    block = max(1, BLOCK_ELEMENTS // width)
-    for start in range(0, count, block):
-        yield start, min(start + block, count)
-
-
-def _check_finite(block: torch.Tensor, start: int, name: str) -> None:
-    low, high = torch.aminmax(block)  # both carry a NaN on, and this is far faster than looking at every value
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        good = torch.isfinite(block).reshape(len(block), -1).all(dim=1)
-        row = start + int((~good).nonzero()[0])
-        raise VocabTransferError(f"row {row} of the new {name!r} is not finite in {block.dtype}: nothing was written.")
-
-
-def place_kept(staging: Path, plan: WritePlan, link: Link) -> int:
+def place_kept(staging: Path, plan: WritePlan) -> int:
     """Link or copy the files that stay as they are; returns the bytes that are links."""
     linked = 0
     for file in plan.files:
@@ -262,28 +212,41 @@ def place_kept(staging: Path, plan: WritePlan, link: Link) -> int:
             continue
         (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
         with step(f"placing {file.name}"):
-            if place_file(file.source, staging / file.name, link if file.action == "link" else "copy"):
+            if place_file(file.source, staging / file.name, "hard" if file.action == "link" else "copy"):
                 linked += file.bytes
     return linked
 
 
-def _write_index(source: Checkpoint, staging: Path, rows: int) -> None:
-    vocabulary = {tensor.name: tensor for tensor in source.layout.tensors}
-    total_size = total_parameters = 0
-    for name, info in source.tensors.items():
-        shape = new_shape(info, vocabulary[name], rows) if name in vocabulary else info.shape
-        total_size += nbytes(info.dtype, shape)
-        total_parameters += torch.Size(shape).numel()
-    old = read_json(source.path / INDEX_NAME).get("metadata")
-    metadata = dict(old) if isinstance(old, dict) else {}
-    metadata["total_size"] = total_size
-    if "total_parameters" in metadata:
-        metadata["total_parameters"] = total_parameters
-    weight_map = {name: info.file.name for name, info in source.tensors.items()}
-    write_json(staging / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
+def _write_settings(source: Checkpoint, staging: Path, plan: WritePlan, tables: NewTables) -> None:
+    if source.sharded:
+        write_index(source, staging, plan.rows)
+    write_json(staging / "config.json", tables.config)
+    save_tokenizer(tables.tokenizer, staging)
+    keep_ids(staging, tables.tokenizer)
+    if tables.generation_config is not None:
+        write_json(staging / "generation_config.json", tables.generation_config)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write sorted, indented JSON: the same value gives the same bytes."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+def _given(source: Checkpoint, name: str, value: torch.Tensor) -> Change:
+    info = source.tensors[name]
+    if tuple(value.shape) != info.shape:
+        raise ValueError(f"{name!r} came with shape {tuple(value.shape)} for {info.shape}")
+    values = value if info.shape else value.reshape(1)
+    return lambda start, stop: values[start:stop]
+
+
+def _check_extra_names(extras: Mapping[str, bytes], plan: WritePlan, tables: NewTables | None) -> None:
+    taken = {file.name for file in plan.files} | {MANIFEST_NAME, INDEX_NAME, "config.json", "generation_config.json"}
+    if tables is not None:
+        taken |= {
+            "tokenizer.json",
+            "tokenizer.model",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "chat_template.jinja",
+            f"{PLAIN_MODULE}.py",
+        }
+    for name in extras:
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts or name in taken:
+            raise UsageError(f"an extra file cannot be called {name!r}: the name is taken, or no name.")

@@ -16,8 +16,8 @@ from vocabtransfer.checkpoint import Checkpoint, TensorInfo, VocabTensor
 from vocabtransfer.checkpoint.auto_tokenizer import find_difference
 from vocabtransfer.checkpoint.layout import Part
 from vocabtransfer.checkpoint.plan import BYTES_PER_TOKEN, SETTINGS_BYTES
-from vocabtransfer.checkpoint.rewrite import write_table
 from vocabtransfer.checkpoint.settings import renumber_settings
+from vocabtransfer.checkpoint.shards import write_table
 from vocabtransfer.checkpoint.tensors import build_header, load_rows, nbytes, read_shard
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.copying import place_file, write_all

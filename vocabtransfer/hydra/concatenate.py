@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from vocabtransfer.checkpoint import VocabTensor, WriteReport
+from vocabtransfer.checkpoint import VocabTensor, WriteReport, plan_checkpoint
 from vocabtransfer.checkpoint.plan import Link
+from vocabtransfer.checkpoint.rewrite import NewTables, write_planned
 from vocabtransfer.checkpoint.settings import ID_LISTS, ID_SUFFIXES, SEQUENCE_LISTS
 from vocabtransfer.checkpoint.tying import with_tying
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.hydra.export import head_rows, write_model
+from vocabtransfer.hydra.export import head_rows
 from vocabtransfer.hydra.folder import HEADS_NAME, HydraFolder, open_hydra
 from vocabtransfer.hydra.settings import resized
 from vocabtransfer.hydra.stored import GENERATION_NAME, StoredHead
@@ -67,19 +68,23 @@ def export_concatenated(
     generation = {
         head.name: shifted(generation_of(head), offset) for head, offset in zip(chosen, offsets, strict=False)
     }
-    return write_model(
+    extras = _head_files(chosen, offsets, generation)
+    plan = plan_checkpoint(
         source,
         Path(target).expanduser(),
-        rows_count=total,
-        rows=rows,
-        tokenizer=chosen[0].tokenizer,
-        config={**resized(source.config, source.layout.rows, total), "tie_word_embeddings": source.layout.tied},
-        generation_config=chosen[0].generation_config,
-        final_generation_config=_joint(generation),
-        extra_files=_head_files(chosen, offsets, generation),
+        vocabulary_size=total,
         link=link,
-        overwrite=overwrite,
+        extra_bytes=sum(map(len, extras.values())),
     )
+    tables = NewTables(
+        chosen[0].tokenizer,
+        rows,
+        {**resized(source.config, source.layout.rows, total), "tie_word_embeddings": source.layout.tied},
+        chosen[0].generation_config,
+        final_generation_config=_joint(generation),
+    )
+    facts = {"source": source.name}
+    return write_planned(source, plan, tables=tables, extra_files=extras, facts=facts, overwrite=overwrite)
 
 
 def offsets_of(sizes: Sequence[int]) -> list[int]:

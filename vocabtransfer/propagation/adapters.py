@@ -17,11 +17,12 @@ import torch
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from vocabtransfer.checkpoint.adapters import CONFIG_NAME, PREFIX, WEIGHTS_NAME
 from vocabtransfer.checkpoint.layout import FLOATS
+from vocabtransfer.checkpoint.shards import Change
 from vocabtransfer.checkpoint.table_names import OUTPUT_NAMES
 from vocabtransfer.checkpoint.tensors import load_tensor, read_shard
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.json_files import read_json
-from vocabtransfer.propagation.body import Change, Difference, rows_of, task_arithmetic
+from vocabtransfer.propagation.body import Difference, rows_of, task_arithmetic
 from vocabtransfer.propagation.checks import body, is_arithmetic, same_bytes
 from vocabtransfer.public import public
 from vocabtransfer.tokenization.load import VOCABULARY_FILES

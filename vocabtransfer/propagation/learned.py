@@ -27,10 +27,11 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport
 from vocabtransfer.checkpoint.plan import Link
+from vocabtransfer.checkpoint.shards import Change
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import step
 from vocabtransfer.propagation.adapters import LoraDonor
-from vocabtransfer.propagation.body import Change, Destination, task_arithmetic, write_result
+from vocabtransfer.propagation.body import Destination, task_arithmetic, write_result
 from vocabtransfer.propagation.checks import check_family
 from vocabtransfer.propagation.facts import group_rows, table_facts
 from vocabtransfer.propagation.rows import NewTable, RowPlan, base_pieces, changed_specials, mean_weights

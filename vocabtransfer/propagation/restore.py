@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, VocabTensor, WriteReport
 from vocabtransfer.checkpoint.plan import Link
+from vocabtransfer.checkpoint.shards import Change, row_blocks
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import track
-from vocabtransfer.propagation.body import Change, Destination, row_blocks, rows_of, write_result
+from vocabtransfer.propagation.body import Destination, rows_of, write_result
 from vocabtransfer.propagation.checks import body, check_same_body, is_arithmetic, same_bytes
 from vocabtransfer.propagation.facts import rounded
 from vocabtransfer.propagation.tables import TableRows

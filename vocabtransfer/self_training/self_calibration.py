@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.checkpoint.plan import Link
-from vocabtransfer.checkpoint.update import update_checkpoint
+from vocabtransfer.checkpoint.rewrite import update_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.scoring import text_config
 from vocabtransfer.files.cards import one_line

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target
 from vocabtransfer.checkpoint.plan import Link
-from vocabtransfer.checkpoint.update import update_checkpoint
+from vocabtransfer.checkpoint.rewrite import update_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cards import card_header, one_line
 from vocabtransfer.files.copying import place_file
