@@ -7,9 +7,11 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .arguments import FIELD_HELP, KINDS, existing, link_kind
+from .arguments import DEVICE_HELP, FIELD_HELP, KINDS, existing, link_kind
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
+#: Training libraries call precisions by these names, and so did earlier versions of this command.
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 DATA, TRAINING, COST, RESULT = "Text", "Training", "Memory and speed", "Result"
 
 
@@ -67,14 +69,15 @@ def adapt(
     lora_rank: int = typer.Option(8, help="Rank of a lora stage's updates.", rich_help_panel=TRAINING),
     lora_alpha: float = typer.Option(32.0, help="They count alpha / rank times.", rich_help_panel=TRAINING),
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=TRAINING),
-    dtype: str = typer.Option("fp32", help="Computation in fp32 or bf16.", rich_help_panel=COST),
+    device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto].", rich_help_panel=COST),
+    dtype: str = typer.Option("float32", help="Of computation; parameters stay float32.", rich_help_panel=COST),
     gradient_accumulation: int | None = typer.Option(
         None, help="Passes an update [default: so that logits take 512 MiB].", rich_help_panel=COST
     ),
     gradient_checkpointing: bool = typer.Option(
         False, "--gradient-checkpointing", help="Less memory, a third more time.", rich_help_panel=COST
     ),
-    cpu: bool = typer.Option(False, "--cpu", help="Stay off GPUs.", rich_help_panel=COST),
+    cpu: bool = typer.Option(False, "--cpu", help="The same as --device cpu.", rich_help_panel=COST),
     save_every: int = typer.Option(
         100, help="Updates between checkpoints; each evaluation makes one, too.", rich_help_panel=RESULT
     ),
@@ -120,7 +123,8 @@ def adapt(
         batch_tokens=batch_tokens,
         passes=gradient_accumulation,
         gradient_checkpointing=gradient_checkpointing,
-        dtype=cast(Literal["fp32", "bf16"], dtype),
+        dtype=cast(Literal["fp32", "bf16"], SHORT.get(dtype, dtype)),
+        device=device,
         cpu=cpu,
         weight_decay=weight_decay,
         lora=LoraShape(lora_rank, lora_alpha),

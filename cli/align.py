@@ -12,7 +12,7 @@ from vocabtransfer.progress import show_progress
 
 from .align_parts import check_outputs, check_table, print_facts
 from .align_tables import filter_corpus, merge, pivot, show
-from .arguments import COLUMNS_HELP, PAIR_KINDS, column_pair, existing
+from .arguments import COLUMNS_HELP, DEVICE, PAIR_KINDS, column_pair, existing
 from .output import JSON_OPTION
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def align(
     work: Path | None = typer.Option(None, help="Folder for unfinished shards [default: beside the output]."),
     engine: str = typer.Option("local", help="Where shards are worked on: local or ray."),
     processes: int | None = typer.Option(None, min=1, help="How many [default: by cores and free memory]."),
+    device: str | None = DEVICE,
     overwrite: bool = typer.Option(False, help="Replace existing outputs."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -79,7 +80,10 @@ def align(
     """
     from vocabtransfer.alignment.corpora import read_parallel
     from vocabtransfer.languages import find_language
+    from vocabtransfer.running.settings import running_with
 
+    if device is not None and aligner != "neural":
+        raise UsageError("--device is for --aligner neural: nothing else runs a model.")
     check_outputs({"--output": output, "--links": links, "--words": words}, overwrite, parallel)
     check_table(output)
     languages = find_language(source), find_language(target)
@@ -90,7 +94,7 @@ def align(
         target=languages[1],
         skip_damaged=skip_damaged,
     )
-    with show_progress(not as_json):
+    with show_progress(not as_json), running_with(device):
         if use_links is not None:
             if (
                 links

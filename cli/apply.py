@@ -10,7 +10,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
 from .arguments import DEVICE, DTYPE, FIELD_HELP, KINDS, MEMORY, link_kind, memory_bytes, text_files
-from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
 
 ROWS, RESULT = "Rows", "Result"
 
@@ -82,6 +82,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("source", facts["source"]),
         ("vocabulary", f"{facts['tokens']:,} tokens" + (", calibrated" if facts["calibrated"] else "")),
         ("rows", ", ".join(f"{count:,} {rule}" for rule, count in facts["rows_by_rule"].items())),
+        ran_on(facts["running"]),
         ("loaded as", proof["loaded"]),
     ]
     if proof["prompt"]:

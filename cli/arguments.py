@@ -27,6 +27,9 @@ MEMORY = typer.Option(
     help="What a model may take, such as 6GB; a larger one runs layer by layer [default: half of the free].",
     rich_help_panel=RUNNING,
 )
+LIMIT = typer.Option(
+    None, "--memory", help="What it may take, such as 6GB [default: what is free].", rich_help_panel=RUNNING
+)
 FIELD = typer.Option(None, "--field", help=FIELD_HELP)
 
 

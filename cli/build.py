@@ -21,7 +21,7 @@ from .arguments import (
     link_kind,
     memory_bytes,
 )
-from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
 from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
@@ -270,6 +270,7 @@ def _print(facts: dict[str, Any]) -> None:
             "method",
             facts["method"]["name"] + (", calibrated to token frequencies" if facts["method"]["calibrated"] else ""),
         ),
+        ran_on(facts["running"]),
     ]
     if "tokens_per_word_before" in tokenizer:
         figures = tokenizer["tokens_per_word_before"], tokenizer["tokens_per_word_after"]

@@ -8,8 +8,8 @@ import typer
 
 from vocabtransfer.progress import show_progress
 
-from .arguments import FIELD_HELP, KINDS, existing, link_kind
-from .output import JSON_OPTION, print_json, print_table, quiet_transformers
+from .arguments import DEVICE_HELP, DTYPE, FIELD_HELP, KINDS, LIMIT, RUNNING, existing, link_kind, memory_bytes
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
 
 DATA, TRAINING, RESULT = "Dialogues", "Training", "Result"
 
@@ -48,9 +48,9 @@ def calibrate(
     lora_rank: int = typer.Option(8, help="Their rank.", rich_help_panel=TRAINING),
     lora_alpha: float = typer.Option(16.0, help="They count alpha / rank times.", rich_help_panel=TRAINING),
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=TRAINING),
-    device: str | None = typer.Option(
-        None, help="cpu or cuda [default: a GPU when there is one].", rich_help_panel=TRAINING
-    ),
+    device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto].", rich_help_panel=RUNNING),
+    dtype: str | None = DTYPE,
+    memory: str | None = LIMIT,
     link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
     allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code)."),
     overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
@@ -62,6 +62,7 @@ def calibrate(
     """
     quiet_transformers()
     linked = link_kind(link)
+    from vocabtransfer.running.settings import running_with
     from vocabtransfer.self_training.answers import AnswerTraining
     from vocabtransfer.self_training.self_calibration import CalibrateRequest
     from vocabtransfer.self_training.self_calibration import calibrate as run
@@ -82,11 +83,12 @@ def calibrate(
         dialogues=dialogues,
         training=AnswerTraining(epochs, batch, learning_rate, LoraShape(lora_rank, lora_alpha), seed),
         device=device,
+        dtype=dtype,
         link=linked,
         overwrite=overwrite,
         allow_pickle=allow_pickle,
     )
-    with show_progress(not as_json):
+    with show_progress(not as_json), running_with(memory=memory_bytes(memory)):
         result = run(request)
     written = result.written
     facts = {
@@ -120,6 +122,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{before['copied']:.1%} of {before['tasks']} held-out passages before, {after['copied']:.1%} after",
         ),
         ("share that came back", f"{before['mean']:.3f} before, {after['mean']:.3f} after"),
+        ran_on(facts["running"]),
         ("checkpoint", facts["output"]),
         *(("note", note) for note in facts["notes"]),
     ]

@@ -1,7 +1,7 @@
 """`vocabtransfer leaderboard`: every method on the same model, tokenizer and text."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
-from .arguments import COLUMNS_HELP, FIELD, column_pair, existing
+from .arguments import COLUMNS_HELP, DEVICE, FIELD, MEMORY, RUNNING, column_pair, existing, memory_bytes
 from .output import JSON_OPTION, print_json, quiet_transformers
 
 DEFAULT_METHODS = ["auto", "trans_tokenization", "pieces", "mean"]
@@ -40,6 +40,11 @@ def leaderboard(
     results: Path | None = typer.Option(None, help="Keep finished rows in this JSON file and go on from them."),
     plot: Path | None = typer.Option(None, help="Draw the curves into this file (.svg, .png or .pdf)."),
     overwrite: bool = typer.Option(False, help="Replace the picture."),
+    device: str | None = DEVICE,
+    dtype: str | None = typer.Option(
+        None, help="Precision of the body's products; tables train in float32.", rich_help_panel=RUNNING
+    ),
+    memory: str | None = MEMORY,
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Compare initialisers: bits per byte at once and after short trainings of the tables; retrieval for encoders.
@@ -49,6 +54,8 @@ def leaderboard(
     from vocabtransfer.leaderboard.inputs import LeaderboardRequest
     from vocabtransfer.leaderboard.plot import check_picture, draw
     from vocabtransfer.leaderboard.run import run_leaderboard
+    from vocabtransfer.running.plan import find_device
+    from vocabtransfer.running.settings import running_with
 
     quiet_transformers()
     if plot is not None:
@@ -70,12 +77,19 @@ def leaderboard(
         learning_rate=learning_rate,
         max_bytes=max_bytes,
         field=field,
+        precision=cast(Any, "float32" if dtype in (None, "auto") else dtype),
     )
-    with show_progress(not as_json):
+    place = find_device(device or "cpu")
+    with show_progress(not as_json), running_with(place, None, memory_bytes(memory)):
         contest, table = run_leaderboard(request, methods, seeds=seeds, results=results)
     if plot is not None:
         draw(table, plot)
-    facts = {"source": contest.source.name, "pairs": len(contest.pairs), "vocabulary": len(contest.tokenizer)}
+    facts = {
+        "source": contest.source.name,
+        "pairs": len(contest.pairs),
+        "vocabulary": len(contest.tokenizer),
+        "running": {"device": place, "dtype": contest.precision},
+    }
     if as_json:
         print_json({**facts, "methods": table})
     else:

@@ -26,6 +26,11 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 
+def ran_on(running: Mapping[str, str]) -> tuple[str, str]:
+    """Return the row that says where models ran."""
+    return "models ran on", f"{running['device']} in {running['dtype']}"
+
+
 def quiet_transformers() -> None:
     """Keep transformers' progress bars and notices out of our output."""
     from transformers.utils import logging

@@ -13,8 +13,9 @@ from vocabtransfer_cli.main import app
 
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.leaderboard.contest import load_model
 from vocabtransfer.running.memory import fits_in_memory
-from vocabtransfer.running.plan import plan_run
+from vocabtransfer.running.plan import needs_memory, plan_run
 from vocabtransfer.running.settings import run_settings, running_with
 
 WORDS = {"house": 40.0, "green": 20.0, "river": 12.0, "evening": 9.0, "under": 30.0, "bridge": 7.0}
@@ -107,3 +108,56 @@ def test_what_is_not_there_is_one_sentence(
     result = CliRunner().invoke(app, [command, *given, *options])
     assert isinstance(result.exception, vt.VocabTransferError) and said in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+MODEL_COMMANDS = (
+    *("build", "apply", "evaluate", "leaderboard", "adapt", "calibrate", "generate", "translate", "serve"),
+    "align corpus",
+)
+
+
+@pytest.mark.parametrize("command", MODEL_COMMANDS)
+def test_every_command_that_runs_a_model_asks_where(command: str) -> None:
+    said = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
+    assert "--device" in said and ("--dtype" in said or command == "align corpus")
+
+
+def test_every_command_refuses_a_device_that_is_not_there(source: Path, tmp_path: Path) -> None:
+    text, pairs, saved = tmp_path / "text.txt", tmp_path / "pairs.tsv", tmp_path / "out"
+    text.write_text("The green house stands under the bridge by the river.\n" * 50)
+    pairs.write_text("".join(f"the house {i}\tkuća broj {i}\n" for i in range(30)))
+    common = ["--text", str(text), "--output", str(saved)]
+    for words in (
+        ["adapt", str(source), *common, "--stage", "tables:1:1e-4"],
+        ["leaderboard", "--source", str(source), "--target", "croatian", "--parallel", str(pairs), "--method", "mean"],
+        ["generate", str(source), "The green"],
+        [
+            *("align", str(pairs), "--target", "croatian", "--output", str(tmp_path / "t.tsv.gz")),
+            *("--aligner", "neural", "--model", str(source)),
+        ],
+    ):
+        result = CliRunner().invoke(app, [*words, "--device", "cuda:7"])
+        assert isinstance(result.exception, vt.VocabTransferError), (words, result.output)
+        assert "cuda:7" in str(result.exception)
+    assert not saved.exists()
+
+
+def test_reports_say_where_models_ran(source: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The green house stands under the bridge by the river.\n" * 60)
+    words = ["build", "--source", str(source), "--target", "dutch", "--text", str(text), "--method", "pieces"]
+    words += ["--vocabulary", "replace", "--vocab-size", "300", "--output", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", "--dtype", "bfloat16"])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["running"] == json.loads(result.stdout)["running"] == {"device": "cpu", "dtype": "bfloat16"}
+    told = CliRunner().invoke(app, ["evaluate", str(source), "--text", str(text), "--json"])
+    assert json.loads(told.stdout)["dtype"] == "float32"
+
+
+def test_work_that_does_not_fit_is_refused_before_it_begins(source: Path) -> None:
+    assert needs_memory("Training x", 10**6, "cpu").startswith("Training x needs 0.0 GB of ")
+    with running_with(memory=1000), pytest.raises(vt.VocabTransferError, match=r"needs 5.0 GB of 0.0 GB free on cpu"):
+        needs_memory("Training x", 5 * 10**9, "cpu")
+    with running_with(memory=1000), pytest.raises(vt.VocabTransferError, match="Measuring on"):
+        load_model(open_checkpoint(source))

@@ -222,7 +222,7 @@ def test_refusals(chat: Path, text: Path, tmp_path: Path) -> None:
             VocabTransferError,
             "NaN or infinite at up",
         ),
-        (chat, text, {"device": "tpu"}, VocabTransferError, "does not open as a causal model on tpu"),
+        (chat, text, {"device": "tpu"}, UsageError, "There is no device .tpu."),
         (tmp_path / "nowhere", text, {}, UsageError, "nowhere"),
     ]
     for model, file, options, error, words in cases:

@@ -29,6 +29,7 @@ _RESERVED_PLACES = 4
 def link_by_vectors(source: Sentences, target: Sentences, base: NDArray[np.int64], model: str | Path | None) -> Ways:
     """Return the links of both directions as numbers of cells: source words x target words, pair after pair.
 
+    It runs on the CPU unless `running_with` says otherwise.
     ``model`` is a folder, alias or hub id of an encoder or a causal model in safetensors that knows both languages;
     ``base`` (pairs + 1) says where the cells of a pair start. Words past the model's longest input stay without links.
     Raises `VocabTransferError` for a model that cannot be opened or run.
@@ -70,9 +71,10 @@ class _Vectors:
         for row, (numbers, _) in enumerate(read):
             ids[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
             mask[row, : len(numbers)] = 1
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
         with torch.inference_mode():
             layers = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        states = torch.nn.functional.normalize(layers[self._layer].float(), dim=-1).numpy()
+        states = torch.nn.functional.normalize(layers[self._layer].float(), dim=-1).cpu().numpy()
         for row, (_, words) in enumerate(read):
             inside = np.flatnonzero(words >= 0)
             yield states[row, inside], words[inside]
@@ -96,7 +98,9 @@ def _open(reference: str | Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
     from transformers import AutoModel
 
     from vocabtransfer.checkpoint import open_checkpoint
+    from vocabtransfer.running.plan import find_device, own_device
 
+    device = find_device(own_device())
     source = open_checkpoint(str(reference))
     try:
         model = AutoModel.from_pretrained(source.path, dtype=torch.float32, local_files_only=True)
@@ -104,4 +108,4 @@ def _open(reference: str | Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerF
         raise VocabTransferError(f"{reference} cannot be run as a model: {problem}.") from None
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    return model.eval(), source.tokenizer
+    return model.to(device).eval(), source.tokenizer

@@ -10,7 +10,7 @@ from vocabtransfer.evaluation.fertility import tokenizer_statistics
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.public import public
-from vocabtransfer.running.plan import open_causal, plan_run
+from vocabtransfer.running.plan import dtype_name, open_causal, plan_run
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Evaluation:
     model: str
     files: list[str]
     device: str
+    dtype: str
     bits_per_byte: float
     perplexity_per_token: float
     tokens_per_word: float
@@ -86,6 +87,7 @@ def evaluate(
         model=checkpoint.name,
         files=[str(path) for path in text.files],
         device=plan.device,
+        dtype=dtype_name(plan.dtype),
         bits_per_byte=score.bits_per_byte,
         perplexity_per_token=score.perplexity_per_token,
         tokens_per_word=statistics.tokens_per_word,

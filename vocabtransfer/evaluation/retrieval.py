@@ -57,6 +57,7 @@ def sentence_vectors(
         for row, i in enumerate(batch):
             inputs[row, : len(ids[i])] = torch.tensor(ids[i], dtype=torch.long)
             mask[row, : len(ids[i])] = 1
+        inputs, mask = inputs.to(model.device), mask.to(model.device)
         states = model(input_ids=inputs, attention_mask=mask).last_hidden_state.float() * mask[:, :, None]
         vectors[batch] = torch.nn.functional.normalize(states.sum(dim=1), dim=1).numpy()
     return vectors

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra.fingerprint import backbone_fingerprint
@@ -10,7 +12,9 @@ from vocabtransfer.hydra.folder import HydraFolder, is_hydra, open_hydra
 from vocabtransfer.hydra.head_config import CONFIG_NAME
 from vocabtransfer.hydra.names import check_name
 from vocabtransfer.hydra.stored import StoredHead, head_of_checkpoint, read_stored_head
+from vocabtransfer.progress import say
 from vocabtransfer.running.load import causal_opener
+from vocabtransfer.running.plan import needs_memory
 
 OWN_NAME = "base"
 
@@ -34,6 +38,7 @@ def open_backbone(
         raise UsageError(f"the own head of {folder.path} is called {folder.own_name!r}; rename it to change that.")
     name = folder.own_name if folder is not None else check_name(own_name or OWN_NAME)
     own = head_of_checkpoint(checkpoint, name, fingerprint, own=True)
+    say(_memory_sentence(checkpoint, settings))
     try:
         opener = causal_opener(checkpoint.config)
         model = opener.from_pretrained(checkpoint.path, **{"local_files_only": True, **settings})
@@ -41,6 +46,17 @@ def open_backbone(
         said = str(problem).strip().splitlines() or [type(problem).__name__]
         raise VocabTransferError(f"transformers cannot load {checkpoint.path}: {said[0]}") from problem
     return model.eval(), own, folder
+
+
+def _memory_sentence(checkpoint: Checkpoint, settings: dict[str, Any]) -> str:
+    """Say what a backbone needs; "" where it stays on the disk as it is stored, mapped into memory."""
+    placed, dtype = settings.get("device_map"), settings.get("dtype")
+    device = str(placed[""]) if isinstance(placed, dict) and "" in placed else "cpu"
+    stored = sum(info.nbytes for info in checkpoint.tensors.values())
+    if device == "cpu" and not isinstance(dtype, torch.dtype):
+        return ""
+    needed = checkpoint.parameters * dtype.itemsize if isinstance(dtype, torch.dtype) else stored
+    return needs_memory(f"Running {checkpoint.name}", needed, device)
 
 
 def open_head(source: str | Path | Checkpoint | StoredHead, name: str) -> StoredHead:

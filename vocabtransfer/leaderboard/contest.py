@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import psutil
@@ -29,10 +29,11 @@ from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.files.whole import write_whole
 from vocabtransfer.initialization import VectorFiles, find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
-from vocabtransfer.progress import track
+from vocabtransfer.progress import say, track
 from vocabtransfer.reprs import brief
 from vocabtransfer.running.half_body import halve_body
 from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.plan import needs_memory, own_device
 from vocabtransfer.running.swap_tables import with_tables
 from vocabtransfer.surgery.transfer import target_words, transfer
 
@@ -258,14 +259,19 @@ def _rank(line: dict[str, Any]) -> float:
 
 
 def load_model(source: Checkpoint, precision: Precision = "float32") -> PreTrainedModel:
-    """Load what is scored: a causal model with its head, or an encoder's body (always float32); on the CPU."""
+    """Load what is scored: a causal model with its head, or an encoder's body (always float32).
+
+    On the CPU unless `running_with` says otherwise. Raises `VocabTransferError` when there is too little memory for it.
+    """
+    device = own_device()
+    say(needs_memory(f"Measuring on {source.name}", 4 * source.parameters, device))
     if source.continues_text:
-        causal = load_causal_model(source.path)
+        causal = load_causal_model(source.path, device, torch.float32)
         if precision == "bfloat16":
             halve_body(causal)
         return causal
-    model: PreTrainedModel = AutoModel.from_pretrained(source.path, dtype=torch.float32, local_files_only=True).eval()
-    return model
+    model: Any = AutoModel.from_pretrained(source.path, dtype=torch.float32, local_files_only=True)
+    return cast(PreTrainedModel, model.to(device).eval())
 
 
 def _measure(

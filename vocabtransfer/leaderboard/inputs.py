@@ -12,7 +12,7 @@ from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation import read_documents
 from vocabtransfer.files.text import Text, TextFiles, read_text
 from vocabtransfer.languages import find_language
-from vocabtransfer.leaderboard.contest import Contest, split_corpus
+from vocabtransfer.leaderboard.contest import Contest, Precision, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
 from vocabtransfer.public import settle_fields
@@ -46,6 +46,7 @@ class LeaderboardRequest:
     learning_rate: float = 3e-4
     max_bytes: int | None = 40_000
     field: str | None = None
+    precision: Precision = "float32"
 
     def __repr__(self) -> str:
         return asked(self)
@@ -101,4 +102,5 @@ def open_contest(request: LeaderboardRequest) -> Contest:
         batch_tokens=request.batch_tokens,
         learning_rate=request.learning_rate,
         max_bytes=request.max_bytes,
+        precision=request.precision,
     )

@@ -40,6 +40,8 @@ def run_leaderboard(
     """
     if request.vocabulary not in ("replace", "extend", "swap", "auto"):
         raise UsageError(f"vocabulary is replace, extend, swap or auto, not {request.vocabulary!r}.")
+    if request.precision not in ("float32", "bfloat16"):
+        raise UsageError(f"a leaderboard runs in float32 or bfloat16, not in {request.precision!r}.")
     contest = open_contest(request)
     if list(methods) == ["all"]:
         methods = [name for name, method in METHODS.items() if contest.donor or Need.DONOR not in method.needs]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vocabtransfer.pipeline.counting import count_words
 from vocabtransfer.pipeline.facts import to_json
 from vocabtransfer.pipeline.proof import Proof, prove_beside
 from vocabtransfer.progress import step
+from vocabtransfer.running.plan import running_facts
 from vocabtransfer.surgery.family import apply_map
 from vocabtransfer.surgery.opened_map import inspect
 from vocabtransfer.surgery.transfer import TransferResult
@@ -32,6 +34,7 @@ class Applied:
     transfer: TransferResult
     written: WriteReport
     proof: Proof
+    running: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """Return what a person wants to know, as JSON values."""
@@ -41,6 +44,7 @@ class Applied:
             "tokens": len(made.vocabulary),
             "rows_by_rule": made.token_map.counts_by_rule(),
             "calibrated": made.initialization.shift is not None,
+            "running": dict(self.running),
             "output": str(written.path),
             "bytes_written": written.bytes_written,
             "bytes_linked": written.bytes_linked,
@@ -87,6 +91,7 @@ def apply_saved_map(
         "vocabtransfer": __version__,
         "request": {"source": local_name(source), "map": local_name(folder), "norm": norm, "seed": seed},
         "method": {"name": made.method.name, "calibrated": made.initialization.shift is not None},
+        "running": running_facts(model),
         "rows_by_rule": made.token_map.counts_by_rule(),
         "notes": list(made.notes),
     }
@@ -98,7 +103,7 @@ def apply_saved_map(
         extra_files={"report.json": to_json(report)},
         check=proved,
     )
-    return Applied(made, written, proofs[0])
+    return Applied(made, written, proofs[0], running_facts(model))
 
 
 def _frequent(vocabulary: Vocabulary, made: TransferResult) -> dict[str, float]:

@@ -40,7 +40,7 @@ from vocabtransfer.pipeline.untied import untied
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
-from vocabtransfer.running.plan import find_device
+from vocabtransfer.running.plan import find_device, running_facts
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.kept_rows import with_kept_rows
 from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
@@ -225,6 +225,7 @@ def _made(
         sizes=found.sizes,
         text=text() if text is not None else None,
     )
+    facts["running"] = running_facts(source)
     facts["vocabulary"] = found.facts()
     facts["held_out"] = {"text": job.held_out.origin, **against.facts()} if against else None
     facts["distillation"] = dict(distillation) if distillation is not None else None

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.model_class import made_from_config
-from vocabtransfer.errors import UsageError
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import duration, step
 from vocabtransfer.running.load import load_causal_model, load_model, quantisation
 from vocabtransfer.running.settings import DTYPES, run_settings
@@ -71,7 +71,7 @@ class RunPlan:
 
     def sentence(self, tokens: int = 0) -> str:
         """Say in one sentence how the model runs and what that takes; how long, when the tokens are known."""
-        dtype = str(self.dtype).removeprefix("torch.")
+        dtype = dtype_name(self.dtype)
         seconds = self.seconds(tokens) if tokens and self.weights > SMALL else 0
         lasts = f"; {duration(seconds)} or more for {tokens:,} tokens" if seconds >= LEAST_SECONDS else ""
         if not self.streamed:
@@ -149,7 +149,7 @@ def open_runnable(
     to be run, the step says how long that takes. Raises `VocabTransferError` when it opens in neither way.
     """
     return open_planned(
-        checkpoint, plan_run(checkpoint, device=device or _own_device(), dtype=dtype, memory=memory), tokens
+        checkpoint, plan_run(checkpoint, device=device or own_device(), dtype=dtype, memory=memory), tokens
     )
 
 
@@ -160,7 +160,7 @@ def load_for_scoring(folder: Path) -> PreTrainedModel:
     `open_streamed` raise, and `UsageError` for a device that is not there.
     """
     checkpoint = read_checkpoint(folder, folder.name)
-    return open_causal(checkpoint, plan_run(checkpoint, device=_own_device()))
+    return open_causal(checkpoint, plan_run(checkpoint, device=own_device()))
 
 
 def open_causal(checkpoint: Checkpoint, plan: RunPlan, tokens: int = 0) -> PreTrainedModel:
@@ -177,7 +177,7 @@ def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
     A model that is too large for the memory it may use runs layer by layer, unless its body is quantised in a way that
     cannot be read so. ``tokens`` is how many would be run: more than half an hour is not spent unasked.
     """
-    plan = plan_run(checkpoint, device=_own_device())
+    plan = plan_run(checkpoint, device=own_device())
     kind = quantisation(checkpoint.config)
     if plan.streamed and kind not in READABLE:
         return (
@@ -190,12 +190,36 @@ def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
 def load_placed(folder: Path) -> PreTrainedModel:
     """Load a checkpoint folder whole, in the precision it is stored in, on the CPU or where `running_with` says."""
     model: Any = load_model(folder, dtype="auto")
-    return cast(PreTrainedModel, model.to(find_device(_own_device())))
+    return cast(PreTrainedModel, model.to(find_device(own_device())))
 
 
-def _own_device() -> str:
+def own_device() -> str:
     """Return the device of our own runs: the CPU unless `running_with` says otherwise."""
     return run_settings().device or "cpu"
+
+
+def running_facts(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return where our own runs of a checkpoint take place, and in what precision: for reports."""
+    plan = plan_run(checkpoint, device=own_device())
+    return {"device": plan.device, "dtype": dtype_name(plan.dtype)}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return "float32", "bfloat16" ..."""
+    return str(dtype).removeprefix("torch.")
+
+
+def needs_memory(doing: str, needed: int, device: str) -> str:
+    """Return a sentence on what work needs and what is free; ``doing`` is its subject, such as "Serving hydra".
+
+    Free is what the device has, or what `running_with` allows. Raises `VocabTransferError` when that is too little.
+    """
+    allowed = run_settings().memory
+    free = free_memory(device) if allowed is None else allowed
+    sentence = f"{doing} needs {_gb(needed)} of {_gb(free)} free on {device}"
+    if needed > free:
+        raise VocabTransferError(f"{sentence}: take a smaller model, a --dtype of fewer bytes or another --device.")
+    return f"{sentence}."
 
 
 def find_device(device: str | None) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from vocabtransfer.checkpoint import Checkpoint, WriteReport, check_target, open_checkpoint, plan_checkpoint
@@ -26,11 +25,12 @@ from vocabtransfer.files.cards import one_line
 from vocabtransfer.files.staging import settled
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.hydra.folder import is_hydra
-from vocabtransfer.progress import step
+from vocabtransfer.progress import say, step
 from vocabtransfer.public import public, settle_fields
 from vocabtransfer.reprs import asked, brief
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
+from vocabtransfer.running.plan import dtype_name, needs_memory, plan_run
 from vocabtransfer.scripts import SCRIPTS, dominant_scripts
 from vocabtransfer.self_training.answering import ChatModel, CopyAccuracy, copy_accuracy, self_answers
 from vocabtransfer.self_training.answers import AnswerTraining, Turn, encode_turn, train_on_answers
@@ -71,6 +71,7 @@ class CalibrateRequest:
         dialogues: a file that keeps the dialogues to learn; when it exists already, they are read and not made again.
         training: passes, batch, learning rate and shape of the updates; its seed is that of tasks and answers too.
         device: where to run; a GPU when there is one, if not given.
+        dtype: precision of the model; float32 on a CPU and the stored one elsewhere, if not given.
         link: how unchanged shards get into the output.
         overwrite: replace an output that vocabtransfer wrote.
         allow_pickle: accept ``.bin`` weights.
@@ -91,6 +92,7 @@ class CalibrateRequest:
     dialogues: Path | None = None
     training: AnswerTraining = dataclasses.field(default_factory=AnswerTraining)
     device: str | None = None
+    dtype: str | None = None
     link: Link = "hard"
     overwrite: bool = False
     allow_pickle: bool = False
@@ -131,11 +133,12 @@ def calibrate(request: CalibrateRequest) -> CalibrateResult:
     _check_numbers(request)
     with step(f"opening {request.model}"):
         checkpoint = _open(request)
+    plan = plan_run(checkpoint, device=request.device, dtype=request.dtype)
     learned, held_out = _copy_tasks(request)
+    say(needs_memory(f"Training {checkpoint.name} in {dtype_name(plan.dtype)}", plan.weights, plan.device))
     with _memory_errors():
         with step("loading the model"):
-            device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            model = load_causal_model(checkpoint.path, device)
+            model = load_causal_model(checkpoint.path, plan.device, plan.dtype)
             file_names(checkpoint, model, [name for name, _ in model.named_parameters()])
         chat = ChatModel(model, checkpoint.tokenizer, batch_size=request.training.batch)
         before = _measure(chat, checkpoint, held_out)
@@ -146,6 +149,7 @@ def calibrate(request: CalibrateRequest) -> CalibrateResult:
             ChatModel(model, checkpoint.tokenizer, batch_size=request.training.batch), checkpoint, held_out
         )
     facts = _facts(request, checkpoint, dialogues, made, turns, losses, before, after)
+    facts["running"] = {"device": plan.device, "dtype": dtype_name(plan.dtype)}
     return CalibrateResult(before, after, facts, _write(request, checkpoint, model, changed, facts))
 
 

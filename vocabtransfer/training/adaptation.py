@@ -165,7 +165,9 @@ def _trained(request: AdaptRequest) -> Iterator[tuple[Run, Checkpoint]]:
     with step(f"opening {request.model}"):
         checkpoint = open_model(request)
     new_rows = new_rows_of(checkpoint)
-    accelerator = open_accelerator(request.dtype, cpu=request.cpu, unused_parameters=request.teacher is not None)
+    accelerator = open_accelerator(
+        request.dtype, cpu=request.cpu, device=request.device, unused_parameters=request.teacher is not None
+    )
     on_cpu = accelerator.device.type == "cpu"
     stages = request.stages or default_stages(new_rows is not None, on_cpu)
     check_stages(request, stages, checkpoint, new_rows)

@@ -17,18 +17,45 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vocabtransfer.errors import UsageError
+from vocabtransfer.running.plan import find_device
 
 Precision = Literal["fp32", "bf16"]
 
 
-def open_accelerator(dtype: Precision, *, cpu: bool = False, unused_parameters: bool = False) -> Accelerator:
+#: Where accelerate reads which device a lone process takes.
+_DEVICE = "ACCELERATE_TORCH_DEVICE"
+
+
+def open_accelerator(
+    dtype: Precision, *, cpu: bool = False, device: str | None = None, unused_parameters: bool = False
+) -> Accelerator:
     """Return accelerate's handle on device and processes; parameters stay float32, ``bf16`` computes in bfloat16.
 
-    Raises `UsageError` when the launcher asks for anything but one process, DDP or FSDP.
+    Raises `UsageError` when the launcher asks for anything but one process, DDP or FSDP, for a device that is not there,
+    and for one named to several processes.
     """
-    # A process may adapt several models, one after the other, in different precisions.
-    AcceleratorState._reset_state()
+    place = None if device in (None, "auto") else find_device(device)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if place is not None and ":" in place and not alone:
+        raise UsageError(f"Each process gets a device of its own from its launcher: leave out --device {place}.")
+    if cpu and place not in (None, "cpu"):
+        raise UsageError(f"--cpu and --device {place} exclude each other.")
+    cpu = cpu or place == "cpu"
+    # A process may adapt several models, one after the other, in different precisions and places.
+    AcceleratorState._reset_state(reset_partial_state=alone)
     GradientState._reset_state()
+    named = {_DEVICE: place} if place is not None and alone else {}
+    before = os.environ.get(_DEVICE)
+    os.environ.update(named)
+    try:
+        return _accelerator(dtype, cpu, unused_parameters)
+    finally:
+        if named:
+            os.environ.pop(_DEVICE)
+            os.environ.update({} if before is None else {_DEVICE: before})
+
+
+def _accelerator(dtype: Precision, cpu: bool, unused_parameters: bool) -> Accelerator:
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2) if sharded else None
     if plugin is not None and plugin.cpu_ram_efficient_loading:

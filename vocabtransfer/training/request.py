@@ -47,6 +47,8 @@ class AdaptRequest:
         gradient_checkpointing: compute activations twice rather than keep them.
         dtype: precision of computation, "fp32" or "bf16"; parameters and moments are float32 in any case.
         cpu: stay off accelerators.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" or None takes a GPU when there is one. Launchers of several processes
+            give each its own, so none of them can be named there.
         weight_decay: of the body's matrices; tables do not decay.
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
@@ -79,6 +81,7 @@ class AdaptRequest:
     gradient_checkpointing: bool = False
     dtype: Precision = "fp32"
     cpu: bool = False
+    device: str | None = None
     weight_decay: float = 0.1
     lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
@@ -129,7 +132,7 @@ def check_numbers(request: AdaptRequest) -> None:
         if number < 1:
             raise UsageError(f"{option} is {number}: it must be 1 or more.")
     if request.dtype not in ("fp32", "bf16"):
-        raise UsageError(f"--dtype is fp32 or bf16, not {request.dtype!r}.")
+        raise UsageError(f"--dtype is float32 or bfloat16 (fp32, bf16 in Python), not {request.dtype!r}.")
     if not 0 <= request.weight_decay < 1:
         raise UsageError(f"--weight-decay is {request.weight_decay}: it must be from 0 to below 1.")
     if not request.text:
