@@ -1,5 +1,6 @@
 """A streamed model gives what the whole model gives, bit for bit, with a layer or two of it in memory."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,59 @@ SMALL: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MAMBA_2 = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_expand": 2, "mamba_chunk_size": 8}
+GATED_DELTA = {
+    **{"layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_num_key_heads": 2},
+    **{"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+}
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
-    "gemma3_text": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "gemma3_text": {"sliding_window": 16, "layer_types": WINDOWS},
     "qwen3": {"tie_word_embeddings": True},
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "mixtral": {"num_local_experts": 4},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "mamba": {"state_size": 4, "expand": 2},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": {**EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    "deepseek_v3": {
+        **{**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1},
+        **{"first_k_dense_replace": 1, "num_key_value_heads": 4, "head_dim": 4},
+        **{"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8},
+    },
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16, "layer_types": WINDOWS},
+    # Attention here and there between layers of another kind.
+    "jamba": {
+        **{"num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+        **{"expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 4, "mamba_expand": 2},
+    },
+    "bamba": {**MAMBA_2, "mamba_n_groups": 1, "attn_layer_indices": [1]},
+    "granitemoehybrid": {
+        **{**MAMBA_2, "layer_types": ["mamba", "attention", "mamba"], "num_local_experts": 4},
+        **{"num_experts_per_tok": 2, "shared_intermediate_size": 32},
+    },
+    "falcon_h1": {**MAMBA_2, "mamba_n_heads": 4, "mamba_d_ssm": 32, "mamba_n_groups": 1},
+    "nemotron_h": {
+        **{"layers_block_type": ["mamba", "attention", "moe"], "mamba_num_heads": 4, "mamba_head_dim": 8},
+        **{"ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "moe_intermediate_size": 16},
+        **{"moe_shared_expert_intermediate_size": 16},
+    },
+    "zamba2": {
+        **{"layers_block_type": ["mamba", "hybrid", "mamba"], "hybrid_layer_ids": [1], "mamba_d_state": 8},
+        **{"n_mamba_heads": 4, "mamba_ngroups": 1, "chunk_size": 8, "adapter_rank": 4, "num_mem_blocks": 1},
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "qwen3_next": {**GATED_DELTA, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    "qwen3_5_text": GATED_DELTA,
+    "minimax": {"num_local_experts": 4, "block_size": 8, "layer_types": GATED_DELTA["layer_types"]},
 }
 
 
-def save_model(kind: str, folder: Path) -> Path:
-    config = CONFIG_MAPPING[kind](**{**SMALL, **KINDS[kind]})
+def save_model(kind: str, folder: Path, **changes: Any) -> Path:
+    config = CONFIG_MAPPING[kind](**{**SMALL, **KINDS[kind], **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
@@ -170,6 +210,29 @@ def test_eight_bit_weights_are_multiplied_out(tmp_path: Path, batches: list[torc
     with torch.no_grad():
         for one, other in zip(calls(whole, batches), run_together(lazy, calls(lazy, batches)), strict=True):
             assert torch.equal(one(), other)
+
+
+def test_four_bit_experts_are_multiplied_out(tmp_path: Path, batches: list[torch.Tensor]) -> None:
+    folder = save_model("gpt_oss", tmp_path, intermediate_size=64)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        tensors[f"{name}_blocks"] = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+        tensors[f"{name}_scales"] = torch.randint(118, 124, (experts, outputs, inputs // 32), dtype=torch.uint8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens"]}
+    (folder / "config.json").write_text(json.dumps(settings))
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    checkpoint = read_checkpoint(folder, "x")
+    lazy = plan.open_runnable(checkpoint, dtype="float32", memory=1000)
+    stream = stream_of(lazy)
+    assert stream is not None
+    with torch.no_grad():
+        for one, other in zip(calls(whole, batches), run_together(lazy, calls(lazy, batches)), strict=True):
+            assert torch.equal(one(), other)
+    kept = {name: value.numel() for name, value in whole.model.layers[0].named_parameters()}
+    assert stream.layer_bytes == 4 * sum(kept.values()) == plan.plan_run(checkpoint, dtype="float32").layer
 
 
 def test_bits_per_byte_are_those_of_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

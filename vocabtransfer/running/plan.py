@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import duration, step
 from vocabtransfer.running.load import load_causal_model, load_model, quantisation
 from vocabtransfer.running.settings import DTYPES, run_settings
+from vocabtransfer.running.stored_weights import loaded_elements
 from vocabtransfer.running.streamed import HEAD_BYTES, READABLE, open_streamed
 
 _TYPES = {name: getattr(torch, name) for name in DTYPES}
@@ -108,7 +108,7 @@ def plan_run(
     free = memory if memory is not None else int(free_memory(place) * SHARE)
     kind = _dtype(checkpoint, dtype, place, free)
     width = torch.empty((), dtype=kind).element_size()
-    sizes = {name: math.prod(info.shape) * width for name, info in checkpoint.tensors.items()}
+    sizes = {name: loaded_elements(name, checkpoint.tensors) * width for name in checkpoint.tensors}
     layers: Counter[str] = Counter()
     for name, size in sizes.items():
         found = _LAYER.match(name)

@@ -2,12 +2,13 @@
 
 Most checkpoints store what the modules hold. Some do not: experts lie one by one and are run as one tensor, names of old
 releases differ. transformers knows these conversions and does them here too, a part at a time. Weights in eight-bit
-floats with block scales are multiplied out as they are read.
+floats with block scales, and four-bit ones of experts (gpt-oss), are multiplied out as they are read.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from vocabtransfer.errors import VocabTransferError
 SCALE = "_scale_inv"
 _BLOCK = 128
 _EIGHT_BIT = ("F8_E4M3", "F8_E5M2")
+#: What names the two parts of experts in MXFP4: two numbers a byte, and an exponent for 32 of them.
+BLOCKS, EXPONENTS = "_blocks", "_scales"
 
 
 class StoredWeights:
@@ -58,7 +61,7 @@ class StoredWeights:
     def bytes_of(self, sources: Sequence[str]) -> int:
         """Return how much memory these tensors take once loaded."""
         width = torch.empty((), dtype=self._dtype).element_size()
-        return sum(math.prod(self._tensors[name].shape) * width for name in sources)
+        return sum(loaded_elements(name, self._tensors) * width for name in sources)
 
     def load(self, sources: Sequence[str]) -> None:
         """Read tensors and put them into their modules, in the dtype and on the device asked for."""
@@ -72,9 +75,9 @@ class StoredWeights:
 
     def _read(self, name: str, place: str) -> Tensor:
         stored = load_tensor(self._tensors[name])
-        wanted = self._dtype
-        if place.split(".")[-2:-1] and any(part in place.split(".") for part in self._precise):
-            wanted = torch.float32
+        wanted = self._kind(place)
+        if name.endswith(BLOCKS) and is_packed(name, self._tensors):
+            return unpacked(stored, load_tensor(self._tensors[_exponents(name)]), wanted).to(self._device)
         if self._tensors[name].dtype in _EIGHT_BIT:
             scale = self._tensors.get(name + SCALE)
             return multiplied_out(stored, load_tensor(scale) if scale else None).to(self._device, wanted)
@@ -82,25 +85,36 @@ class StoredWeights:
             return stored.to(self._device, copy=True)
         return stored.to(self._device, wanted, copy=True)
 
+    def _kind(self, place: str) -> torch.dtype:
+        """Return the precision of a module's tensor: float32 where its model insists, or its own."""
+        if self._precise is not None and self._precise.search(place):
+            return torch.float32
+        own = self._wanted[place].dtype if place in self._wanted else self._dtype
+        return own if own.is_floating_point and own.itemsize > 1 else self._dtype
+
     def _targets(self) -> dict[str, str]:
         """Return the (first) place that each stored name goes to; note the names that transformers converts."""
         names = [name for name in self._tensors if not name.endswith(SCALE)]
-        if all(name in self._wanted for name in names):
-            return {name: name for name in names}
+        packed = {name: name.removesuffix(BLOCKS) for name in names if is_packed(name, self._tensors)}
+        spent = {_exponents(name) for name in packed}
+        names = [name for name in names if name not in spent]
+        if all(packed.get(name, name) in self._wanted for name in names):
+            return {name: packed.get(name, name) for name in names}
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
         except ImportError:
-            return {name: _with_prefix(name, self._model, self._wanted) for name in names}
+            return {name: _with_prefix(packed.get(name, name), self._model, self._wanted) for name in names}
         mapping = get_model_conversion_mapping(self._model)
         renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
         converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
         prefix = self._model.base_model_prefix
         places: dict[str, str] = {}
         for name in names:
-            place, pattern = rename_source_key(name, renamings, converters, prefix, self._wanted)
-            if place not in self._wanted and name in self._wanted:
-                place, pattern = name, None
+            stands = packed.get(name, name)
+            place, pattern = rename_source_key(stands, renamings, converters, prefix, self._wanted)
+            if place not in self._wanted and stands in self._wanted:
+                place, pattern = stands, None
             places[name] = place
             if pattern is not None:
                 self._converted.add(name)
@@ -118,6 +132,7 @@ class StoredWeights:
         parts = {name: self._read(name, self._places[name]) for name in sources}
         config = LoadStateDictConfig(
             dtype=self._dtype,
+            dtype_plan=self._model._get_dtype_plan(self._dtype),
             # The mapping remembers which of its rules were used, so each part gets one of its own.
             weight_mapping=cast(Any, get_model_conversion_mapping(self._model)),
             device_map={"": self._device},
@@ -160,6 +175,46 @@ def multiplied_out(stored: Tensor, scale: Tensor | None) -> Tensor:
     return values * wide
 
 
+def is_packed(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether a stored tensor holds four-bit numbers of experts, two a byte, with exponents beside it."""
+    return name.endswith(BLOCKS) and tensors[name].dtype == "U8" and _exponents(name) in tensors
+
+
+def loaded_elements(name: str, tensors: Mapping[str, TensorInfo]) -> int:
+    """Return how many numbers a stored tensor holds once it is loaded; none for scales, which go into their weights."""
+    if name.endswith(SCALE) or (name.endswith(EXPONENTS) and is_packed_by(name, tensors)):
+        return 0
+    count = math.prod(tensors[name].shape)
+    return 2 * count if is_packed(name, tensors) else count
+
+
+def is_packed_by(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether a stored tensor holds the exponents of packed experts."""
+    blocks = name.removesuffix(EXPONENTS) + BLOCKS
+    return blocks in tensors and is_packed(blocks, tensors)
+
+
+def _exponents(name: str) -> str:
+    return name.removesuffix(BLOCKS) + EXPONENTS
+
+
+def unpacked(blocks: Tensor, exponents: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return experts in MXFP4 multiplied out, ``(experts, inputs, outputs)``.
+
+    ``blocks`` uint8 ``(experts, outputs, groups, 16)`` holds two numbers a byte, ``exponents`` uint8 ``(experts, outputs,
+    groups)`` one exponent, 127 more than it is, for the 32 numbers of a group (Open Compute Project, Microscaling Formats
+    1.0). transformers does it, one expert at a time: all at once would take several times the memory of the result.
+    """
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    experts, outputs, groups, half = blocks.shape
+    result = torch.empty((experts, 2 * groups * half, outputs), dtype=dtype)
+    for expert in range(experts):
+        one = slice(expert, expert + 1)
+        result[one] = convert_moe_packed_tensors(blocks[one], exponents[one], dtype=dtype)
+    return result
+
+
 def _with_prefix(name: str, model: Any, wanted: Mapping[str, Any]) -> str:
     prefix = f"{model.base_model_prefix}."
     if name not in wanted and prefix + name in wanted:
@@ -169,10 +224,12 @@ def _with_prefix(name: str, model: Any, wanted: Mapping[str, Any]) -> str:
     return name
 
 
-def _precise_parts(model: Any, dtype: torch.dtype) -> frozenset[str]:
-    """Return the names of modules that transformers keeps in float32 whatever the model's precision."""
+def _precise_parts(model: Any, dtype: torch.dtype) -> re.Pattern[str] | None:
+    """Return what finds the names that transformers keeps in float32 whatever the model's precision, None for no such."""
     if dtype == torch.float32:
-        return frozenset()
+        return None
     strict = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
     half = getattr(model, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
-    return frozenset([*strict, *half])
+    # transformers reads these names as patterns, with * for anything.
+    found = "|".join(name.replace("*", ".*") for name in sorted({*strict, *half}))
+    return re.compile(found) if found else None

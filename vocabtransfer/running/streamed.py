@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 #: Batches that a streamed model carries through a layer together: at 2,048 positions of width 4,096 half a gigabyte.
 BATCHES_A_LAYER = 16
 #: How a body may be quantised that is read layer by layer.
-READABLE = (None, "fp8")
+READABLE = (None, "fp8", "mxfp4")
 #: Embeddings with fewer numbers are loaded like everything else outside the layers.
 TABLE_ELEMENTS = 1 << 22
 #: A head is multiplied in blocks of rows of at most this many bytes.
