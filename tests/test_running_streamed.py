@@ -290,3 +290,17 @@ def test_devices_and_dtypes_are_checked(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=said):
             plan.plan_run(source, **options)
     assert "layer by layer" in plan.plan_run(source, memory=1000).sentence()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smollm2_folder", "gemma3_folder"])
+def test_real_models_give_the_same_bits(name: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(name)
+    whole, lazy = both(folder)
+    torch.manual_seed(2)
+    texts = [torch.randint(10, 40_000, (2, 24 + i)) for i in range(3)]
+    with torch.no_grad():
+        for one, other in zip(calls(whole, texts), run_together(lazy, calls(lazy, texts)), strict=True):
+            assert torch.equal(one(), other)
+    settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(whole.generate(texts[0], **settings), lazy.generate(texts[0], **settings))
