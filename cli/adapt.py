@@ -66,6 +66,20 @@ def adapt(
         None, help="Tokens of an update [default: 8,192; on a CPU 512].", rich_help_panel=TRAINING
     ),
     weight_decay: float = typer.Option(0.1, help="Of the body's matrices; tables have none.", rich_help_panel=TRAINING),
+    tables: str = typer.Option(
+        "rows",
+        help="What rows learn as: rows (each for itself), pieces (what tokens merged from the same parts share), map (what "
+        "tokens made from one source row share).",
+        rich_help_panel=TRAINING,
+    ),
+    bpe_dropout: float = typer.Option(
+        0.0,
+        help="Chance that a token of the text comes apart into the two it was merged from.",
+        rich_help_panel=TRAINING,
+    ),
+    pull: float = typer.Option(
+        0.0, help="Draw what learns back to its start, by so many times the learning rate.", rich_help_panel=TRAINING
+    ),
     lora_rank: int = typer.Option(8, help="Rank of a lora stage's updates.", rich_help_panel=TRAINING),
     lora_alpha: float = typer.Option(32.0, help="They count alpha / rank times.", rich_help_panel=TRAINING),
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=TRAINING),
@@ -127,6 +141,9 @@ def adapt(
         device=device,
         cpu=cpu,
         weight_decay=weight_decay,
+        tables=tables,
+        bpe_dropout=bpe_dropout,
+        pull=pull,
         lora=LoraShape(lora_rank, lora_alpha),
         keep_adapter=keep_adapter,
         objective=objective,

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
@@ -26,11 +27,13 @@ from vocabtransfer.reprs import brief
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
 from vocabtransfer.token_map import MAP_FILE
+from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.estimate import sentence_before
 from vocabtransfer.training.facts import run_facts
 from vocabtransfer.training.loop import run_stage
 from vocabtransfer.training.objectives import (
     ChoosesText,
+    FormsTables,
     LanguageModelling,
     Surroundings,
     find_objective,
@@ -62,6 +65,7 @@ from vocabtransfer.training.stages import (
     table_parameters,
 )
 from vocabtransfer.training.state import Progress, State, fingerprint, fingerprints, state_folder
+from vocabtransfer.training.table_forms import form_of
 from vocabtransfer.training.text import Mixture, PackedText, Position
 
 # What each setting is called on the command line, in the order in which differences are told.
@@ -83,6 +87,9 @@ _OPTIONS = {
     "evaluate_every": "--eval-every",
     "patience": "--patience",
     "weight_decay": "--weight-decay",
+    "tables": "--tables",
+    "bpe_dropout": "--bpe-dropout",
+    "pull": "--pull",
     "lora_rank": "--lora-rank",
     "lora_alpha": "--lora-alpha",
 }
@@ -204,14 +211,30 @@ def _prepare(
     rows = rows_of(request, block, accelerator)
     teacher = open_checkpoint(request.teacher, allow_pickle=request.allow_pickle) if request.teacher else None
     precision = torch.bfloat16 if request.dtype == "bf16" else torch.float32
-    surroundings = Surroundings(tokenizer, new_rows, teacher, accelerator.device, precision, request.seed)
+    surroundings = Surroundings(tokenizer, new_rows, teacher, accelerator.device, precision, request.seed, checkpoint)
     distiller = _distiller(request, checkpoint, stages, surroundings, accelerator.num_processes)
     only_rows = distiller is not None and len(stages) == 1
     # Rows alone are trained without the objective: the untouched model need not be held in memory for it.
     objective = LanguageModelling() if only_rows else find_objective(request.objective, surroundings)
+    form = form_of(request.tables, checkpoint, new_rows)
+    if isinstance(objective, FormsTables):
+        if form is not None or {stage.name for stage in stages} != {NEW}:
+            raise UsageError(
+                f"--objective {request.objective} trains nothing but new rows, in a form of its own: give --stage "
+                "new:100:1e-2, and no --tables."
+            )
+        form = objective.form
+    if accelerator.distributed_type == DistributedType.FSDP and (form is not None or request.pull):
+        raise UsageError("--tables, --pull and --objective learned_map need whole tables: train without FSDP.")
     separator = document_separator(shell, tokenizer)
     target = PackedText(tokenizer, read_text(request.text), separator, block, request.seed, objective.needs_text)
     source = replace(target, text=read_text(request.source_text), stream=1) if request.source_text else None
+    if request.bpe_dropout:
+        if objective.needs_text or distiller is not None:
+            raise UsageError(
+                f"--bpe-dropout is not for --objective {request.objective}, which compares two tokenizers."
+            )
+        target = replace(target, cuts=Cuts.of(tokenizer, request.bpe_dropout))
     if isinstance(objective, ChoosesText):
         target = replace(target, choose=objective.choose)
     with step("looking at the text"):
@@ -240,11 +263,12 @@ def _prepare(
         request.save_every,
         request.patience,
         request.weight_decay,
+        pull=request.pull,
     )
     mixture = Mixture(target, source, request.share)
     return Run(
         *(accelerator, tokenizer, objective, mixture, held_out, state, pace, stages),
-        *(request.lora, new_rows, request.seed, distiller),
+        *(request.lora, new_rows, request.seed, distiller, form),
     )
 
 
@@ -290,6 +314,9 @@ def _settings(
         "evaluate_every": request.evaluate_every,
         "patience": request.patience,
         "weight_decay": request.weight_decay,
+        "tables": request.tables,
+        "bpe_dropout": request.bpe_dropout,
+        "pull": request.pull,
         "lora_rank": request.lora.rank,
         "lora_alpha": request.lora.alpha,
     }

@@ -32,6 +32,9 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
         "dtype": request.dtype,
         "processes": run.accelerator.num_processes,
         "weight_decay": run.pace.weight_decay,
+        "tables": request.tables,
+        "bpe_dropout": request.bpe_dropout,
+        "pull": request.pull,
         "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
         "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
         "stages": [

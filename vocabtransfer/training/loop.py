@@ -32,6 +32,7 @@ from vocabtransfer.training.processes import (
 from vocabtransfer.training.run import Pace, Run
 from vocabtransfer.training.stages import NEW, load_values, make_trainable, table_parameters
 from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
+from vocabtransfer.training.table_forms import TableForm
 from vocabtransfer.training.text import Position, Row, make_batch
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -57,6 +58,8 @@ class _StageRun:
         torch.manual_seed(run.seed * 1000 + number)  # low-rank updates begin at random, the same in every process
         trained = make_trainable(model, self.stage, run.lora)
         run.state.check_space(sum(parameter.numel() for parameter in trained.values()))
+        self.form = run.form(_matrices(model, run)) if run.form is not None else None
+        self.start = {name: p.detach().clone() for name, p in trained.items()} if run.pace.pull else {}
         found = run.state.latest()
         if found is not None:
             self.progress, tensors = found
@@ -74,8 +77,9 @@ class _StageRun:
         torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.accelerator.process_index))
         self.optimizer: torch.optim.Optimizer
         self.model: nn.Module
-        self.model, self.optimizer = run.accelerator.prepare(model, _optimizer(trained, model, run.pace))
+        self.model, self.optimizer = run.accelerator.prepare(model, _optimizer(trained, model, run.pace, self.form))
         self.trained = named_trainable(self.plain)
+        self.learnt = self.trained | (self.form.parameters if self.form is not None else {})
         self._restore(tensors)
 
     @property
@@ -126,6 +130,7 @@ class _StageRun:
         own = rows[accelerator.process_index :: accelerator.num_processes]
         passes = self._passes(own)
         self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)  # a form may keep tables from the optimizer
         total, count = 0.0, 0
         for place, part in enumerate(passes):
             batch = make_batch(part, accelerator.device)
@@ -146,10 +151,24 @@ class _StageRun:
                 parameter.grad.mul_(share * LONGEST_GRADIENT / max(norm, LONGEST_GRADIENT))
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.rate(progress.update, self.updates)
+        if self.form is not None:
+            self.form.collect()
         self.optimizer.step()
+        if self.form is not None:
+            self.form.apply()
+        self._pull()
         progress.losses.append(total / max(everything, 1))
         progress.tokens += int(everything)
         return asked > 0
+
+    def _pull(self) -> None:
+        """Draw what learns towards where it started, by the same share of the way whatever the gradients say."""
+        share = self.run.pace.pull * self.stage.rate(self.progress.update, self.updates)
+        with torch.no_grad():
+            for name, start in self.start.items():
+                self.trained[name].lerp_(start, share)
+            for parameter in self.form.parameters.values() if self.form is not None and self.start else ():
+                parameter.mul_(1 - share)
 
     def _cut_gradients(self) -> list[Tensor]:
         """Take the rows that stay out of the gradients; return those that there are."""
@@ -186,11 +205,14 @@ class _StageRun:
         optimizer = _inner(self.optimizer)
         moments = {
             f"{moment}:{name}": whole(optimizer.state[parameter][moment])
-            for name, parameter in self.trained.items()
+            for name, parameter in self.learnt.items()
             if parameter in optimizer.state
             for moment in MOMENTS
         }
-        tensors = checkpoint_tensors(self._values(), moment=moments, random=random_states(self.run.accelerator))
+        form = self.form.parameters if self.form is not None else {}
+        formed = {name: whole(parameter) for name, parameter in form.items()}
+        random = random_states(self.run.accelerator)
+        tensors = checkpoint_tensors(self._values(), moment=moments, form=formed, random=random)
         if self.run.accelerator.is_main_process:
             with step("saving"):
                 keep = self.progress.best if self.run.pace.patience is not None else None
@@ -200,7 +222,9 @@ class _StageRun:
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Give the optimizer the moments, and torch the random states, that a checkpoint holds."""
         optimizer, moments = _inner(self.optimizer), group_of(tensors, "moment")
-        for name, parameter in self.trained.items():
+        for name, value in group_of(tensors, "form").items():
+            self.learnt[name].data.copy_(value)
+        for name, parameter in self.learnt.items():
             if f"step:{name}" in moments:
                 optimizer.state[parameter] = {
                     "step": moments[f"step:{name}"],
@@ -223,15 +247,25 @@ class _StageRun:
         return progress
 
 
+def _matrices(model: PreTrainedModel, run: Run) -> dict[str, nn.Parameter]:
+    """Return input table and head by name, where the run is going to compute."""
+    tables = table_parameters(model.to(run.accelerator.device))
+    return {name: table for name, table in tables.items() if table.dim() == 2}
+
+
 def _inner(optimizer: Any) -> torch.optim.Optimizer:
     return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
 
 
-def _optimizer(trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace) -> torch.optim.Optimizer:
+def _optimizer(
+    trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace, form: TableForm | None
+) -> torch.optim.Optimizer:
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it."""
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
     others = [p for name, p in trained.items() if p.dim() < 2 or name in tables]
+    if form is not None:
+        others = [*(others if form.rows_learn else []), *form.parameters.values()]
     groups = [{"params": decayed, "weight_decay": pace.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=pace.betas)
 

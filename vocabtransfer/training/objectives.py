@@ -5,7 +5,7 @@ into a summed loss and the number of things that were summed. The loop divides b
 processes of an update, so the result does not depend on how a batch was cut.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, runtime_checkable
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError
+from vocabtransfer.training.table_forms import TableForm
 
 IGNORED = -100
 
@@ -80,13 +81,23 @@ class ChoosesText(Protocol):
         ...
 
 
+@runtime_checkable
+class FormsTables(Protocol):
+    """An objective that decides what tables in training are made of, such as a map of the source's rows."""
+
+    def form(self, tables: Mapping[str, torch.nn.Parameter]) -> TableForm:
+        """Return the parameters that tables (rows, hidden), by name in the model, are made of."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Surroundings:
     """What an objective is made from.
 
     ``tokenizer`` is that of the model in training; ``new_rows`` bool (rows,) marks the rows that a transfer made (None
     when the checkpoint has no token map); ``teacher`` is the opened checkpoint of ``--teacher``, None when not given;
-    a teacher is loaded on ``device``, with ``dtype`` as its parameters' precision.
+    a teacher is loaded on ``device``, with ``dtype`` as its parameters' precision. ``model`` is the opened checkpoint in
+    training.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -95,6 +106,7 @@ class Surroundings:
     device: torch.device
     dtype: torch.dtype
     seed: int
+    model: Checkpoint | None = None
 
 
 class LanguageModelling:
@@ -128,7 +140,11 @@ class Registered:
 #: What is registered so far; `objectives` registers ours first.
 OBJECTIVES: dict[str, Registered] = {}
 # Modules whose import registers objectives; this one is the first.
-_SHIPPED = ("vocabtransfer.training.distill", "vocabtransfer.training.alm")
+_SHIPPED = (
+    "vocabtransfer.training.distill",
+    "vocabtransfer.training.alm",
+    "vocabtransfer.training.learned_map",
+)
 
 
 def objective(name: str, *, teacher: bool = False) -> Callable[[Maker], Maker]:

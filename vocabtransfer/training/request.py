@@ -1,6 +1,7 @@
 """What an adaptation can be asked for, and what is refused before anything is loaded."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,7 @@ from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
 from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
+from vocabtransfer.training.table_forms import ROWS, check_form
 
 HYDRA_FILE = "hydra.json"
 LAYER_IS_FOR = "--teacher-layer is for --objective distill, a first stage new, and one process."
@@ -50,6 +52,10 @@ class AdaptRequest:
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" or None takes a GPU when there is one. Launchers of several processes
             give each its own, so none of them can be named there.
         weight_decay: of the body's matrices; tables do not decay.
+        tables: what rows learn as: "rows" (each for itself), or a form of `TABLE_FORMS`, "pieces" (also what tokens merged
+            from the same parts have in common) or "map" (what those made from one source row have).
+        bpe_dropout: the chance that a token of the text is taken apart into the two that merged into it; see `Cuts`.
+        pull: by how much what learns is drawn back to where its stage began; see `Pace`.
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
@@ -83,6 +89,9 @@ class AdaptRequest:
     cpu: bool = False
     device: str | None = None
     weight_decay: float = 0.1
+    tables: str = ROWS
+    bpe_dropout: float = 0.0
+    pull: float = 0.0
     lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
     objective: str = "clm"
@@ -135,6 +144,11 @@ def check_numbers(request: AdaptRequest) -> None:
         raise UsageError(f"--dtype is float32 or bfloat16 (fp32, bf16 in Python), not {request.dtype!r}.")
     if not 0 <= request.weight_decay < 1:
         raise UsageError(f"--weight-decay is {request.weight_decay}: it must be from 0 to below 1.")
+    if not 0 <= request.bpe_dropout < 1:
+        raise UsageError(f"--bpe-dropout is {request.bpe_dropout}: it must be from 0 to below 1.")
+    if not 0 <= request.pull < math.inf:
+        raise UsageError(f"--pull is {request.pull}: it must be 0 or more.")
+    check_form(request.tables)
     if not request.text:
         raise UsageError("Name at least one file of text to train on: --text.")
     if not 0 <= request.share < 1 or bool(request.share) != bool(request.source_text):

@@ -12,6 +12,7 @@ from vocabtransfer.training.objectives import Objective
 from vocabtransfer.training.row_distiller import RowDistiller
 from vocabtransfer.training.stages import LoraShape, Stage
 from vocabtransfer.training.state import State
+from vocabtransfer.training.table_forms import FormMaker
 from vocabtransfer.training.text import Mixture
 
 
@@ -21,7 +22,8 @@ class Pace:
 
     ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
     take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
-    evaluations without a new best, and hands the best on.
+    evaluations without a new best, and hands the best on. ``pull`` draws what learns towards where its stage began:
+    it goes back by ``pull`` times the learning rate of the way at every update (L2-SP, arXiv 1802.01483).
     """
 
     rows: int
@@ -32,11 +34,15 @@ class Pace:
     patience: int | None = None
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
+    pull: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What all stages of a run share."""
+    """What all stages of a run share.
+
+    ``form`` makes what tables (rows, hidden), by name, are made of; None where every row learns for itself.
+    """
 
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerFast
@@ -50,6 +56,7 @@ class Run:
     new_rows: NDArray[np.bool_] | None
     seed: int
     rows: RowDistiller | None = None
+    form: FormMaker | None = None
     stop: StopSign = field(default_factory=StopSign)
 
     @property

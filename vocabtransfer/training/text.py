@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.texts import encode_batches
 from vocabtransfer.files.text import Text
+from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.objectives import IGNORED, Batch, Segment
 
 _OPEN_FILES = 16
@@ -48,7 +49,7 @@ class PackedText:
     """Text files and how they become rows.
 
     ``stream`` tells the random choices of two texts apart; ``choose`` may leave out or cut the documents of an epoch, the
-    same way every time.
+    same way every time; ``cuts`` take some tokens apart, others in every epoch.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -59,6 +60,7 @@ class PackedText:
     needs_text: bool = False
     stream: int = 0
     choose: Callable[[Iterator[str]], Iterator[str]] | None = None
+    cuts: Cuts | None = None
 
     def check(self, option: str) -> None:
         """Raise `VocabTransferError` when the files cannot be read or do not hold a block."""
@@ -81,7 +83,7 @@ class PackedText:
             for group, documents in enumerate(self._groups(place.epoch)):
                 if group < place.group:
                     continue
-                made = self._pack(documents)
+                made = self._pack(documents, (place.epoch, group))
                 for number in range(place.row, len(made)):
                     place = Place(place.epoch, group, number + 1)
                     yield made[number], place
@@ -106,18 +108,22 @@ class PackedText:
         if group:
             yield group
 
-    def _pack(self, documents: list[str]) -> list[Row]:
+    def _pack(self, documents: list[str], place: tuple[int, int] = (0, 0)) -> list[Row]:
+        """Return the rows of documents; ``place`` is the group's, epoch and number, which decides how text is cut."""
+        chance = np.random.default_rng([self.seed, self.stream, *place])
         ids: list[NDArray[np.int64]] = []
         parts: list[tuple[int, str, NDArray[np.int32]]] = []  # where a document begins, its text, its tokens' offsets
         end = np.array([self.separator], dtype=np.int64)
-        place = 0
+        begin = 0
         for batch, encoding in encode_batches(self.tokenizer, documents, offsets=self.needs_text):
             for number, document in enumerate(batch):
                 own = np.array(encoding["input_ids"][number], dtype=np.int64)
+                if self.cuts is not None:
+                    own = self.cuts(own, chance)
                 ids += [own, end]
                 if self.needs_text:
-                    parts.append((place, document, _gapless(encoding["offset_mapping"][number])))
-                place += len(own) + 1
+                    parts.append((begin, document, _gapless(encoding["offset_mapping"][number])))
+                begin += len(own) + 1
         stream = np.concatenate(ids)[:-1]  # nothing follows the last separator
         count = -(-len(stream) // self.block)
         filled = np.full((count, 1 + self.block), self.separator, dtype=np.int64)
