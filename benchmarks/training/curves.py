@@ -1,27 +1,44 @@
-"""Learning curves: how many updates the same model needs from one initialisation and from another.
+"""Learning curves: how many updates and CPU seconds a model needs from one start and from another, its own vocabulary too.
 
     python benchmarks/training/curves.py --corpus en-nl.tsv.xz --language nl --work /tmp/curves
+    python benchmarks/training/curves.py --corpus en-tt.tsv.xz --language tt --work /tmp/tt --vocab-size 4000 \\
+        --stage all:150:3e-4 --dtype bf16 --methods own auto auto:tables=pieces,bpe_dropout=0.1 own:rate=1e-3
 
 The corpus holds lines (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Tokenizer, alignment,
 frequencies and the text that is trained on come from parts that are not held out; bits per byte are measured on the
-held-out parts (those of the leaderboard). Every initialisation gets the same text in the same order, stages and seed.
-An interrupted run goes on where it stopped: finished curves are in ``results/``, the rest is resumed by `adapt`.
+held-out parts (those of the leaderboard), and at the beginning and the end on every twentieth document of the other
+parts, and on ``--other-text``. Every start gets the same text in the same order, stages and seed. Curves that are
+finished are in ``results/`` and are not made again.
+
+A start is ``own`` (the untouched model with its vocabulary) or a method as the leaderboard names it, and may be followed by
+settings: ``:`` and, parted by commas, ``vocab=N``, ``extend=N`` (N tokens behind the source's instead of a new vocabulary),
+``rate=X`` (of all stages), and ``tables``, ``bpe_dropout``, ``pull`` as `adapt` takes them. CPU seconds are those of
+training, without scoring.
 """
 
 import argparse
 import importlib.util
 import json
+import re
 import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import vocabtransfer as vt
 from vocabtransfer.leaderboard.contest import Entry
 from vocabtransfer.progress import show_progress
+from vocabtransfer.training.loop import _StageRun
 
 HERE = Path(__file__).parent
+OWN = "own"
+KEPT_APART = 20  # every twentieth document of the training parts is scored, not trained on
+DOCUMENT = 1_500  # characters
 
 
 def leaderboard() -> Any:
@@ -35,71 +52,133 @@ def leaderboard() -> Any:
     return module
 
 
-def write_documents(path: Path, lines: list[str], characters: int = 1_500) -> None:
-    """Write neighbouring lines as documents of some 1,500 characters."""
-    parts, length = [], 0
+def documents_of(lines: list[str], characters: int = DOCUMENT) -> list[str]:
+    """Return neighbouring lines as documents of some 1,500 characters."""
+    made: list[list[str]] = [[]]
     for line in lines:
-        parts.append(line)
-        length += len(line)
-        if length >= characters:
-            parts.append("")
-            length = 0
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+        made[-1].append(line)
+        if sum(map(len, made[-1])) >= characters:
+            made.append([])
+    return ["\n".join(parts) for parts in made if parts]
+
+
+def settings_of(label: str) -> tuple[str, dict[str, str]]:
+    """Return the start and the settings of a label."""
+    start, _, words = label.partition(":")
+    return start, dict(word.split("=", 1) for word in words.split(",") if word)
 
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Make what is not there yet: training and held-out text, and a checkpoint for every initialisation."""
+    """Make what is not there yet: training and held-out text, and a checkpoint for every start."""
     split = leaderboard()
-    paths = {label: arguments.work / label for label in arguments.methods}
-    text, held_out = arguments.work / "train.txt", arguments.work / "held-out.txt"
-    if not held_out.exists() or not all(path.exists() for path in paths.values()):
-        pairs, _, documents = split.read_parts(arguments.corpus, split.HELD_OUT[arguments.language])
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        write_documents(text, [target for _, target in pairs])
-        source = vt.open_checkpoint(arguments.source)
-        targets = [target for _, target in pairs]
-        tokenizer = vt.train_tokenizer(targets, like=source.tokenizer, vocab_size=arguments.vocab_size)
-        table = vt.align_corpus(pairs)
-        for label, path in paths.items():
-            if path.exists():
-                continue
-            entry = Entry.parse(label)
-            result = vt.transfer(
-                source, tokenizer, method=entry.method, alignment=table, calibrate=entry.calibrate, seed=arguments.seed
-            )
-            result.save(path)
-        held_out.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    paths = {label: model_folder(arguments, label) for label in arguments.methods}
+    text, held_out, same = (arguments.work / f"{name}.txt" for name in ("train", "held-out", "same"))
+    if same.exists() and all(path.exists() for path in paths.values()):
+        return paths
+    pairs, _, documents = split.read_parts(arguments.corpus, split.HELD_OUT[arguments.language])
+    pairs = pairs[:: arguments.every]
+    groups = documents_of([target for _, target in pairs])
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    learned = [each for number, each in enumerate(groups) if (number + 1) % KEPT_APART]
+    text.write_text("\n\n".join(learned) + "\n", encoding="utf-8")
+    held_out.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    apart = {line for each in groups[KEPT_APART - 1 :: KEPT_APART] for line in each.split("\n")}
+    pairs = [pair for pair in pairs if pair[1] not in apart]
+    source = vt.open_checkpoint(arguments.source)
+    table = vt.align_corpus(pairs)
+    for label, path in paths.items():
+        if not path.exists():
+            make_model(arguments, label, source, pairs, table).save(path)
+    same.write_text("\n\n".join(groups[KEPT_APART - 1 :: KEPT_APART]) + "\n", encoding="utf-8")
     return paths
 
 
-def curve(arguments: argparse.Namespace, model: Path) -> dict[str, Any]:
-    """Adapt a checkpoint and return its curve: updates over all stages, bits per byte, training loss since the last."""
-    output = arguments.work / f"{model.name}-adapted"
-    result = vt.adapt(
-        vt.AdaptRequest(
-            str(model),
-            (arguments.work / "train.txt",),
-            output,
-            tuple(vt.Stage.parse(stage) for stage in arguments.stage),
-            held_out=(arguments.work / "held-out.txt",),
-            held_out_bytes=arguments.bytes,
-            evaluate_every=arguments.eval_every,
-            save_every=arguments.eval_every,
-            block=arguments.block,
-            batch_tokens=arguments.batch_tokens,
-            seed=arguments.seed,
-            resume=True,
-        )
+def model_folder(arguments: argparse.Namespace, label: str) -> Path:
+    """Return where the checkpoint of a label lies; labels that differ in training alone have the same."""
+    start, settings = settings_of(label)
+    if start == OWN:
+        return Path(vt.open_checkpoint(arguments.source).path)
+    made = [f"{name}{settings[name]}" for name in ("vocab", "extend") if name in settings]
+    return Path(arguments.work / re.sub(r"\W", "-", "-".join([start, *made])))
+
+
+def make_model(arguments: argparse.Namespace, label: str, source: Any, pairs: list[tuple[str, str]], table: Any) -> Any:
+    """Return the transfer that a label starts from."""
+    start, settings = settings_of(label)
+    targets = [target for _, target in pairs]
+    if "extend" in settings:
+        tokenizer = vt.extend_tokenizer(source.tokenizer, targets, new_tokens=int(settings["extend"])).tokenizer
+    else:
+        size = int(settings.get("vocab", arguments.vocab_size))
+        tokenizer = vt.train_tokenizer(targets, like=source.tokenizer, vocab_size=size)
+    entry = Entry.parse(start)
+    return vt.transfer(
+        source, tokenizer, method=entry.method, alignment=table, calibrate=entry.calibrate, seed=arguments.seed
     )
+
+
+@contextmanager
+def clock() -> Iterator[list[float]]:
+    """Inside the block, the list gets the CPU seconds of training before every evaluation."""
+    seconds: list[float] = []
+    begun, scoring = time.process_time(), 0.0
+    own = _StageRun._evaluate
+
+    def timed(self: _StageRun) -> None:
+        nonlocal scoring
+        before = time.process_time()
+        seconds.append(round(before - begun - scoring, 1))
+        own(self)
+        scoring += time.process_time() - before
+
+    with mock.patch.object(_StageRun, "_evaluate", timed):
+        yield seconds
+
+
+def curve(arguments: argparse.Namespace, label: str, model: Path) -> dict[str, Any]:
+    """Adapt a checkpoint and return its curve: updates over all stages, bits per byte, training loss since the last."""
+    _, settings = settings_of(label)
+    output = arguments.work / "adapted"
+    stages = [stage.rsplit(":", 1)[0] + f":{settings['rate']}" for stage in arguments.stage if "rate" in settings]
+    texts = {"same": arguments.work / "same.txt"} | ({"other": arguments.other_text} if arguments.other_text else {})
+    with clock() as seconds:
+        result = vt.adapt(
+            vt.AdaptRequest(
+                str(model),
+                (arguments.work / "train.txt",),
+                output,
+                tuple(vt.Stage.parse(stage) for stage in stages or arguments.stage),
+                held_out=(arguments.work / "held-out.txt",),
+                held_out_bytes=arguments.bytes,
+                evaluate_every=arguments.eval_every,
+                save_every=1 << 30,
+                block=arguments.block,
+                batch_tokens=arguments.batch_tokens,
+                dtype=arguments.dtype,
+                tables=settings.get("tables", "rows"),
+                bpe_dropout=float(settings.get("bpe_dropout", 0)),
+                pull=float(settings.get("pull", 0)),
+                seed=arguments.seed,
+                overwrite=True,
+            )
+        )
     before = [0]
     for losses in result.losses:
         before.append(before[-1] + len(losses))
     points = result.facts["curve"]
+    scores = {
+        name: [vt.evaluate(path, [file], max_bytes=arguments.bytes) for path in (model, output)]
+        for name, file in texts.items()
+    }
+    words = vt.evaluate(model, [arguments.work / "held-out.txt"], max_bytes=1_000).tokens_per_word
     shutil.rmtree(output)
     return {
         "updates": [before[point["stage"]] + point["update"] for point in points],
         "tokens": [point["tokens"] for point in points],
+        "cpu_seconds": [round(each - seconds[0], 1) for each in seconds],
         "bits_per_byte": [round(point["bits_per_byte"], 4) for point in points],
+        **{name: [round(score.bits_per_byte, 4) for score in both] for name, both in scores.items()},
+        "tokens_per_word": round(words, 3),
         "loss": [None if point["loss"] is None else round(point["loss"], 4) for point in points],
     }
 
@@ -137,7 +216,7 @@ def draw(facts: dict[str, Any], path: Path) -> None:
     axes.set_xlabel(f"updates of {facts['batch_tokens']:,} tokens ({', '.join(facts['stages'])})")
     axes.set_ylabel("bits per byte on held-out text")
     axes.set_title(f"{facts['source']} with a vocabulary of {facts['vocabulary']:,} tokens ({facts['language']})")
-    axes.legend(title="initialisation", fontsize="small")
+    axes.legend(title="start", fontsize="small")
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -150,6 +229,9 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=16_000)
     parser.add_argument("--stage", nargs="+", default=["tables:200:3e-4"])
     parser.add_argument("--block", type=int, default=128)
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--every", type=int, default=1, help="every N-th pair of the corpus only, for less text")
+    parser.add_argument("--other-text", type=Path, help="text of another domain, scored at the beginning and the end")
     parser.add_argument("--batch-tokens", type=int, default=256)
     parser.add_argument("--eval-every", type=int, default=25)
     parser.add_argument("--bytes", type=int, default=8_000)
@@ -158,9 +240,10 @@ def main() -> None:
     parser.add_argument("--name", default="curves", help="of the results: NAME-LANGUAGE.json and .svg")
     arguments = parser.parse_args()
     results = HERE / "results" / f"{arguments.name}-{arguments.language}.json"
-    skipped = ("corpus", "work", "name", "methods", "stage", "vocab_size")
+    skipped = ("corpus", "work", "name", "methods", "stage", "vocab_size", "other_text")
     facts = {name: value for name, value in vars(arguments).items() if name not in skipped}
     facts |= {"corpus": arguments.corpus.name, "stages": arguments.stage, "vocabulary": arguments.vocab_size}
+    facts["other_text"] = arguments.other_text.name if arguments.other_text else None
     facts["curves"] = {}
     if results.exists():
         found = json.loads(results.read_text(encoding="utf-8"))
@@ -170,7 +253,7 @@ def main() -> None:
     with show_progress(sys.stderr.isatty()):
         for label, path in prepare(arguments).items():
             if label not in facts["curves"]:
-                facts["curves"][label] = curve(arguments, path)
+                facts["curves"][label] = curve(arguments, label, path)
             facts["comparison"] = comparison(facts["curves"])
             results.parent.mkdir(parents=True, exist_ok=True)
             results.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -98,7 +98,7 @@ def main() -> None:
         if {**found, "runs": {}, "comparison": None} != {**facts, "comparison": None}:
             sys.exit(f"{results} holds runs of other settings: move it away.")
         facts["runs"] = found["runs"]
-    arguments.methods = [arguments.method]
+    arguments.methods, arguments.every = [arguments.method], 1
     with show_progress(sys.stderr.isatty()):
         (model,) = curves().prepare(arguments).values()
         for objective in arguments.objectives:
