@@ -12,15 +12,25 @@ from llama_engine import MISSING, LlamaCpp, find_python
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GenerationConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
 import vocabtransfer as vt
@@ -43,6 +53,15 @@ LLAMA3_ROPE = {
     **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
     **{"high_freq_factor": 4.0, "original_max_position_embeddings": 64},
 }
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 64}
+LONGROPE = {
+    **{"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    **{"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0]},
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+FOUR_LAYERS = {**SIZES, "num_hidden_layers": 4}
+UNTIED = {**SIZES, "tie_word_embeddings": False}
+PLAIN_HEADS = {name: value for name, value in UNTIED.items() if name not in ("head_dim", "num_key_value_heads")}
 CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     "llama": lambda rows: LlamaConfig(vocab_size=rows, **SIZES),
     "llama, untied": lambda rows: LlamaConfig(vocab_size=rows, **{**SIZES, "tie_word_embeddings": False}),
@@ -57,6 +76,31 @@ CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
         vocab_size=rows, query_pre_attn_scalar=16, sliding_window=32, **{**SIZES, "num_hidden_layers": 7}
     ),
     "gpt2": lambda rows: GPT2Config(vocab_size=rows, **GPT2_SIZES),
+    "llama, scaled by YaRN": lambda rows: LlamaConfig(vocab_size=rows, rope_parameters=YARN, **SIZES),
+    "qwen3, scaled by YaRN with a factor for attention": lambda rows: Qwen3Config(
+        vocab_size=rows, rope_parameters={**YARN, "attention_factor": 1.5}, **SIZES
+    ),
+    "mixtral": lambda rows: MixtralConfig(vocab_size=rows, num_local_experts=4, num_experts_per_tok=2, **SIZES),
+    "qwen2_moe": lambda rows: Qwen2MoeConfig(
+        vocab_size=rows, shared_expert_intermediate_size=96, **EXPERTS, **{**UNTIED, "head_dim": 16}
+    ),
+    "qwen3_moe": lambda rows: Qwen3MoeConfig(vocab_size=rows, norm_topk_prob=True, **EXPERTS, **SIZES),
+    "smollm3": lambda rows: SmolLM3Config(vocab_size=rows, pad_token_id=0, **FOUR_LAYERS),
+    "gemma": lambda rows: GemmaConfig(vocab_size=rows, **SIZES),
+    "gemma2": lambda rows: Gemma2Config(
+        vocab_size=rows, query_pre_attn_scalar=16, sliding_window=32, attn_logit_softcapping=5.0, **FOUR_LAYERS
+    ),
+    "olmo2": lambda rows: Olmo2Config(vocab_size=rows, pad_token_id=0, **UNTIED),
+    "olmo2, tied": lambda rows: Olmo2Config(vocab_size=rows, pad_token_id=0, **SIZES),
+    "phi3": lambda rows: Phi3Config(vocab_size=rows, pad_token_id=0, **UNTIED),
+    "phi3, scaled by LongRoPE": lambda rows: Phi3Config(
+        vocab_size=rows, pad_token_id=0, rope_parameters=LONGROPE, original_max_position_embeddings=2048, **UNTIED
+    ),
+    "phi": lambda rows: PhiConfig(vocab_size=rows, pad_token_id=0, **UNTIED),
+    "gpt_neox": lambda rows: GPTNeoXConfig(vocab_size=rows, hidden_act="gelu_fast", **PLAIN_HEADS),
+    "gpt_neox, one after the other": lambda rows: GPTNeoXConfig(
+        vocab_size=rows, use_parallel_residual=False, hidden_act="gelu_fast", **PLAIN_HEADS
+    ),
 }
 
 

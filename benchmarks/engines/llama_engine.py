@@ -31,12 +31,20 @@ def find_python() -> str | None:
 class LlamaCpp:
     """One loaded file. A crash of the C++ library ends the worker, not the caller."""
 
-    def __init__(self, path: Path, *, vocabulary_only: bool = False, context: int = 1024, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vocabulary_only: bool = False,
+        context: int = 1024,
+        threads: int = 1,
+        embeddings: bool = False,
+    ) -> None:
         python = find_python()
         if python is None:
             raise RuntimeError(MISSING)
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        arguments = [str(path), json.dumps(vocabulary_only), str(context), str(threads)]
+        arguments = [str(path), json.dumps(vocabulary_only), str(context), str(threads), json.dumps(embeddings)]
         self._log = Path(f"/tmp/llama-cpp-{os.getpid()}-{id(self)}.log")
         self._process = subprocess.Popen(
             [python, __file__, "serve", *arguments],
@@ -71,6 +79,10 @@ class LlamaCpp:
     def continue_greedily(self, ids: Sequence[int], count: int) -> list[int]:
         return self._ask("greedy", list(ids), count)
 
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """The vector of a text, pooled as the file says; for a file that was opened with ``embeddings``."""
+        return self._ask("embed", list(ids))
+
     def margins(self, ids: Sequence[int]) -> list[float]:
         """Difference of the two largest logits after the last id, and the largest logit: [difference, largest]."""
         return self._ask("margin", list(ids))
@@ -88,7 +100,7 @@ class LlamaCpp:
         return json.loads(line)
 
 
-def serve(path: str, vocabulary_only: bool, context: int, threads: int) -> None:
+def serve(path: str, vocabulary_only: bool, context: int, threads: int, embeddings: bool) -> None:
     """Answer one request a line until the input ends."""
     import llama_cpp_py_sync as package
     from llama_cpp_py_sync import _cffi_bindings as bindings
@@ -112,6 +124,7 @@ def serve(path: str, vocabulary_only: bool, context: int, threads: int) -> None:
         run = lib.llama_context_default_params()
         run.n_ctx = run.n_batch = run.n_ubatch = context
         run.n_threads = run.n_threads_batch = threads
+        run.embeddings = embeddings
         run.flash_attn_type = 0
         run.type_k = run.type_v = 0  # float32: what is compared is the file, not the rounding of the cache
         state = lib.llama_init_from_model(model, run)
@@ -171,6 +184,11 @@ def serve(path: str, vocabulary_only: bool, context: int, threads: int) -> None:
             decode(found[-1:], len(ids) + len(found) - 1, False)
         return found
 
+    def embed(ids: list[int]) -> list[float]:
+        decode(ids, 0, True)
+        width = lib.llama_model_n_embd(model)
+        return [float(value) for value in ffi.unpack(lib.llama_get_embeddings_seq(state, 0), width)]
+
     def margin(ids: list[int]) -> list[float]:
         clear()
         decode(ids, 0, False)
@@ -184,6 +202,7 @@ def serve(path: str, vocabulary_only: bool, context: int, threads: int) -> None:
         "nats": nats,
         "greedy": greedy,
         "margin": margin,
+        "embed": embed,
     }
     for line in sys.stdin:
         name, *rest = json.loads(line)
@@ -191,4 +210,4 @@ def serve(path: str, vocabulary_only: bool, context: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    serve(sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), json.loads(sys.argv[6]))

@@ -9,27 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
+from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.export.gguf_bodies import (
-    FLOAT,
-    ROPE_FREQS,
-    Body,
-    add_settings,
-    blocks_in_file,
-    find_body,
-    settings,
-    shape_in_file,
-    tensor_names,
-)
+from vocabtransfer.export.gguf_bodies import Body, blocks_in_file, find_body, shape_in_file, tensor_parts
 from vocabtransfer.export.gguf_kept import KeptBody, find_origin, kept_body
-from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
+from vocabtransfer.export.gguf_settings import MEAN_NOTE, add_settings, body_notes, pooling_setting, settings
+from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary, name_in_file
+from vocabtransfer.export.sentence_modules import open_with_pooling
 from vocabtransfer.files.whole import whole_path
 from vocabtransfer.progress import track
 from vocabtransfer.public import public
 
 TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 Q8_BLOCK = 32
+FLOAT = np.dtype(np.float32)
+# Small tensors that decide much: llama.cpp wants them, or computes with them, in float32.
+ALWAYS_FLOAT = ("position_embd", "token_types", "ffn_gate_inp", "ffn_gate_inp_shexp")
 # What is read when llama.cpp shows a file's type; it runs by the types of the tensors.
 FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
 
@@ -53,41 +48,53 @@ class GgufReport:
 
 @dataclass(frozen=True)
 class GgufPlan:
-    """Everything that is decided before the first byte is written."""
+    """Everything that is decided before the first byte is written.
+
+    ``parts`` names for each tensor of the file those of the checkpoint, ``types`` and ``shapes`` say how it is stored.
+    """
 
     source: Checkpoint
     body: Body
     settings: Mapping[str, Any]
-    names: Mapping[str, str]
+    parts: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     types: Mapping[str, str]
     kept: KeptBody | None
     vocabulary: GgufVocabulary
+    notes: tuple[str, ...]
 
     @property
     def tables(self) -> list[str]:
-        """The tensors that belong to the vocabulary."""
-        return [tensor.name for tensor in self.source.layout.tensors if tensor.name in self.names]
+        """The tensors of the file that belong to the vocabulary."""
+        tables = {tensor.name for tensor in self.source.layout.tensors}
+        return [name for name, parts in self.parts.items() if tables.intersection(parts)]
+
+    def is_kept(self, name: str) -> bool:
+        """Tell whether a tensor is copied as the GGUF source stores it."""
+        return self.kept is not None and len(self.parts[name]) == 1 and self.parts[name][0] in self.kept.tensors
 
     def report(self, path: Path, size: int) -> GgufReport:
         """Return the report of a file that was written by this plan."""
-        kept = len(self.kept.tensors.keys() & self.names.keys()) if self.kept else 0
+        kept = sum(map(self.is_kept, self.parts))
         cutting = self.vocabulary.cutting
-        return GgufReport(
-            path, size, len(self.names), kept, cutting.model, cutting.pre_tokenizer, self.vocabulary.notes
-        )
+        notes = (*self.notes, *self.vocabulary.notes)
+        return GgufReport(path, size, len(self.parts), kept, cutting.model, cutting.pre_tokenizer, notes)
+
+    def size(self, name: str) -> int:
+        """Return the bytes that a tensor takes in the file."""
+        import gguf
+
+        kind = gguf.GGMLQuantizationType[self.types[name]]
+        return int(np.prod(gguf.quant_shape_to_byte_shape(self.shapes[name], kind)))
 
     def stored(self, name: str) -> "_Stored":
         """Return a tensor as it is stored in the file, to be made block by block."""
-        import gguf
-
-        shape = shape_in_file(self.source, self.body, name)
-        size = int(np.prod(gguf.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[self.types[name]])))
-        if self.kept is not None and name in self.kept.tensors:
-            return _Stored(size, iter([self.kept.data(name)]))
-        return _Stored(size, self._blocks(name))
+        if self.kept is not None and self.is_kept(name):
+            return _Stored(self.size(name), iter([self.kept.data(self.parts[name][0])]))
+        return _Stored(self.size(name), self._blocks(name))
 
     def _blocks(self, name: str) -> Iterator[NDArray[Any]]:
-        for values in blocks_in_file(self.source, self.body, name, self.settings):
+        for values in blocks_in_file(self.source, self.body, self.parts[name], self.settings):
             yield _encoded(values, self.types[name], name)
 
 
@@ -151,7 +158,7 @@ def export_gguf(
     plan = plan_gguf(model, kind=kind, body=body, pre_tokenizer=pre_tokenizer)
     try:
         with whole_path(path) as part:
-            write_part(part, plan, list(plan.names))
+            write_part(part, plan, list(plan.parts))
     except OSError as problem:
         raise VocabTransferError(f"{path} could not be written: {problem.strerror or problem}.") from None
     return plan.report(path, path.stat().st_size)
@@ -169,26 +176,35 @@ def plan_gguf(
         raise UsageError(f"there is no type {kind!r}: choose one of {', '.join(TYPES)}.")
     if body is not None and kind != "auto":
         raise UsageError(f"a body is kept as it is stored, so the type can only be auto, not {kind}.")
-    source = model if isinstance(model, Checkpoint) else open_checkpoint(model)
+    source, pooling = open_with_pooling(model)
     body_file = Path(body).expanduser() if body is not None else None
     shape = find_body(source)
-    found = settings(source, shape)
-    names = tensor_names(source, shape)
+    found = settings(source, shape) | pooling_setting(source, shape, pooling)
+    parts = tensor_parts(source, shape)
     vocabulary = gguf_vocabulary(source, pre_tokenizer)
-    kept = None
     origin = body_file or (find_origin(model, source) if kind == "auto" else None)
-    if origin is not None:
-        kept = kept_body(source, origin, shape.architecture)
-    stored = {} if kept is None else {name: tensor.kind for name, tensor in kept.tensors.items() if name in names}
-    quantised = any(kind not in FILE_TYPES for kind in stored.values()) or "Q8_0" in stored.values()
+    kept = None if origin is None else kept_body(source, origin, shape.architecture)
+    shapes = {name: shape_in_file(source, shape, names) for name, names in parts.items()}
+    types = _types(parts, shapes, kind, kept)
+    notes = body_notes(source, shape, found)
+    if shape.encoder and pooling is None:
+        notes = (*notes, MEAN_NOTE)
+    return GgufPlan(source, shape, found, parts, shapes, types, kept, vocabulary, notes)
+
+
+def _types(
+    parts: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]], kind: str, kept: KeptBody | None
+) -> dict[str, str]:
+    """Choose the type of every tensor: a kept one's own, and for the rest what ``kind`` asks for."""
+    tensors = {} if kept is None else kept.tensors
+    stored = {name: tensors[names[0]].kind for name, names in parts.items() if len(names) == 1 and names[0] in tensors}
+    quantised = any(kind not in FILE_TYPES or kind == "Q8_0" for kind in stored.values())
     matrices = ("Q8_0" if quantised else "F16") if kind == "auto" else kind.upper()
-    types = {name: stored.get(name) or _type(source, name, matrices, kind == "auto") for name in names}
-    return GgufPlan(source, shape, found, names, types, kept, vocabulary)
+    return {name: stored.get(name) or _type(name, shape, matrices, kind == "auto") for name, shape in shapes.items()}
 
 
-def _type(source: Checkpoint, name: str, matrices: str, free: bool) -> str:
-    shape = source.tensors[name].shape
-    if len(shape) < 2 or "wpe" in name:
+def _type(name: str, shape: tuple[int, ...], matrices: str, free: bool) -> str:
+    if len(shape) < 2 or name.split(".")[-2] in ALWAYS_FLOAT:
         return "F32"
     if matrices == "Q8_0" and shape[-1] % Q8_BLOCK:
         if free:
@@ -203,7 +219,7 @@ def write_part(part: Path, plan: GgufPlan, names: Sequence[str], number: int = 0
     """Write the tensors ``names`` as file ``number`` of ``count``; the first has settings and vocabulary too."""
     import gguf
 
-    factors = plan.settings.get("rope_factors") if number == 0 else None
+    factors = plan.settings.get("tensors", {}) if number == 0 else {}
     writer = gguf.GGUFWriter(part, plan.body.architecture)
     try:
         if number == 0:
@@ -211,19 +227,17 @@ def write_part(part: Path, plan: GgufPlan, names: Sequence[str], number: int = 0
         if count > 1:
             writer.add_uint16("split.no", number)
             writer.add_uint16("split.count", count)
-            writer.add_int32("split.tensors.count", len(plan.names) + ("rope_factors" in plan.settings))
-        if factors is not None:
-            writer.add_tensor_info(ROPE_FREQS, factors.shape, FLOAT, factors.nbytes)
+            writer.add_int32("split.tensors.count", len(plan.parts) + len(plan.settings.get("tensors", {})))
+        for name, values in factors.items():
+            writer.add_tensor_info(name, values.shape, FLOAT, values.nbytes)
         for name in names:
-            shape = shape_in_file(plan.source, plan.body, name)
-            stored = gguf.GGMLQuantizationType[plan.types[name]]
-            size = int(np.prod(gguf.quant_shape_to_byte_shape(shape, stored)))
-            writer.add_tensor_info(plan.names[name], shape, FLOAT, size, raw_dtype=stored)
+            kind = gguf.GGMLQuantizationType[plan.types[name]]
+            writer.add_tensor_info(name, plan.shapes[name], FLOAT, plan.size(name), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        if factors is not None:
-            writer.write_tensor_data(factors)
+        for values in factors.values():
+            writer.write_tensor_data(values)
         for name in track(names, "writing the tensors"):
             writer.write_tensor_data(cast(Any, plan.stored(name)))
     finally:
@@ -231,7 +245,7 @@ def write_part(part: Path, plan: GgufPlan, names: Sequence[str], number: int = 0
 
 
 def _add_fields(writer: Any, plan: GgufPlan) -> None:
-    writer.add_name(plan.source.name)
+    writer.add_name(name_in_file(plan.source.name, plan.vocabulary.takes_space_behind))
     add_settings(writer, plan.settings)
     writer.add_vocab_size(plan.source.layout.rows)
     writer.add_file_type(_file_type(plan))
@@ -244,5 +258,5 @@ def _file_type(plan: GgufPlan) -> int:
     if plan.kept is not None and plan.kept.tensors:
         said = plan.kept.file.fields.get("general.file_type")
         return said if isinstance(said, int) else int(gguf.LlamaFileType.GUESSED)
-    matrices = [kind for name, kind in plan.types.items() if len(plan.source.tensors[name].shape) > 1]
+    matrices = [kind for name, kind in plan.types.items() if len(plan.shapes[name]) > 1]
     return int(gguf.LlamaFileType[FILE_TYPES[max(set(matrices), key=matrices.count, default="F32")]])

@@ -1,24 +1,74 @@
-"""The body of a model as llama.cpp names it: settings, tensor names, and what is done to the values.
+"""The body of a model as llama.cpp names it: tensor names, and what is done to the values.
 
-One architecture, one entry in `BODIES`. What would make another model of it (a setting without a field, a tensor without
-a name) is refused. The names are those that `vocabtransfer.checkpoint.gguf_model` reads, used the other way round.
+One model type of transformers, one entry in `BODIES`. A tensor without a name is refused, because a file without it would
+be another model. The settings are in `vocabtransfer.export.gguf_settings`. The names of what can be read too are those of
+`vocabtransfer.checkpoint.gguf_model`, used the other way round.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint
-from vocabtransfer.checkpoint.gguf_model import ARCHITECTURES, ENDS
+from vocabtransfer.checkpoint.gguf_model import ARCHITECTURES, ENDS, GEMMA_NORMS, LAYER
 from vocabtransfer.errors import VocabTransferError
 
-ROPE_FREQS = "rope_freqs.weight"
+ATTENTION = {name: LAYER[name] for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm")}
+# A "*" stands for the number of an expert; the file has one tensor with all of them.
+MIXTRAL_LAYER = ATTENTION | {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.*.w1",
+    "ffn_down_exps": "block_sparse_moe.experts.*.w2",
+    "ffn_up_exps": "block_sparse_moe.experts.*.w3",
+}
+QWEN_EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.*.gate_proj",
+    "ffn_up_exps": "mlp.experts.*.up_proj",
+    "ffn_down_exps": "mlp.experts.*.down_proj",
+}
+SHARED_EXPERT = {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+OLMO2_LAYER = {name: new for name, new in LAYER.items() if name not in ("attn_norm", "ffn_norm")} | {
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+PHI3_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_up": "mlp.gate_up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+PHI2_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.dense",
+    "ffn_up": "mlp.fc1",
+    "ffn_down": "mlp.fc2",
+}
+PHI2_ENDS = ENDS | {"output_norm": "model.final_layernorm"}
+NEOX_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_qkv": "attention.query_key_value",
+    "attn_output": "attention.dense",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+NEOX_ENDS = {"token_embd": "embed_in", "output_norm": "final_layer_norm", "output": "embed_out"}
 GPT2_LAYER = {
     "attn_norm": "ln_1",
     "attn_qkv": "attn.c_attn",
@@ -28,8 +78,24 @@ GPT2_LAYER = {
     "ffn_down": "mlp.c_proj",
 }
 GPT2_ENDS = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f", "output": "lm_head"}
-GEMMA_PATTERN = 6  # llama.cpp has it in its code: every sixth layer of Gemma 3 sees the whole text
-FLOAT = np.dtype(np.float32)
+BERT_LAYER = {
+    "attn_q": "attention.self.query",
+    "attn_k": "attention.self.key",
+    "attn_v": "attention.self.value",
+    "attn_output": "attention.output.dense",
+    "attn_output_norm": "attention.output.LayerNorm",
+    "ffn_up": "intermediate.dense",
+    "ffn_down": "output.dense",
+    "layer_output_norm": "output.LayerNorm",
+}
+BERT_ENDS = {
+    "token_embd": "embeddings.word_embeddings",
+    "position_embd": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "token_embd_norm": "embeddings.LayerNorm",
+}
+# Heads for guessing hidden words, and the layer behind the first state: an embedding is made without them.
+BERT_UNUSED = r"cls\.predictions\..+|cls\.seq_relationship\..+|lm_head\..+|(.+\.)?pooler\..+|.+\.position_ids"
 BLOCK_ELEMENTS = 1 << 22
 
 
@@ -41,9 +107,13 @@ class Body:
     layer: Mapping[str, str]
     ends: Mapping[str, str] = field(default_factory=lambda: ENDS)
     pattern: str = r"(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)"
+    unused: str = r"(?!)"  # tensors that the engine makes itself, or has no use for
     permuted: bool = False  # ggml rotates neighbouring values, transformers the two halves of a head
     norm_offset: float = 0.0  # what the file's norm weights have on top of the checkpoint's
     transposed: bool = False  # linear layers are stored as (inputs, outputs)
+    by_head: bool = False  # query, key and value of one head lie together; in the file, all queries come first
+    own_output: bool = False  # llama.cpp wants an output table even where it is the input table
+    encoder: bool = False  # makes vectors of texts, and does not continue them
 
 
 def _known(name: str) -> Body:
@@ -51,19 +121,46 @@ def _known(name: str) -> Body:
     return Body(name, known.layer, permuted=known.permuted, norm_offset=known.norm_offset)
 
 
+def _bert(prefix: str) -> Body:
+    pattern = rf"(?:{prefix}\.)?(?:encoder\.layer\.(\d+)\.)?(.+)\.(weight|bias)"
+    return Body("bert", BERT_LAYER, BERT_ENDS, pattern, BERT_UNUSED, encoder=True)
+
+
 BODIES: Mapping[str, Body] = {
     "llama": _known("llama"),
     "mistral": _known("llama"),
+    "mixtral": Body("llama", MIXTRAL_LAYER, permuted=True),
+    "smollm3": Body("smollm3", LAYER, permuted=True),
     "qwen2": _known("qwen2"),
+    "qwen2_moe": Body("qwen2moe", ATTENTION | QWEN_EXPERTS | SHARED_EXPERT),
     "qwen3": _known("qwen3"),
+    "qwen3_moe": Body("qwen3moe", ATTENTION | HEAD_NORMS | QWEN_EXPERTS),
+    "gemma": Body("gemma", LAYER, norm_offset=1.0),
+    "gemma2": Body("gemma2", LAYER | GEMMA_NORMS, norm_offset=1.0),
     "gemma3_text": _known("gemma3"),
+    "olmo2": Body("olmo2", OLMO2_LAYER | HEAD_NORMS, own_output=True),
+    "phi3": Body("phi3", PHI3_LAYER),
+    "phi": Body("phi2", PHI2_LAYER, PHI2_ENDS, own_output=True),
+    "gpt_neox": Body(
+        "gptneox",
+        NEOX_LAYER,
+        NEOX_ENDS,
+        r"(?:gpt_neox\.)?(?:layers\.(\d+)\.)?(.+)\.(weight|bias)",
+        r".+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",
+        by_head=True,
+        own_output=True,
+    ),
     "gpt2": Body(
         "gpt2",
         GPT2_LAYER,
         GPT2_ENDS,
         r"(?:transformer\.)?(?:h\.(\d+)\.)?(.+)\.(weight|bias)",
+        r".+\.attn\.(masked_)?bias",
         transposed=True,
     ),
+    "bert": _bert("bert"),
+    "roberta": _bert("roberta"),
+    "xlm-roberta": _bert("roberta"),
 }
 
 
@@ -76,180 +173,78 @@ def find_body(source: Checkpoint) -> Body:
         )
     if "Classification" in source.architecture:
         raise VocabTransferError(f"{source.name} is a {source.architecture}; GGUF is written of language models only.")
+    if BODIES[kind].encoder and source.continues_text:
+        raise VocabTransferError(f"{source.name} is a {source.architecture}; llama.cpp has {kind} as an encoder only.")
     return BODIES[kind]
 
 
-def tensor_names(source: Checkpoint, body: Body) -> dict[str, str]:
-    """Return for each tensor of the checkpoint the name it gets in the file."""
+def tensor_parts(source: Checkpoint, body: Body) -> dict[str, tuple[str, ...]]:
+    """Return for each tensor of the file those of the checkpoint that it is made of: one, or the experts of a layer."""
     layer = {new: old for old, new in body.layer.items()}
     ends = {new: old for old, new in body.ends.items()}
-    tied = source.layout.tied
-    names = {}
+    found: dict[str, dict[int, str]] = {}
     for name in source.tensors:
-        if name == "lm_head.weight" and tied:
+        if (name == "lm_head.weight" and source.layout.tied) or re.fullmatch(body.unused, name):
             continue
-        if body.architecture == "gpt2" and re.search(r"\.attn\.(masked_)?bias$", name):
-            continue  # the causal mask, a constant
         match = re.fullmatch(body.pattern, name)
-        found = None
-        if match:
-            found = ends.get(match[2]) if match[1] is None else layer.get(match[2])
-        if match is None or found is None:
+        number, inner, kind = match.groups() if match else (None, name, "")
+        expert = re.search(r"\.experts\.(\d+)\.", f".{inner}")
+        plain = inner if expert is None else re.sub(r"experts\.\d+\.", "experts.*.", inner)
+        new = ends.get(plain) if number is None else layer.get(plain)
+        if new is None:
             raise VocabTransferError(f"{source.name} has a tensor {name!r} that GGUF has no name for.")
-        names[name] = f"{found}.{match[3]}" if match[1] is None else f"blk.{match[1]}.{found}.{match[3]}"
-    return names
+        full = f"{new}.{kind}" if number is None else f"blk.{number}.{new}.{kind}"
+        found.setdefault(full, {})[int(expert[1]) if expert else 0] = name
+    for full, names in found.items():
+        if sorted(names) != list(range(len(names))):
+            raise VocabTransferError(f"{source.name} lacks some experts of {full!r}: it has {sorted(names)}.")
+    parts = {full: tuple(names[i] for i in sorted(names)) for full, names in found.items()}
+    if body.own_output and "output.weight" not in parts:
+        parts["output.weight"] = (source.layout.input_name,)
+    return parts
 
 
-def settings(source: Checkpoint, body: Body) -> dict[str, Any]:
-    """Return the sizes that the file names; refuse what would make it another model."""
-    return _gpt2_settings(source) if body.architecture == "gpt2" else _llama_settings(source, body)
-
-
-def _llama_settings(source: Checkpoint, body: Body) -> dict[str, Any]:
-    config = source.config
-    gemma = body.architecture == "gemma3"
-    activation = config.get("hidden_activation" if gemma else "hidden_act", "gelu_pytorch_tanh" if gemma else "silu")
-    if activation != ("gelu_pytorch_tanh" if gemma else "silu"):
-        raise VocabTransferError(f"{source.name} has the activation {activation!r}, which GGUF cannot say.")
-    window = config.get("sliding_window")
-    sliding = config.get("use_sliding_window", config.get("model_type") == "mistral")
-    if not gemma and window and sliding and window < config["max_position_embeddings"]:
-        raise VocabTransferError(f"{source.name} attends in a sliding window, which llama.cpp would leave out.")
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    found = {
-        "context": config["max_position_embeddings"],
-        "hidden": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "inner": config["intermediate_size"],
-        "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": head_dim,
-        "rms_epsilon": float(config.get("rms_norm_eps", 1e-6)),
-        **_rope(source, head_dim, gemma),
-    }
-    if gemma:
-        _check_gemma(source, head_dim)
-        found |= {"window": window, "softcap": config.get("final_logit_softcapping")}
-    return found
-
-
-def _check_gemma(source: Checkpoint, head_dim: int) -> None:
-    config = source.config
-    layers = config["num_hidden_layers"]
-    kinds = ["full_attention" if (i + 1) % GEMMA_PATTERN == 0 else "sliding_attention" for i in range(layers)]
-    if config.get("layer_types", kinds) != kinds or config.get("sliding_window_pattern", 6) != GEMMA_PATTERN:
-        raise VocabTransferError(f"{source.name} has other layers with a sliding window than llama.cpp gives Gemma 3.")
-    if config.get("query_pre_attn_scalar", 256) != head_dim or config.get("attn_logit_softcapping"):
-        raise VocabTransferError(f"{source.name} scales or caps attention in a way that llama.cpp does not.")
-    if config.get("use_bidirectional_attention"):
-        raise VocabTransferError(f"{source.name} attends in both directions, which is not written as GGUF yet.")
-
-
-def _rope(source: Checkpoint, head_dim: int, gemma: bool) -> dict[str, Any]:
-    """Read the rotary settings: the base, and a scaling that the file can express."""
-    config = source.config
-    rope = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
-    if gemma:
-        local = rope.get("sliding_attention", {"rope_theta": config.get("rope_local_base_freq", 10000.0)})
-        if local.get("rope_theta", 10000.0) != 10000.0 or local.get("rope_type", "default") != "default":
-            raise VocabTransferError(f"{source.name} has another rotary base in its local layers than llama.cpp's.")
-        rope = dict(rope.get("full_attention", rope))
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or (1e6 if gemma else 1e4))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    found: dict[str, Any] = {"theta": theta}
-    if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise VocabTransferError(f"{source.name} rotates only a part of each head, which is not written as GGUF yet.")
-    if kind == "linear":
-        found["linear_factor"] = float(rope["factor"])
-    elif kind == "llama3" and not gemma:
-        found["rope_factors"] = llama3_factors(rope, theta, head_dim)
-    elif kind != "default":
-        raise VocabTransferError(f"{source.name} has {kind!r} scaled rotary embeddings, which GGUF has no field for.")
-    return found
-
-
-def llama3_factors(rope: Mapping[str, Any], theta: float, head_dim: int) -> NDArray[np.float32]:
-    """Return what Llama 3.1 divides each rotary frequency by, float32 (head_dim / 2,).
-
-    Long waves are stretched by ``factor``, short ones stay, those between are interpolated (arXiv:2407.21783, and
-    `_compute_llama3_parameters` of transformers).
-    """
-    half = head_dim // 2
-    wavelengths = 2 * math.pi * theta ** (np.arange(half) / half)
-    low, high, factor = float(rope["low_freq_factor"]), float(rope["high_freq_factor"]), float(rope["factor"])
-    smooth = np.clip((rope["original_max_position_embeddings"] / wavelengths - low) / (high - low), 0, 1)
-    factors: NDArray[np.float32] = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-    return factors
-
-
-def _gpt2_settings(source: Checkpoint) -> dict[str, Any]:
-    config = source.config
-    if config.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
-        raise VocabTransferError(f"{source.name} has another activation than GPT-2's, which GGUF cannot say.")
-    if config.get("scale_attn_by_inverse_layer_idx") or not config.get("scale_attn_weights", True):
-        raise VocabTransferError(f"{source.name} scales attention in a way that llama.cpp does not.")
-    hidden = config["n_embd"]
-    return {
-        "context": config["n_positions"],
-        "hidden": hidden,
-        "layers": config["n_layer"],
-        "inner": config.get("n_inner") or 4 * hidden,
-        "heads": config["n_head"],
-        "epsilon": float(config.get("layer_norm_epsilon", 1e-5)),
-    }
-
-
-def add_settings(writer: Any, found: Mapping[str, Any]) -> None:
-    """Put the settings into a `gguf.GGUFWriter`."""
-    adders: Mapping[str, Callable[[Any], None]] = {
-        "context": writer.add_context_length,
-        "hidden": writer.add_embedding_length,
-        "layers": writer.add_block_count,
-        "inner": writer.add_feed_forward_length,
-        "heads": writer.add_head_count,
-        "kv_heads": writer.add_head_count_kv,
-        "head_dim": writer.add_key_length,
-        "theta": writer.add_rope_freq_base,
-        "rms_epsilon": writer.add_layer_norm_rms_eps,
-        "epsilon": writer.add_layer_norm_eps,
-        "window": writer.add_sliding_window,
-        "softcap": writer.add_final_logit_softcapping,
-        "linear_factor": writer.add_rope_scaling_factor,
-    }
-    for name, value in found.items():
-        if name in adders and value is not None:
-            adders[name](value)
-    if "head_dim" in found:
-        writer.add_value_length(found["head_dim"])
-        writer.add_rope_dimension_count(found["head_dim"])
-    if "linear_factor" in found:
-        import gguf
-
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-
-
-def shape_in_file(source: Checkpoint, body: Body, name: str) -> tuple[int, ...]:
+def shape_in_file(source: Checkpoint, body: Body, parts: tuple[str, ...]) -> tuple[int, ...]:
     """Return the shape that a tensor has in the file, rows first."""
+    name = parts[0]
     shape = tuple(source.tensors[name].shape)
-    return shape[::-1] if _is_transposed(body, name, shape) else shape
+    if _is_transposed(body, name, shape):
+        return shape[::-1]
+    if body.encoder and name.endswith("position_embeddings.weight"):
+        return shape[0] - first_position(source), shape[1]
+    return shape if len(parts) == 1 else (len(parts), *shape)
 
 
-def blocks_in_file(source: Checkpoint, body: Body, name: str, found: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+def first_position(source: Checkpoint) -> int:
+    """Return the row of the first token among the positions: RoBERTa's come after that of padding."""
+    return 0 if source.config["model_type"] == "bert" else int(source.config.get("pad_token_id", 1)) + 1
+
+
+def blocks_in_file(
+    source: Checkpoint, body: Body, parts: tuple[str, ...], found: Mapping[str, Any]
+) -> Iterator[torch.Tensor]:
     """Yield a tensor's values as the file has them, in blocks of rows and in the type that the checkpoint has."""
-    shape = source.tensors[name].shape
+    for name in parts:
+        yield from _blocks(source, body, name, found)
+
+
+def _blocks(source: Checkpoint, body: Body, name: str, found: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    shape = tuple(source.tensors[name].shape)
     projection = re.search(r"\.self_attn\.([qk])_proj\.", name)
     if projection and body.permuted:
         heads = found["heads" if projection[1] == "q" else "kv_heads"]
         values = source.read(name)
         yield values.reshape(heads, 2, -1, *shape[1:]).transpose(1, 2).reshape(shape)
+    elif body.by_head and ".query_key_value." in name:
+        yield source.read(name).reshape(found["heads"], 3, -1, *shape[1:]).transpose(0, 1).reshape(shape)
     elif _is_transposed(body, name, shape):
         yield source.read(name).T.contiguous()
     elif body.norm_offset and name.endswith("norm.weight"):
         yield source.read(name).to(torch.float32) + body.norm_offset
     else:
         step = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
-        for start in range(0, shape[0], step):
+        first = first_position(source) if body.encoder and name.endswith("position_embeddings.weight") else 0
+        for start in range(first, shape[0], step):
             yield source.read_rows(name, start, min(start + step, shape[0]))
 
 

@@ -43,6 +43,8 @@ class Cutting:
     space_prefix: bool | None = None
     space_mark: str = ""
     types: Mapping[str, int] = field(default_factory=dict)
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
 
 
 def sentencepiece_bpe(state: Mapping[str, Any], name: str) -> tuple[Cutting, Notes]:

@@ -6,6 +6,7 @@ name stands for, and a tokenizer that none fits is refused, because its ids woul
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from vocabtransfer.checkpoint.gguf_tokenizer import (
 )
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.export.gguf_pieces import Cutting, sentencepiece_bpe, unigram
+from vocabtransfer.export.gguf_wordpiece import marked, wordpiece
 from vocabtransfer.tokenization.save import backend_document
 from vocabtransfer.tokenization.train_kinds import kind_of
 
@@ -41,6 +43,8 @@ INEXACT = {
     "gpt-4o": _CASED.replace("END", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("DIGITS", "{1,3}"),
     "tekken": _CASED.replace("END", "").replace("DIGITS", ""),
 }
+# llama.cpp lets all added tokens but these take the spaces behind them in models whose name has "phi-3" in it.
+PHI3_NAME, PHI3_PLAIN = r"(?i)phi-?3", ("<unk>", "<s>", "<|endoftext|>")
 NOT_COMPOSED = (
     "llama.cpp does not compose characters: text that is not in the composed form (NFC) gets other ids than here."
 )
@@ -60,6 +64,7 @@ class GgufVocabulary:
     adds_bos: bool
     adds_eos: bool
     chat_template: str | None
+    takes_space_behind: bool
     notes: tuple[str, ...]
 
     def add_to(self, writer: Any) -> None:
@@ -77,6 +82,9 @@ class GgufVocabulary:
             writer.add_add_space_prefix(self.cutting.space_prefix)
         if self.cutting.model == "t5":
             writer.add_remove_extra_whitespaces(False)
+        for name in ("lowercase", "strip_accents"):
+            if getattr(self.cutting, name) is not None:
+                writer.add_bool(f"tokenizer.ggml.normalizer.{name}", getattr(self.cutting, name))
         for name, i in self.ids.items():
             writer.add_uint32(f"tokenizer.ggml.{name}_token_id", i)
         writer.add_add_bos_token(self.adds_bos)
@@ -103,19 +111,30 @@ def gguf_vocabulary(source: Checkpoint, pre_tokenizer: str | None = None) -> Ggu
         cutting, notes = sentencepiece_bpe(state, source.name)
     elif kind == "unigram":
         cutting, notes = unigram(state, source.name)
+    elif kind == "wordpiece":
+        cutting, notes = wordpiece(state, source.name)
     else:
         raise VocabTransferError(f"the tokenizer of {source.name} is of a kind that cannot be written as GGUF.")
     tokens, types = _tokens(tokenizer, source, cutting)
-    adds_bos, adds_eos = _ends(tokenizer)
+    ids = _ids(tokenizer, source)
+    adds_bos, adds_eos = _adds(tokenizer, ids, "seperator" if kind == "wordpiece" else "eos")
+    if kind == "wordpiece":
+        if not (adds_bos and adds_eos):
+            raise VocabTransferError(
+                f"the tokenizer of {source.name} does not put its [CLS] and [SEP] around a text, as llama.cpp's WordPiece "
+                "always does."
+            )
+        adds_eos = False  # the separator is not an end of text
     template = tokenizer.chat_template
     return GgufVocabulary(
         tokens=tokens,
         types=types,
         cutting=cutting,
-        ids=_ids(tokenizer, source),
+        ids=ids,
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         chat_template=template if isinstance(template, str) else (template or {}).get("default"),
+        takes_space_behind=_takes_space_behind(tokenizer, source.name),
         notes=notes,
     )
 
@@ -199,23 +218,51 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, source: Checkpoint, cutting: Cut
     rows = source.layout.rows
     tokens = [f"[PAD{i}]" for i in range(rows)]
     types = [UNUSED] * rows
+    words = cutting.model == "bert"
     for token, i in tokenizer.get_vocab().items():
         if i < rows:
-            tokens[i], types[i] = token, cutting.types.get(token, NORMAL)
+            tokens[i], types[i] = marked(token) if words else token, cutting.types.get(token, NORMAL)
     for i, added in tokenizer.added_tokens_decoder.items():
         if i >= rows or added.content in cutting.types:
             continue
-        if added.lstrip or added.rstrip or added.single_word:
-            raise VocabTransferError(
-                f"the added token {added.content!r} of {source.name} takes spaces or whole words, which GGUF cannot say."
-            )
-        types[i] = CONTROL if added.special else USER_DEFINED
+        tokens[i], types[i] = added.content, CONTROL if added.special else USER_DEFINED
         if cutting.space_mark and not added.special:
             tokens[i] = tokens[i].replace(cutting.space_mark, " ")  # llama.cpp looks for them in the text as it is
     if len(set(tokens)) < rows:
         double = next(token for token in tokens if tokens.count(token) > 1)
         raise VocabTransferError(f"{source.name} would have two tokens {double!r} in GGUF: rename one of them.")
     return tokens, types
+
+
+def _takes_space_behind(tokenizer: PreTrainedTokenizerFast, name: str) -> bool:
+    """Tell whether added tokens take the space behind them in the one way that llama.cpp has: that of Phi-3.
+
+    Raises `VocabTransferError` for any other way. A token that hides a word may take the space before it: no text that is
+    to be continued or made a vector has it.
+    """
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.content != tokenizer.mask_token]
+    taking = [token for token in added if token.lstrip or token.rstrip or token.single_word]
+    if not taking:
+        return False
+    contents = {token.content for token in added}
+    behind = {token.content for token in added if token.rstrip}
+    like_phi3 = {*PHI3_PLAIN, "</s>"} <= contents and behind == contents - set(PHI3_PLAIN)
+    if like_phi3 and not any(token.lstrip or token.single_word for token in added):
+        return True
+    raise VocabTransferError(
+        f"the added token {taking[0].content!r} of {name} takes spaces or whole words, which GGUF cannot say."
+    )
+
+
+def name_in_file(name: str, takes_space_behind: bool) -> str:
+    """Return the model's name such that llama.cpp reads no other habits of added tokens from it than they have.
+
+    >>> name_in_file("phi3-dutch", False), name_in_file("mine", True)
+    ('phi 3-dutch', 'mine (phi-3)')
+    """
+    if takes_space_behind:
+        return name if re.search(PHI3_NAME, name) else f"{name} (phi-3)"
+    return re.sub(r"(?i)(modern)-(bert)|(phi)-?(3)", lambda match: " ".join(filter(None, match.groups())), name)
 
 
 def end_ids(source: Checkpoint) -> list[int]:
@@ -232,17 +279,19 @@ def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> dict[str, in
         raise VocabTransferError(f"{source.name} has {len(ends)} ends of text, and GGUF has room for three.")
     ids = dict(zip(END_FIELDS, ends, strict=False))
     named = {"bos": tokenizer.bos_token_id, "padding": tokenizer.pad_token_id, "unknown": tokenizer.unk_token_id}
+    if kind_of(backend_document(tokenizer)) == "wordpiece":
+        # llama.cpp's WordPiece puts "bos" before a text and the separator behind it.
+        named |= {"bos": tokenizer.cls_token_id, "seperator": tokenizer.sep_token_id, "mask": tokenizer.mask_token_id}
     return ids | {key: i for key, i in named.items() if i is not None}
 
 
-def _ends(tokenizer: PreTrainedTokenizerFast) -> tuple[bool, bool]:
-    """Tell whether encoding adds bos and eos, by encoding a letter."""
+def _adds(tokenizer: PreTrainedTokenizerFast, ids: Mapping[str, int], end: str) -> tuple[bool, bool]:
+    """Tell whether encoding adds bos and the token ``end``, by encoding a letter."""
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a")["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    before = bos is not None and full[:1] == [bos]
-    after = eos is not None and full[-1:] == [eos]
-    if full != [*([bos] if before else []), *plain, *([eos] if after else [])]:
+    before = "bos" in ids and full[:1] == [ids["bos"]]
+    after = end in ids and full[-1:] == [ids[end]]
+    if full != [*([ids["bos"]] if before else []), *plain, *([ids[end]] if after else [])]:
         raise VocabTransferError(
             "the tokenizer adds tokens other than bos and eos around a text; GGUF cannot say that."
         )

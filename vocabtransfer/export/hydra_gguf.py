@@ -54,7 +54,7 @@ def export_hydra_gguf(
             first, second = (staging / f"{name}-0000{number}-of-00002.gguf" for number in (1, 2))
             write_part(first, plan, plan.tables, 0, 2)
             if body is None:
-                write_part(second, plan, [other for other in plan.names if other not in plan.tables], 1, 2)
+                write_part(second, plan, [other for other in plan.parts if other not in plan.tables], 1, 2)
                 body = second
             else:
                 place_file(body, second, "hard")

@@ -7,11 +7,12 @@ Source layouts: a plain model folder; a sentence-transformers folder with the en
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vocabtransfer.checkpoint import Checkpoint, check_target, open_checkpoint
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError
+from vocabtransfer.export.sentence_modules import MODULES, find_encoder, pooling_mode
 from vocabtransfer.files.copying import place_file
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.manifest import write_manifest
@@ -21,7 +22,6 @@ from vocabtransfer.tokenization.save import save_tokenizer
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-MODULES = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
 TYPE = "sentence_transformers.models."
 LICENCES = ("licen[cs]e*", "LICEN[CS]E*", "NOTICE*")
@@ -80,24 +80,6 @@ def export_sentence_transformers(
     return SentenceReport(folder, kinds, chosen, "Normalize" in kinds, longest, source.layout.rows)
 
 
-def find_encoder(folder: Path) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Return the model folder inside a sentence-transformers folder, and its modules; (None, []) for anything else."""
-    listing = folder / MODULES
-    if not listing.is_file():
-        return None, []
-    modules = read_json(listing, kind=list)
-    for module in modules:
-        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
-            raise VocabTransferError(f"{listing} is not a list of modules with types.")
-        path = PurePosixPath(module.get("path", ""))
-        if path.is_absolute() or ".." in path.parts:
-            raise VocabTransferError(f"{listing} points outside its folder: {module['path']!r}.")
-    encoders = [module for module in modules if module["type"].endswith(".Transformer")]
-    if len(encoders) != 1 or modules[0] is not encoders[0]:
-        raise VocabTransferError(f"{listing} does not begin with one Transformer module, so the model is not found.")
-    return folder / encoders[0].get("path", ""), modules
-
-
 def _order(rest: list[dict[str, Any]], normalize: bool | None) -> list[tuple[str, dict[str, Any] | None]]:
     """Return the modules behind the encoder, in order, by type and as the source has them: None for a new one."""
     found: list[tuple[str, dict[str, Any] | None]] = [(module["type"], module) for module in rest]
@@ -143,14 +125,7 @@ def _hidden(source: Checkpoint) -> int:
 
 def _pooling_of(staging: Path, listed: list[dict[str, Any]]) -> str:
     path = next(module["path"] for module in listed if module["type"].endswith(".Pooling"))
-    settings = read_json(staging / path / "config.json")
-    modes = [
-        key.removeprefix("pooling_mode_")
-        for key, value in settings.items()
-        if key.startswith("pooling_mode_") and value is True
-    ]
-    named = settings.get("pooling_mode")
-    return "+".join([mode.removesuffix("_tokens").removesuffix("_token") for mode in modes]) or str(named or "mean")
+    return pooling_mode(read_json(staging / path / "config.json"))
 
 
 def _copy_model(source: Checkpoint, staging: Path) -> None:
