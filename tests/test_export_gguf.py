@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+from tokenizers import AddedToken, Regex, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from vocabtransfer import export_gguf, open_checkpoint
 from vocabtransfer.checkpoint import Checkpoint
@@ -136,10 +144,55 @@ def test_other_refusals(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> N
     with pytest.raises(VocabTransferError, match="exists"):
         export_gguf(source, tmp_path / "there.gguf")
     assert (tmp_path / "there.gguf").read_text() == "mine"
-    source.config["rope_scaling"] = {"rope_type": "yarn", "factor": 4.0}
     source.config.pop("rope_parameters", None)
-    with pytest.raises(VocabTransferError, match="yarn"):
-        export_gguf(source, tmp_path / "out.gguf")
+    for scaling, named in (
+        ({"rope_type": "longrope", "factor": 4.0}, "longrope"),
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16}, "bounds"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "a part of each head"),
+    ):
+        source.config["rope_scaling"] = scaling
+        with pytest.raises(VocabTransferError, match=named):
+            export_gguf(source, tmp_path / "out.gguf")
     source.config["model_type"] = "mamba"
     with pytest.raises(VocabTransferError, match="mamba"):
         export_gguf(source, tmp_path / "out.gguf")
+
+
+def test_what_other_families_have_and_llama_cpp_lacks_is_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = len(tokenizer)
+    sizes = {
+        **{"vocab_size": rows, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "head_dim": 16},
+        **{"num_hidden_layers": 2, "num_key_value_heads": 2},
+    }
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    for config, named in (
+        (Qwen3MoeConfig(norm_topk_prob=False, **experts, **sizes), "weighs its experts"),
+        (Qwen3MoeConfig(norm_topk_prob=True, mlp_only_layers=[0], **experts, **sizes), "layers without experts"),
+        (Gemma2Config(query_pre_attn_scalar=64, **sizes), "scales attention"),
+        (Gemma2Config(query_pre_attn_scalar=16, layer_types=["full_attention"] * 2, **sizes), "sliding window"),
+        (Qwen3Config(hidden_act="gelu", **sizes), "'gelu'"),
+    ):
+        folder = tmp_path / named.replace(" ", "-")
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        with pytest.raises(VocabTransferError, match=named):
+            export_gguf(folder, tmp_path / "out.gguf")
+        assert not (tmp_path / "out.gguf").exists()
+
+
+def test_added_tokens_take_the_space_behind_them_as_in_phi3_or_are_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = _model(tmp_path, tokenizer)
+    assert read_gguf(export_gguf(source, tmp_path / "a.gguf").path).fields["general.name"] == "model"
+    folder = tmp_path / "phi-3-like"
+    shutil.copytree(source.path, folder)
+    shutil.copytree(source.path, tmp_path / "phi-3-other")
+    fields = read_gguf(export_gguf(tmp_path / "phi-3-other", tmp_path / "b.gguf").path).fields
+    assert fields["general.name"] == "phi 3-other"  # llama.cpp looks for the name, and would strip spaces
+    tokenizer.add_tokens([AddedToken("<|odd|>", special=True, rstrip=True)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(VocabTransferError, match=r"'<\|odd\|>'"):
+        export_gguf(folder, tmp_path / "c.gguf")

@@ -1,5 +1,6 @@
 """A real llama.cpp reads what `export gguf` writes: the same ids, the same continuations, the same perplexity."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,27 @@ def test_a_name_that_llama_cpp_cuts_otherwise_is_refused_and_named(
     assert any("otherwise" in note for note in report.notes)
     with LlamaCpp(report.path, vocabulary_only=True) as engine:  # that is why it is refused
         assert any(engine.tokenize(text) != source.tokenizer(text)["input_ids"] for text in TEXTS)
+
+
+def test_added_tokens_of_phi3_take_the_spaces_behind_them(
+    tmp_path: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
+) -> None:
+    document = json.loads(real_tokenizer("llama2").backend_tokenizer.to_str())
+    plain = {token["content"]: token for token in document["added_tokens"]}
+    plain["</s>"]["rstrip"] = True
+    rows = len(document["model"]["vocab"])
+    for i, content in enumerate(("<|endoftext|>", "<|user|>", "<|end|>", "<|assistant|>")):
+        token = {**plain["<s>"], "id": rows + i, "content": content, "rstrip": content != "<|endoftext|>"}
+        document["added_tokens"].append(token)
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(document)), **roles)
+    source = tiny(tmp_path / "model", tokenizer, "phi3")
+    report = export_gguf(source, tmp_path / "out.gguf")
+    assert read_gguf(report.path).fields["general.name"] == "model (phi-3)"
+    assert_same_ids(report.path, source.tokenizer)
+    chat = "<|user|>\nIs it  so?<|end|>\n<|assistant|>\n  Yes.<|end|> <|endoftext|>\n x"
+    with LlamaCpp(report.path, vocabulary_only=True) as engine:
+        assert engine.tokenize(chat) == source.tokenizer(chat)["input_ids"]
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))

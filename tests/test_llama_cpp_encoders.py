@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_python() is None, reason
 
 SIZES = {
     **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4},
-    **{"hidden_act": "gelu_pytorch_tanh"},
+    **{"hidden_act": "gelu_pytorch_tanh", "initializer_range": 0.1},
 }
 
 
@@ -81,7 +81,8 @@ def test_wordpiece_that_keeps_accents_has_the_same_ids_for_all_scripts(
     normalizer = like.backend_tokenizer.normalizer
     normalizer.strip_accents, normalizer.lowercase = False, False
     like.backend_tokenizer.normalizer = normalizer
-    tokenizer = train_tokenizer(list(TEXTS), like=like, vocab_size=600)
+    unjoined = [text for text in TEXTS if not {"\u200c", "\u200d"} & set(text)]
+    tokenizer = train_tokenizer(unjoined, like=like, vocab_size=600)
     source = tiny(tmp_path / "model", tokenizer, bert)
     export_sentence_transformers(source.path, tmp_path / "sentences", pooling=pooling)
     report = export_gguf(tmp_path / "sentences", tmp_path / "out.gguf", kind="f32")
@@ -91,8 +92,14 @@ def test_wordpiece_that_keeps_accents_has_the_same_ids_for_all_scripts(
 def test_a_vocabulary_whose_vowel_signs_llama_cpp_drops_is_refused(
     tmp_path: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
-    hindi = ["नमस्ते दुनिया, यह किताब है। मैं नई किताब पढ़ता हूँ और मेरा मित्र सुनता है।"]
-    tokenizer = train_tokenizer(hindi, like=real_tokenizer("minilm"), vocab_size=150)
+    hindi = (
+        (Path(__file__).parent.parent / "data" / "held_out" / "hi.txt").read_text(encoding="utf-8").splitlines()[:200]
+    )
+    tokenizer = train_tokenizer(hindi, like=real_tokenizer("minilm"), vocab_size=600)
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    assert not normalizer.strip_accents  # the trainer has turned it off
+    normalizer.strip_accents = True
+    tokenizer.backend_tokenizer.normalizer = normalizer
     source = tiny(tmp_path / "model", tokenizer, bert)
     with pytest.raises(VocabTransferError, match="vowel signs"):
         export_gguf(source, tmp_path / "out.gguf")
@@ -101,7 +108,9 @@ def test_a_vocabulary_whose_vowel_signs_llama_cpp_drops_is_refused(
 def test_heads_that_guess_words_are_left_out(
     tmp_path: Path, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
-    source = tiny(tmp_path / "model", real_tokenizer("minilm"), lambda rows: BertForMaskedLM(BertConfig(rows, **SIZES)))
+    source = tiny(
+        tmp_path / "model", real_tokenizer("minilm"), lambda rows: BertForMaskedLM(BertConfig(vocab_size=rows, **SIZES))
+    )
     report = export_gguf(source, tmp_path / "out.gguf", kind="f32")
     assert any("mean" in note for note in report.notes)
     assert_same_vectors(source, report.path, "mean", 0.99999, TEXTS[:3])
@@ -121,7 +130,7 @@ def test_robertas_positions_begin_behind_padding(tmp_path: Path) -> None:
         tmp_path / "model",
         tokenizer,
         lambda rows: RobertaModel(
-            RobertaConfig(rows, max_position_embeddings=256, type_vocab_size=1, pad_token_id=1, **SIZES)
+            RobertaConfig(vocab_size=rows, max_position_embeddings=256, type_vocab_size=1, pad_token_id=1, **SIZES)
         ),
     )
     report = export_gguf(source, tmp_path / "out.gguf", kind="f32")
