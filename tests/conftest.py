@@ -17,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 from hypothesis import settings
-from tokenizer_samples import largest_slow
+from tokenizer_samples import first_tokens, largest_slow
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.files.cache import cache_folder
@@ -164,7 +164,7 @@ def each_real_tokenizer(
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tied Llama of two layers with random weights and SmolLM2's real tokenizer. Read it, never write into it."""
+    """A tied Llama of two layers with random weights and the first tokens of SmolLM2's own vocabulary. Read it only."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -172,7 +172,8 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vocabtransfer.tokenization.save import save_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
-    tokenizer = load_tokenizer(_smollm2_folder())
+    # The time of a build is that of its vocabulary; whole real vocabularies are in the tests of `real_tokenizer`.
+    tokenizer = first_tokens(load_tokenizer(_smollm2_folder()), 8_000)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

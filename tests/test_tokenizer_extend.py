@@ -270,17 +270,13 @@ def test_kept_is_what_a_table_needs(source: Source, extended: Extended) -> None:
     assert kept.dtype == np.int64 and len(kept) == old_size(extended("minilm").tokenizer)
 
 
-@pytest.mark.parametrize(
-    "shape", ["optimised", *(pytest.param(s, marks=pytest.mark.slow) for s in ("extended", "trimmed"))]
-)
-def test_a_transfer_copies_the_rows_that_exist_bit_for_bit(
-    shape: str, tiny_llama: Path, source: Source, extended: Extended, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("shape", ["extended", "trimmed", "optimised"])
+def test_a_transfer_copies_the_rows_that_exist_bit_for_bit(shape: str, tiny_llama: Path, tmp_path: Path) -> None:
     checkpoint = vt.open_checkpoint(tiny_llama)
     made = {
-        "extended": lambda: extended("smollm2"),
-        "trimmed": lambda: trim_tokenizer(source("smollm2"), corpus("smollm2"), keep=5_000),
-        "optimised": lambda: optimise_tokenizer(source("smollm2"), corpus("smollm2"), size=3_000),
+        "extended": lambda: extend_tokenizer(checkpoint.tokenizer, corpus("smollm2"), new_tokens=300),
+        "trimmed": lambda: trim_tokenizer(checkpoint.tokenizer, corpus("smollm2"), keep=5_000),
+        "optimised": lambda: optimise_tokenizer(checkpoint.tokenizer, corpus("smollm2"), size=3_000),
     }[shape]()
     vt.transfer(checkpoint, made.tokenizer, method="pieces").save(tmp_path / "out")
     old, new = (vt.open_checkpoint(folder).input_table() for folder in (tiny_llama, tmp_path / "out"))

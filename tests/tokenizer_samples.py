@@ -4,6 +4,7 @@ import gettext
 import io
 import json
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def ids_of(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[lis
 
 def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerFast, count: int) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE with the first tokens of another: those of the most frequent merges come first."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {token: i for token, i in content["model"]["vocab"].items() if i < count}
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in content["model"]["merges"]]
+    content["model"] |= {
+        "vocab": kept,
+        "merges": [[a, b] for a, b in merges if a in kept and b in kept and a + b in kept],
+    }
+    cut = deepcopy(tokenizer)
+    cut._tokenizer = Tokenizer.from_str(json.dumps(content))
+    return cut
 
 
 def tiny_backend(*special: str) -> Tokenizer:
