@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,20 @@ def test_dictd_by_its_index_or_its_text(tmp_path: Path, packed: bool) -> None:
     assert read_dictionary(index) == read_dictionary(text) == ENTRIES
     assert read_dictionary(index, (ENGLISH, DUTCH)) == ENTRIES
     assert read_dictionary(index, (DUTCH, ENGLISH)) == [(target, source) for source, target in ENTRIES]
+
+
+@pytest.mark.parametrize("write", [dictd, lambda folder, _, articles: stardict(folder, articles)])
+def test_a_packed_text_without_end_is_refused(
+    tmp_path: Path, write: Callable[[Path, str, dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocabtransfer.alignment.dictionary_files._MOST_BYTES", 1 << 20)
+    path = write(tmp_path, "d", ARTICLES)
+    assert read_dictionary(path) == ENTRIES
+    packed = path.with_suffix(".dict.dz")
+    packed.write_bytes(gzip.compress(bytes(1 << 26)))  # 64 MiB of nothing in 64 KiB
+    assert packed.stat().st_size < 1 << 17
+    with pytest.raises(VocabTransferError, match=r"d\.dict\.dz has more than 1 MiB"):
+        read_dictionary(path)
 
 
 def test_definitions_of_wikdict_are_no_translations(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ _WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*")
 #: The first words of every StarDict description, and the types of an article that are text.
 _STARDICT, _TEXT_TYPES = "StarDict's dict ifo file", "mlgxh"
 _MOST_ARTICLE = 1 << 24
+#: The largest dictionaries have some 50 MB of text; a packed file of a few kilobytes can pretend to have many gigabytes.
+_MOST_BYTES = 1 << 28
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, struct.error)
 
 
@@ -187,10 +189,9 @@ def read_dictd(index: Path) -> Iterator[tuple[str, str]]:
     Raises `VocabTransferError` when the index or the ``.dict.dz`` (or ``.dict``) beside it is damaged.
     """
     try:
-        packed = index.with_suffix(".dict.dz")
-        text = gzip.decompress(packed.read_bytes()) if packed.exists() else index.with_suffix(".dict").read_bytes()
+        text = _whole(index, (".dict.dz", ".dict"))
         of_wikdict = b"WikDict" in text[:4096]
-        for line in index.read_text(encoding="utf-8").splitlines():
+        for line in _whole(index, (".index",)).decode("utf-8").splitlines():
             headword, offset, length = line.split("\t")[:3]
             begin = dictd_number(offset)
             if not headword.startswith("00"):
@@ -231,12 +232,18 @@ def read_stardict(ifo: Path) -> Iterator[tuple[str, str]]:
         raise VocabTransferError(f"{ifo} is not a whole StarDict dictionary ({problem}): get it again.") from None
 
 
-def _whole(ifo: Path, suffixes: Sequence[str]) -> bytes:
+def _whole(beside: Path, suffixes: Sequence[str]) -> bytes:
+    """Return one of a dictionary's files, unpacked; `OSError` where none is there, `ValueError` for one too large."""
     for suffix in suffixes:
-        path = ifo.with_name(ifo.name.removesuffix(".ifo") + suffix)
+        path = beside.with_name(beside.stem + suffix)
         if path.exists():
-            data = path.read_bytes()
-            return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+            with path.open("rb") as stream:
+                packed = stream.read(2) == b"\x1f\x8b"
+            with gzip.open(path) if packed else path.open("rb") as stream:
+                data = stream.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"{path.name} has more than {_MOST_BYTES >> 20} MiB")
+            return data
     raise OSError(f"there is no {' or '.join(suffixes)} beside it")
 
 
