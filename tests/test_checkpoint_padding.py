@@ -1,5 +1,6 @@
 """A padding id that positions are counted from stays where it is, in whatever part of the settings it stands."""
 
+import copy
 import importlib
 import inspect
 import re
@@ -7,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
-from transformers import PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
+import vocabtransfer as vt
+from vocabtransfer import open_checkpoint
 from vocabtransfer.checkpoint.padding import POSITIONS_FROM_PAD
 from vocabtransfer.checkpoint.settings import renumber_settings
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.vocabulary import Vocabulary
 
 OLD = toy_tokenizer(["hello"])
@@ -71,6 +76,40 @@ def test_a_padding_id_that_config_json_leaves_to_the_class_counts_too() -> None:
 
 def test_a_family_without_such_positions_may_move_it() -> None:
     assert renumbered({"model_type": "llama", "vocab_size": ROWS, "pad_token_id": 2}, MOVED)["pad_token_id"] == 0
+
+
+def test_the_padding_id_is_what_the_new_tokenizer_pads_with() -> None:
+    """The old padding token is still there, and the new tokenizer pads with another: batches and settings agree."""
+    other = toy_tokenizer(["сәлам"], seed=3, fixed=4)
+    other.pad_token = "<unk>"
+    assert (OLD.pad_token_id, other.convert_tokens_to_ids("<pad>"), other.pad_token_id) == (2, 2, 3)
+    source = Vocabulary.from_tokenizer(OLD)
+    settings = {"source_name": "s", "old_rows": ROWS, "rows": len(other)}
+    config = {"model_type": "llama", "vocab_size": ROWS, "pad_token_id": 2, "eos_token_id": 1}
+    new = renumber_settings(config, {"pad_token_id": 2, "eos_token_id": 1}, source, other, **settings)
+    assert (new.config["pad_token_id"], new.config["eos_token_id"]) == (3, 1)
+    assert new.generation_config is not None and new.generation_config["pad_token_id"] == 3
+    # Settings that padded with something else than the tokenizer go on with that.
+    apart = renumber_settings({**config, "pad_token_id": 1}, None, source, other, **settings)
+    assert apart.config["pad_token_id"] == 1
+    with pytest.raises(VocabTransferError, match=r"keep it at 2 \(it has 3\)"):
+        renumbered(CONFIGS["roberta"], other)
+
+
+def test_a_padded_batch_is_read_as_without_padding(tmp_path: Path, tiny_llama: Path) -> None:
+    """A classifier reads the last token that is no padding: it must know what its new tokenizer pads with."""
+    tokenizer = copy.deepcopy(load_tokenizer(tiny_llama))
+    tokenizer.add_special_tokens({"pad_token": "<|padding|>"})
+    vt.transfer(open_checkpoint(tiny_llama), tokenizer, method="pieces", calibrate=False).save(tmp_path / "new")
+    made = AutoTokenizer.from_pretrained(tmp_path / "new")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "new", dtype=torch.float32).eval()
+    texts = ["a short one", "a text that is much longer than the other"]
+    with torch.no_grad():
+        together = model(**made(texts, padding=True, return_tensors="pt")).logits
+        alone = torch.cat([model(**made(text, return_tensors="pt")).logits for text in texts])
+    assert made.pad_token == "<|padding|>"
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_every_family_whose_code_does_so_is_known() -> None:

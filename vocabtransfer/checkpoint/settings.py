@@ -1,7 +1,8 @@
 """config.json and generation_config.json for a new vocabulary: every token id in them renumbered together.
 
 An id follows the token that had it: a special token by its string, any other by its bytes. Where the new tokenizer has
-no such token, the id goes to the token with the same role (bos, eos, pad ...).
+no such token, the id goes to the token with the same role (bos, eos, pad ...). The padding id is what the tokenizer pads
+with: where the two agreed in the source, it is the new tokenizer's, whatever became of the old token.
 """
 
 import re
@@ -216,6 +217,8 @@ class _Walk:
             return old  # -1 means "none" in older configs
         if not self._has_token(old):
             return None
+        if key == "pad_token_id" and self.source.roles.get("pad_token") == old and "pad_token" in self.target.roles:
+            return self.target.roles["pad_token"]
         if self.source.kinds[old] == Kind.SPECIAL:
             found = self._by_string.get(self.source.strings[old])
         else:
