@@ -30,7 +30,9 @@ def adapt(
         None, help="Share of it in what is trained on [default: 0.1].", rich_help_panel=DATA
     ),
     held_out: list[Path] = typer.Option(
-        [], help="Text to measure bits per byte on, not trained on. Repeatable.", rich_help_panel=DATA
+        [],
+        help="Text to measure bits per byte on, not trained on; what was best on it is kept. Repeatable.",
+        rich_help_panel=DATA,
     ),
     held_out_bytes: int = typer.Option(100_000, help="How much of it is scored.", rich_help_panel=DATA),
     output: Path = typer.Option(..., help="Folder to write.", rich_help_panel=RESULT),
@@ -54,7 +56,7 @@ def adapt(
     eval_every: int = typer.Option(100, help="Updates between evaluations.", rich_help_panel=TRAINING),
     patience: int | None = typer.Option(
         None,
-        help="End a stage after so many evaluations without a new best; the best goes on.",
+        help="End a stage after so many evaluations without a new best [default: never].",
         rich_help_panel=TRAINING,
     ),
     block: int | None = typer.Option(

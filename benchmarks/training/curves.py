@@ -39,6 +39,7 @@ HERE = Path(__file__).parent
 OWN = "own"
 KEPT_APART = 20  # every twentieth document of the training parts is scored, not trained on
 DOCUMENT = 1_500  # characters
+_KNOWN: dict[tuple[Path, Path], float] = {}
 
 
 def leaderboard() -> Any:
@@ -135,6 +136,13 @@ def clock() -> Iterator[list[float]]:
         yield seconds
 
 
+def score(model: Path, text: Path, size: int) -> float:
+    """Return bits per byte; what a start was given once is remembered."""
+    if (model, text) not in _KNOWN:
+        _KNOWN[model, text] = round(vt.evaluate(model, [text], max_bytes=size).bits_per_byte, 4)
+    return _KNOWN.pop((model, text)) if model.name == "adapted" else _KNOWN[model, text]
+
+
 def curve(arguments: argparse.Namespace, label: str, model: Path) -> dict[str, Any]:
     """Adapt a checkpoint and return its curve: updates over all stages, bits per byte, training loss since the last."""
     _, settings = settings_of(label)
@@ -166,10 +174,7 @@ def curve(arguments: argparse.Namespace, label: str, model: Path) -> dict[str, A
     for losses in result.losses:
         before.append(before[-1] + len(losses))
     points = result.facts["curve"]
-    scores = {
-        name: [vt.evaluate(path, [file], max_bytes=arguments.bytes) for path in (model, output)]
-        for name, file in texts.items()
-    }
+    scores = {name: [score(path, file, arguments.bytes) for path in (model, output)] for name, file in texts.items()}
     words = vt.evaluate(model, [arguments.work / "held-out.txt"], max_bytes=1_000).tokens_per_word
     shutil.rmtree(output)
     return {
@@ -177,7 +182,7 @@ def curve(arguments: argparse.Namespace, label: str, model: Path) -> dict[str, A
         "tokens": [point["tokens"] for point in points],
         "cpu_seconds": [round(each - seconds[0], 1) for each in seconds],
         "bits_per_byte": [round(point["bits_per_byte"], 4) for point in points],
-        **{name: [round(score.bits_per_byte, 4) for score in both] for name, both in scores.items()},
+        **scores,
         "tokens_per_word": round(words, 3),
         "loss": [None if point["loss"] is None else round(point["loss"], 4) for point in points],
     }

@@ -264,6 +264,7 @@ def _prepare(
         request.patience,
         request.weight_decay,
         pull=request.pull,
+        keeps_best=bool(held_out),
     )
     mixture = Mixture(target, source, request.share)
     return Run(

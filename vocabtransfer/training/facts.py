@@ -59,4 +59,4 @@ def _reached(run: Run, progress: Progress) -> float | None:
     """Return the bits per byte of what is written: of the best point where that is handed on, else of the last."""
     if not progress.curve:
         return None
-    return progress.best_score if run.pace.patience is not None else float(progress.curve[-1]["bits_per_byte"])
+    return progress.best_score if run.pace.keeps_best else float(progress.curve[-1]["bits_per_byte"])

@@ -118,7 +118,7 @@ class _StageRun:
         if not self.progress.curve:
             self._evaluate()
         self.progress.start_from_last()
-        if self.run.pace.patience is not None:
+        if self.run.pace.keeps_best:
             self._save()
 
     def _is_worn_out(self) -> bool:
@@ -215,7 +215,7 @@ class _StageRun:
         tensors = checkpoint_tensors(self._values(), moment=moments, form=formed, random=random)
         if self.run.accelerator.is_main_process:
             with step("saving"):
-                keep = self.progress.best if self.run.pace.patience is not None else None
+                keep = self.progress.best if self.run.pace.keeps_best else None
                 self.run.state.save(self.progress, tensors, keep)
         self.run.accelerator.wait_for_everyone()
 
@@ -234,11 +234,11 @@ class _StageRun:
         self.masks = {name: like(mask, self.trained[name]) for name, mask in self.masks.items()}
 
     def _finish(self) -> Progress:
-        """Keep what the stage made: with patience its best, else its last values."""
+        """Keep what the stage made: its best where held-out text tells it, else its last values."""
         progress, run = self.progress, self.run
         values = self._values()
         if run.accelerator.is_main_process:
-            if run.pace.patience is not None and progress.best is not None and progress.best != progress.update:
+            if run.pace.keeps_best and progress.best is not None and progress.best != progress.update:
                 values = group_of(run.state.tensors_of(progress.best))
             with step("saving"):
                 run.state.finish_stage(progress, values)

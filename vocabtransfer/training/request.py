@@ -38,11 +38,11 @@ class AdaptRequest:
         stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty: fewer on a CPU.
         source_text: files of text in the source model's language, to keep that.
         source_share: the share of rows that come from ``source_text``.
-        held_out: files of text to score; without them there is no curve.
+        held_out: files of text to score; a stage hands on its best point by them, and without them there is no curve.
         held_out_bytes: how much of it is scored.
         evaluate_every: updates between evaluations.
         save_every: updates between checkpoints; there is one at every evaluation in any case.
-        patience: end a stage after so many evaluations without a new best, and go on from the best.
+        patience: end a stage after so many evaluations without a new best.
         block: tokens of a row; what the model was made for when not given, at most 1,024 (256 on a CPU).
         batch_tokens: tokens of an update, over all processes; 8,192 when not given (512 on a CPU).
         passes: passes that a process makes for an update; when not given, as many as keep the logits under 512 MiB.

@@ -166,7 +166,7 @@ class _RowStage:
         if not progress.curve:
             self._evaluate()
         progress.start_from_last()
-        if self.run.pace.patience is not None:
+        if self.run.pace.keeps_best:
             self._save()
 
     def _evaluate(self) -> None:
@@ -193,13 +193,13 @@ class _RowStage:
         changes = {side: change.detach() for side, change in self.fit.changes.items()}
         tensors = checkpoint_tensors(changes, moment=self.fit.moments())
         with step("saving"):
-            keep = self.progress.best if self.run.pace.patience is not None else None
+            keep = self.progress.best if self.run.pace.keeps_best else None
             self.run.state.save(self.progress, tensors, keep)
 
     def _finish(self) -> Progress:
-        """Keep what the stage made: with patience its best, else its last values."""
+        """Keep what the stage made: its best where held-out text tells it, else its last values."""
         progress, run = self.progress, self.run
-        if run.pace.patience is not None and progress.best is not None and progress.best != progress.update:
+        if run.pace.keeps_best and progress.best is not None and progress.best != progress.update:
             self.fit.restore(group_of(run.state.tensors_of(progress.best)), {})
         with step("saving"):
             run.state.finish_stage(progress, self.values())

@@ -22,7 +22,7 @@ class Pace:
 
     ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
     take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
-    evaluations without a new best, and hands the best on. ``pull`` draws what learns towards where its stage began:
+    evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns towards where its stage began:
     it goes back by ``pull`` times the learning rate of the way at every update (L2-SP, arXiv 1802.01483).
     """
 
@@ -35,6 +35,7 @@ class Pace:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     pull: float = 0.0
+    keeps_best: bool = False
 
 
 @dataclass(frozen=True, eq=False)

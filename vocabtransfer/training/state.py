@@ -29,7 +29,7 @@ from vocabtransfer.files.whole import whole_path
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
 _FORMAT = "vocabtransfer adaptation 1"
-# Value and two moments in float32; with patience the best checkpoint stays beside the last and the one being written.
+# Value and two moments in float32; with held-out text the best checkpoint stays beside the last and the one being written.
 BYTES_A_NUMBER = 3 * 12 + 4
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
