@@ -13,7 +13,7 @@ finished are in ``results/`` and are not made again.
 A start is ``own`` (the untouched model with its vocabulary) or a method as the leaderboard names it, and may be followed by
 settings: ``:`` and, parted by commas, ``vocab=N``, ``extend=N`` (N tokens behind the source's instead of a new vocabulary),
 ``rate=X`` (of all stages), and ``tables``, ``bpe_dropout``, ``pull`` as `adapt` takes them. CPU seconds are those of
-training, without scoring.
+training, without scoring and saving.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -122,17 +122,23 @@ def make_model(arguments: argparse.Namespace, label: str, source: Any, pairs: li
 def clock() -> Iterator[list[float]]:
     """Inside the block, the list gets the CPU seconds of training before every evaluation."""
     seconds: list[float] = []
-    begun, scoring = time.process_time(), 0.0
-    own = _StageRun._evaluate
+    apart = 0.0
 
-    def timed(self: _StageRun) -> None:
-        nonlocal scoring
-        before = time.process_time()
-        seconds.append(round(before - begun - scoring, 1))
-        own(self)
-        scoring += time.process_time() - before
+    def left_out(own: Callable[[_StageRun], None], *, noted: bool) -> Callable[[_StageRun], None]:
+        def timed(run: _StageRun) -> None:
+            nonlocal apart
+            before = time.process_time()
+            if noted:
+                seconds.append(before - apart)
+            own(run)
+            apart += time.process_time() - before
 
-    with mock.patch.object(_StageRun, "_evaluate", timed):
+        return timed
+
+    with (
+        mock.patch.object(_StageRun, "_evaluate", left_out(_StageRun._evaluate, noted=True)),
+        mock.patch.object(_StageRun, "_save", left_out(_StageRun._save, noted=False)),
+    ):
         yield seconds
 
 

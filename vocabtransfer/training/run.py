@@ -22,8 +22,9 @@ class Pace:
 
     ``rows`` is what all processes together take for an update; ``passes`` cuts a process's share (None: so that logits
     take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
-    evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns towards where its stage began:
-    it goes back by ``pull`` times the learning rate of the way at every update (L2-SP, arXiv 1802.01483).
+    evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns
+    towards where its stage began: it goes back by ``pull`` times the learning rate of the way at every update (L2-SP,
+    arXiv 1802.01483).
     """
 
     rows: int
