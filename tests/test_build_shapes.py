@@ -20,6 +20,7 @@ from vocabtransfer.pipeline.shapes import (
     ShapeChoice,
     ask_source,
     choose_shape,
+    little_text_notes,
     replacing_saves_little,
     weighted_characters,
 )
@@ -158,6 +159,17 @@ def test_auto_goes_by_what_the_source_knows(tiny_llama: Path) -> None:
     warned = choose_shape("replace", source, italian, knows)
     assert warned.shape == "replace" and "1.53 tokens" in warned.notes[0] and "1.86" in warned.notes[0]
     assert not choose_shape("replace", source, italian, english_only).notes
+
+
+def test_little_text_is_warned_about(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
+    source = vt.open_checkpoint(tiny_llama)
+    (said,) = little_text_notes(source, {"китап": 27_000.0})
+    assert said.startswith("27,000 words") and "60,000" in said
+    assert little_text_notes(source, {"a": 50_000.0, "b": 10_000.0}) == ()
+    result = build(request(tiny_llama, corpus, tmp_path / "out", vocabulary="replace"), dry_run=True)
+    assert any("teach few rows" in note for note in result.facts["notes"])
+    extended = build(request(tiny_llama, corpus, tmp_path / "out", vocabulary="extend"), dry_run=True)
+    assert not any("teach few rows" in note for note in extended.facts["notes"])
 
 
 def test_the_source_is_asked_by_running_it(tiny_llama: Path) -> None:

@@ -17,7 +17,13 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import Text
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.request import BuildRequest
-from vocabtransfer.pipeline.shapes import ShapeChoice, ask_source, choose_shape, replacing_saves_little
+from vocabtransfer.pipeline.shapes import (
+    ShapeChoice,
+    ask_source,
+    choose_shape,
+    little_text_notes,
+    replacing_saves_little,
+)
 from vocabtransfer.tokenization.extend import extend_tokenizer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.optimise import optimise_tokenizer
@@ -123,7 +129,8 @@ def make_tokenizer(
         found = _trained(request, source, language, words, corpus)
         better = replacing_saves_little(choice, source, found.tokenizer, held_out)
         if better is None:
-            return dataclasses.replace(found, choice=choice, notes=(*choice.notes, *found.notes))
+            notes = (*choice.notes, *little_text_notes(source, words), *found.notes)
+            return dataclasses.replace(found, choice=choice, notes=notes)
         choice, corpus = better, _corpus(text, words)
     made = _reshaped(request, source, words, corpus, choice)
     return TargetTokenizer(made.tokenizer, (*choice.notes, *made.notes), choice=choice, kept=made.kept)
