@@ -191,6 +191,7 @@ def test_what_cannot_be_is_refused(pair: tuple[Checkpoint, Checkpoint], tmp_path
         ("new:2:1e-2", {"pull": -1.0}, "--pull is -1.0"),
         ("tables:2:1e-2", teacher, "trains nothing but new rows"),
         ("new:2:1e-2", {**teacher, "tables": "map"}, "no --tables"),
+        ("new:2:1e-2", {**teacher, "pull": 1.0}, "no --tables and --pull"),
         ("new:2:1e-2", {"objective": "learned_map"}, "--teacher"),
         ("all:2:1e-2", {"objective": "alm", "teacher": str(old.path), "bpe_dropout": 0.1}, "compares two tokenizers"),
     ]

@@ -218,10 +218,10 @@ def _prepare(
     objective = LanguageModelling() if only_rows else find_objective(request.objective, surroundings)
     form = form_of(request.tables, checkpoint, new_rows)
     if isinstance(objective, FormsTables):
-        if form is not None or {stage.name for stage in stages} != {NEW}:
+        if form is not None or request.pull or {stage.name for stage in stages} != {NEW}:
             raise UsageError(
                 f"--objective {request.objective} trains nothing but new rows, in a form of its own: give --stage "
-                "new:100:1e-2, and no --tables."
+                "new:100:1e-2, and no --tables and --pull."
             )
         form = objective.form
     if accelerator.distributed_type == DistributedType.FSDP and (form is not None or request.pull):

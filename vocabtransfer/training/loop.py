@@ -163,7 +163,7 @@ class _StageRun:
 
     def _pull(self) -> None:
         """Draw what learns towards where it started, by the same share of the way whatever the gradients say."""
-        share = self.run.pace.pull * self.stage.rate(self.progress.update, self.updates)
+        share = min(self.run.pace.pull * self.stage.rate(self.progress.update, self.updates), 1.0)
         with torch.no_grad():
             for name, start in self.start.items():
                 self.trained[name].lerp_(start, share)
