@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment import WordAlignment, align, align_corpus
-from vocabtransfer.alignment.evidence import Side, find_evidence
 from vocabtransfer.alignment.links import token_counts
+from vocabtransfer.alignment.priors import Side, find_prior
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.errors import VocabTransferError
@@ -107,7 +107,7 @@ def side(words: list[str]) -> Side:
 
 def found(source: list[str], target: list[str], **options: object) -> set[tuple[str, str]]:
     sides = side(source), side(target)
-    evidence = find_evidence(*sides, **options)  # type: ignore[arg-type]
+    evidence = find_prior(*sides, **options)  # type: ignore[arg-type]
     stems = np.repeat(np.arange(len(sides[0].stems)), np.diff(evidence.row))
     return {(sides[0].stems[i], sides[1].stems[j]) for i, j in zip(stems, evidence.columns, strict=True)}
 
@@ -143,7 +143,7 @@ def test_dictionaries_count_word_for_word() -> None:
 )
 def test_evidence_is_sorted_and_holds_every_equal_stem(source: list[str], target: list[str]) -> None:
     sides = side(source), side(target)
-    evidence = find_evidence(*sides, romanizer=lambda word: word)
+    evidence = find_prior(*sides, romanizer=lambda word: word)
     assert len(evidence.row) == len(sides[0].stems) + 1 and evidence.row[-1] == len(evidence.columns)
     for number, stem in enumerate(sides[0].stems):
         columns = evidence.columns[evidence.row[number] : evidence.row[number + 1]]

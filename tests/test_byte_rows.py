@@ -20,6 +20,7 @@ from vocabtransfer.initialization import METHODS, Need, find_method
 from vocabtransfer.initialization.donor import match_donor
 from vocabtransfer.initialization.focus import token_names
 from vocabtransfer.initialization.inputs import Donor, TransferInputs
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.carry import BYTE_TOKENS
@@ -182,7 +183,7 @@ def test_a_trimmed_model_predicts_what_its_source_predicts_of_the_kept_tokens(
     texts = ["The weather is nice today, and it was 10.5 degrees.", "Китап өстәлдә ята.", "naïve 👩‍💻 <0x41>"]
     source = random_model(tmp_path / "source", real_tokenizer(name))
     trimmed = trim_tokenizer(source.tokenizer, texts, keep=4000).tokenizer
-    result = transfer(source, trimmed, words={"weather": 3.0, "китап": 2.0})
+    result = transfer(source, trimmed, Evidence(words={"weather": 3.0, "китап": 2.0}))
     assert set(result.token_map.counts_by_rule()) == {"special", "copied"} and result.initialization.shift is None
     assert result.explain("<0x41>").sources == (("<0x41>", 1.0),)
     assert result.explain("A").sources == ((" A", 1.0),) or result.explain("A").sources == (("A", 1.0),)

@@ -83,7 +83,7 @@ def test_a_head_of_its_own_map_is_kept(larger: Path, tiny_llama: Path, tmp_path:
     source = vt.open_checkpoint(str(larger))
     table = vt.align_corpus(vt.read_parallel((pairs,)))
     tokenizer = vt.train_tokenizer(["китап өстәл яңа файл ике йорт"] * 9, vocab_size=400, like=source.tokenizer)
-    first = vt.transfer(source, tokenizer, alignment=table, measure=False, calibrate=False)
+    first = vt.transfer(source, tokenizer, vt.Evidence(alignment=table), measure=False, calibrate=False)
     first.save(tmp_path / "first")
     assert (tmp_path / "first" / OUTPUT_MAP_FILE).is_file()
     again = vt.apply_map(tmp_path / "first", source, calibrate=False)

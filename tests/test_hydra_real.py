@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, export_head, verify_head
-from vocabtransfer.surgery.transfer import target_words
+from vocabtransfer.surgery.evidence import target_words
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
 
@@ -22,7 +22,7 @@ def test_smollm2_with_dutch(smollm2_folder: Path, tmp_path: Path) -> None:
     assert table is not None
     words = {word: round(count) for word, count in target_words(table).items() if round(count)}
     tokenizer = vt.train_tokenizer(words, like=source.tokenizer, vocab_size=4_000)
-    result = vt.transfer(source, tokenizer, alignment=table, calibrate=False)
+    result = vt.transfer(source, tokenizer, vt.Evidence(alignment=table), calibrate=False)
     hydra = create_hydra(source, tmp_path / "hydra", own_name="english")
     add_head(hydra, "dutch", result, language="nl")
     standalone = result.save(tmp_path / "dutch").path

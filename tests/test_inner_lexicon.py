@@ -20,6 +20,7 @@ from vocabtransfer.initialization.inner_lexicon import FUSED, _rows, _serving_bo
 from vocabtransfer.initialization.lessons import LESSONS, lessons, merged_from
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.choice import MARGIN, best
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.tokenization.extend import extend_tokenizer
@@ -73,13 +74,13 @@ def test_states_before_the_head_give_the_models_logits(tiny: Checkpoint) -> None
 def test_new_tokens_get_fused_rows_and_old_ones_keep_theirs(
     tiny: Checkpoint, extended: PreTrainedTokenizerFast
 ) -> None:
-    made = transfer(tiny, extended, method="inner_lexicon", words=WORDS, text=lambda: LINES)
+    made = transfer(tiny, extended, Evidence(words=WORDS, text=lambda: LINES), method="inner_lexicon")
     table, old = made.table("input"), tiny.input_table().float()
     assert table is not None and torch.equal(table[: len(old)], old)
     new = range(len(old), len(extended))
     assert [made.token_map.rule_of(i) for i in new] == [FUSED] * len(new)
     assert torch.isfinite(table).all() and len({tuple(row.tolist()) for row in table[len(old) :]}) == len(new)
-    again = transfer(tiny, extended, method="inner_lexicon", words=WORDS, text=lambda: LINES).table("input")
+    again = transfer(tiny, extended, Evidence(words=WORDS, text=lambda: LINES), method="inner_lexicon").table("input")
     assert again is not None and torch.equal(table, again)
 
 
@@ -95,7 +96,9 @@ def test_an_untied_head_gets_rows_of_its_own(
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     model.save_pretrained(tmp_path)
     save_tokenizer(tiny.tokenizer, tmp_path)
-    made = transfer(vt.open_checkpoint(tmp_path), extended, method="inner_lexicon", words=WORDS, text=lambda: LINES)
+    made = transfer(
+        vt.open_checkpoint(tmp_path), extended, Evidence(words=WORDS, text=lambda: LINES), method="inner_lexicon"
+    )
     entering, leaving = made.table("input"), made.table("output")
     assert entering is not None and leaving is not None
     assert torch.equal(entering[:100], leaving[:100])
@@ -174,13 +177,13 @@ def test_the_first_way_stays_unless_another_is_clearly_better() -> None:
 
 def test_auto_takes_what_scores_best_and_says_so(tiny: Checkpoint) -> None:
     tokenizer = train_tokenizer(LINES, like=tiny.tokenizer, vocab_size=400)
-    made = transfer(tiny, tokenizer, words=WORDS, text=lambda: LINES)
+    made = transfer(tiny, tokenizer, Evidence(words=WORDS, text=lambda: LINES))
     assert {"auto", "pieces+calibrate", "inner_lexicon"} <= set(made.scores)
     taken = best(made.scores)
     assert made.method.name == "auto" and f"Taken: {taken}." in made.notes[-1] and "untouched model" in made.notes[-1]
-    plain = transfer(tiny, tokenizer, words=WORDS, text=lambda: LINES, measure=False)
+    plain = transfer(tiny, tokenizer, Evidence(words=WORDS, text=lambda: LINES), measure=False)
     assert not plain.scores and plain.method.name == "auto"
-    assert not transfer(tiny, tokenizer, words=WORDS).scores, "drawn words are no running text"
+    assert not transfer(tiny, tokenizer, Evidence(words=WORDS)).scores, "drawn words are no running text"
 
 
 def test_a_sample_is_of_running_text_where_there_is_some() -> None:
@@ -207,7 +210,7 @@ def test_the_inner_lexicon_reads_new_tokens_better_than_means_on_a_real_model(
     words = {word.strip(",."): 9.0 for word in text[0].split()}
     model, scores = load_causal_model(source.path), {}
     for name in ("pieces", "inner_lexicon"):
-        made = transfer(source, tokenizer, method=name, words=words, text=lambda: text * 40)
+        made = transfer(source, tokenizer, Evidence(words=words, text=lambda: text * 40), method=name)
         table = made.table("input")
         assert table is not None
         with with_tables(model, table):

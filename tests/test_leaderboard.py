@@ -33,7 +33,7 @@ def contest(folder: Path, **changes: object) -> Contest:
         "source": source,
         "tokenizer": tokenizer,
         "pairs": train,
-        "table": vt.align_corpus(train),
+        "evidence": vt.Evidence.of_pairs(train, alignment=vt.align_corpus(train)),
         "test": test,
         "test_pairs": held_out,
         "updates": (1, 2),

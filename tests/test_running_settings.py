@@ -68,7 +68,7 @@ def test_little_memory_gives_the_same_calibration(source: Path) -> None:
     shifts = []
     for memory in (None, 1000):
         with running_with(memory=memory):
-            made = vt.transfer(checkpoint, tokenizer, method="pieces", words=WORDS, calibrate=True)
+            made = vt.transfer(checkpoint, tokenizer, vt.Evidence(words=WORDS), method="pieces", calibrate=True)
         assert made.initialization.shift is not None
         shifts.append(made.initialization.shift)
     assert np.array_equal(shifts[0].amounts, shifts[1].amounts)

@@ -18,6 +18,7 @@ from vocabtransfer.pipeline import proof
 from vocabtransfer.running import plan, streamed
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.running.streamed import open_streamed, run_together, stream_of
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
@@ -252,10 +253,10 @@ def test_calibration_of_a_model_too_large_is_that_of_one_that_fits(
     words = {f"t{i}": float(1 + i % 5) for i in range(40)}
     tokenizer = toy_tokenizer([f"t{i}" for i in range(20, 60)], seed=3)
     monkeypatch.setattr(streamed, "TABLE_ELEMENTS", 100)
-    whole = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
+    whole = transfer(source, tokenizer, Evidence(words=words), method="pieces", calibrate=True)
     with running_with(dtype="float32", memory=1000):
         assert plan.plan_run(source).streamed
-        lazy = transfer(source, tokenizer, method="pieces", words=words, calibrate=True)
+        lazy = transfer(source, tokenizer, Evidence(words=words), method="pieces", calibrate=True)
     assert whole.initialization.shift is not None and lazy.initialization.shift is not None
     assert (whole.initialization.shift.amounts == lazy.initialization.shift.amounts).all()
 

@@ -34,6 +34,7 @@ _HOMES = {
     "Text": "vocabtransfer.files.text",
     "transfer": "vocabtransfer.surgery.transfer",
     "TransferResult": "vocabtransfer.surgery.transfer",
+    "Evidence": "vocabtransfer.surgery.evidence",
     "TokenMap": "vocabtransfer.token_map",
     "Vocabulary": "vocabtransfer.vocabulary",
     "build": "vocabtransfer.pipeline.build",
@@ -140,6 +141,7 @@ if TYPE_CHECKING:
         restore_layers,
     )
     from vocabtransfer.self_training.self_calibration import CalibrateRequest, CalibrateResult, calibrate
+    from vocabtransfer.surgery.evidence import Evidence
     from vocabtransfer.surgery.family import apply_map
     from vocabtransfer.surgery.opened_map import inspect
     from vocabtransfer.surgery.transfer import TransferResult, transfer

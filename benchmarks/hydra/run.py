@@ -32,7 +32,7 @@ import vocabtransfer as vt
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, is_hydra, list_heads, open_hydra
 from vocabtransfer.pipeline.build import default_vocab_size
 from vocabtransfer.serving import Engine, Event, Job, Limits, Sampling
-from vocabtransfer.surgery.transfer import target_words
+from vocabtransfer.surgery.evidence import target_words
 
 LANGUAGES = ("dutch", "russian", "turkish", "tatar")
 PROMPTS = {
@@ -63,7 +63,7 @@ def build(work: Path, languages: list[str]) -> dict[str, Any]:
         assert table is not None
         words = {word: round(count) for word, count in target_words(table).items() if round(count)}
         tokenizer = vt.train_tokenizer(words, like=source.tokenizer, vocab_size=default_vocab_size(target_words(table)))
-        result = vt.transfer(source, tokenizer, alignment=table)
+        result = vt.transfer(source, tokenizer, vt.Evidence(alignment=table))
         made = time.process_time()
         if name not in open_hydra(work / "hydra").names():
             add_head(work / "hydra", name, result, language=language.tag)

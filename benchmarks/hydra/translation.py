@@ -64,7 +64,7 @@ def build(work: Path, pairs: list[tuple[str, str]]) -> None:
     if "dutch" in open_hydra(work).names():
         return
     tokenizer = vt.train_tokenizer([dutch for _, dutch in pairs], like=source.tokenizer, vocab_size=16_000)
-    result = vt.transfer(source, tokenizer, alignment=vt.align_corpus(pairs))
+    result = vt.transfer(source, tokenizer, vt.Evidence(alignment=vt.align_corpus(pairs)))
     add_head(work, "dutch", result, language="nl")
 
 

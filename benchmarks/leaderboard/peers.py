@@ -20,6 +20,7 @@ from scipy import sparse
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import VectorFiles
 from vocabtransfer.leaderboard.contest import Contest, Row, load_model, load_rows, save_rows, score_tables
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import transfer
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ def add_vector_peers(contest: Contest, results: Path, python: Path) -> None:
         folder = Path(scratch)
         np.save(folder / "table.npy", contest.source.input_table().float().numpy())
         sources = (source for source, _ in contest.pairs)
-        arguments = contest.source.tokenizer, contest.tokenizer, contest.table, contest.text, sources
+        arguments = contest.source.tokenizer, contest.tokenizer, contest.evidence.alignment, contest.text, sources
         vector_peers.write_inputs(folder, *arguments)
 
         def child(part: str, file: str) -> Callable[[], torch.Tensor]:
@@ -119,7 +120,12 @@ def add_vector_peers(contest: Contest, results: Path, python: Path) -> None:
 
 def _made(contest: Contest, method: str, vectors: VectorFiles | None = None) -> torch.Tensor:
     """Return our rows of a method."""
-    made = transfer(contest.source, contest.tokenizer, method=method, alignment=contest.table, vectors=vectors)
+    made = transfer(
+        contest.source,
+        contest.tokenizer,
+        Evidence(alignment=contest.evidence.alignment, vectors=vectors or VectorFiles()),
+        method=method,
+    )
     table = made.table("input")
     assert table is not None, "every model has an input table"
     return table

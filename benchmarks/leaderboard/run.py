@@ -25,6 +25,7 @@ from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import METHODS, Need
 from vocabtransfer.leaderboard.contest import Contest, Entry, load_rows, run_contest, summary
 from vocabtransfer.progress import show_progress
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.tokenization.train import train_tokenizer
 
 HELD_OUT = {
@@ -76,10 +77,13 @@ def contest_of(language: str, arguments: argparse.Namespace) -> Contest:
         source=source,
         tokenizer=train_tokenizer([target for _, target in pairs], like=source.tokenizer, vocab_size=size),
         pairs=pairs,
-        table=align_corpus(pairs),
+        evidence=Evidence.of_pairs(
+            pairs,
+            alignment=align_corpus(pairs),
+            donor=open_checkpoint(arguments.donor) if arguments.donor else None,
+        ),
         test=documents,
         test_pairs=others,
-        donor=open_checkpoint(arguments.donor) if arguments.donor else None,
         updates=tuple(arguments.updates),
         batch_tokens=arguments.batch_tokens,
         learning_rate=arguments.learning_rate,

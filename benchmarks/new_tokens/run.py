@@ -37,7 +37,8 @@ from vocabtransfer.initialization import METHODS
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.swap_tables import with_tables
-from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
+from vocabtransfer.surgery.evidence import Evidence, target_words
+from vocabtransfer.surgery.transfer import TransferResult, transfer
 from vocabtransfer.tokenization.extend import extend_tokenizer
 
 HERE = Path(__file__).parent
@@ -178,10 +179,8 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
         made = transfer(
             source,
             tokenizer,
+            Evidence(alignment=table, words=target_words(table), text=lambda: text),
             method=name,
-            alignment=table,
-            words=target_words(table),
-            text=lambda: text,
             calibrate=True if option == "calibrate" else None,
             measure=None if option == "measured" else False,
         )

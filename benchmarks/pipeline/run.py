@@ -133,9 +133,10 @@ def ours(folder: Path) -> dict[str, Any]:
         return token_counts(table, PieceEncoder(source.tokenizer), PieceEncoder(tokenizer))
 
     def transfer(table: Any) -> Any:
+        from vocabtransfer.surgery.evidence import Evidence
         from vocabtransfer.surgery.transfer import transfer
 
-        return transfer(source, tokenizer, method="trans_tokenization", alignment=table, calibrate=False)
+        return transfer(source, tokenizer, Evidence(alignment=table), method="trans_tokenization", calibrate=False)
 
     source, tokenizer = stages.run("load", load)
     table = stages.run("align", align, stages.run("corpus", read))

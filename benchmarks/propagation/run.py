@@ -177,8 +177,8 @@ class Experiment:
         # Instructions are in English: a vocabulary of Dutch alone spells them in pieces that nothing ever taught.
         both = [text for pair in self.corpus.pairs for text in pair]
         tokenizer = vt.train_tokenizer(both, like=self.base.tokenizer, vocab_size=self.arguments.vocab_size)
-        table = vt.align_corpus(self.corpus.pairs)
-        transferred = self.make("transferred", lambda to: vt.transfer(self.base, tokenizer, alignment=table).save(to))
+        evidence = vt.Evidence(alignment=vt.align_corpus(self.corpus.pairs))
+        transferred = self.make("transferred", lambda to: vt.transfer(self.base, tokenizer, evidence).save(to))
         text = write_documents(self.home / "dutch.txt", self.corpus.training)
         adapted = self.make(
             "adapted", lambda to: self.train(transferred, text, to, f"tables:{self.arguments.updates}:3e-4")
@@ -188,7 +188,7 @@ class Experiment:
             models[f"no propagation: {method}, untrained"] = self.make(
                 f"direct-{method}",
                 lambda to, method=method: vt.transfer(
-                    vt.open_checkpoint(instruct), tokenizer, method=method, alignment=table
+                    vt.open_checkpoint(instruct), tokenizer, evidence, method=method
                 ).save(to),
             )
         opened = [vt.open_checkpoint(folder) for folder in (self.base.path, adapted, instruct)]

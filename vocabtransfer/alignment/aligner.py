@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from vocabtransfer.alignment.aligner_text import NumberedText, Sentence, number_pairs
 from vocabtransfer.alignment.corpora import Paths, as_pairs
 from vocabtransfer.alignment.engines import check_engine
-from vocabtransfer.alignment.evidence import Romanizer, Side, find_evidence
 from vocabtransfer.alignment.options import (
     ACCURATE_CELLS,
     ACCURATE_PAIRS,
@@ -26,6 +25,7 @@ from vocabtransfer.alignment.options import (
     THRESHOLD,
     AlignerOptions,
 )
+from vocabtransfer.alignment.priors import Romanizer, Side, find_prior
 from vocabtransfer.alignment.registry import Aligner, find_aligner
 from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.word_alignment import WordAlignment
@@ -190,8 +190,8 @@ def _align_numbered(source: NumberedText, target: NumberedText, chosen: _Chosen)
     options = chosen.options.settled(len(source), int(source.lengths[usable] @ target.lengths[usable]))
     levels = [LevelledText(text.stemmed(), text.stemmed(options.stem_length)) for text in (source, target)]
     sides = [Side(level.words.words, level.stem_of, level.stems.words) for level in levels]
-    evidence = find_evidence(sides[0], sides[1], romanizer=chosen.romanizer, dictionary=chosen.dictionary)
-    blocks = infer_links(levels[0], levels[1], usable, evidence, options.stages)
+    prior = find_prior(sides[0], sides[1], romanizer=chosen.romanizer, dictionary=chosen.dictionary)
+    blocks = infer_links(levels[0], levels[1], usable, prior, options.stages)
     parts = [symmetrise_block(block, options.symmetrise, options.threshold) for block in blocks]
     pair, i, j, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     # The part that gave the statistics comes first; links inside a pair are in order already.

@@ -31,8 +31,8 @@ from vocabtransfer.alignment.aligner_kernels import (
     sweep,
 )
 from vocabtransfer.alignment.aligner_text import NumberedText
-from vocabtransfer.alignment.evidence import Evidence
 from vocabtransfer.alignment.options import FROZEN, SEQUENCE
+from vocabtransfer.alignment.priors import Prior
 from vocabtransfer.progress import track
 
 # Chosen by alignment error rate on English-French and English-Czech; see benchmarks/alignment.
@@ -180,7 +180,7 @@ def infer_links(
     source: LevelledText,
     target: LevelledText,
     sentences: NDArray[np.int64],
-    evidence: Evidence,
+    prior: Prior,
     stages: Sequence[int],
 ) -> Iterator[Posteriors]:
     """Yield the link probabilities of the given sentence pairs, all of which have words on both sides, after all stages.
@@ -196,7 +196,7 @@ def infer_links(
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(find_slots, (given.stems, given.words), (made.stems, made.words)))
         slots, base = (found[0].slots, found[1].slots), found[0].base
-        ways = _new_directions(source, target, found, evidence, longest)
+        ways = _new_directions(source, target, found, prior, longest)
         block = empty_posteriors(trained, given, made, base)
         for number, stage in enumerate(track(stages, "aligning words"), 1):
             expected = sweep_both(pool, ways, stage, block, slots)
@@ -222,12 +222,12 @@ def _distances(longest: int) -> NDArray[np.int64]:
 
 
 def _new_directions(
-    source: LevelledText, target: LevelledText, found: list[Slots], evidence: Evidence, longest: int
+    source: LevelledText, target: LevelledText, found: list[Slots], prior: Prior, longest: int
 ) -> tuple[Direction, Direction]:
     """Return both directions without any counts."""
     stems = found[0]
     rows = np.repeat(np.arange(len(source.stems.words), dtype=np.int32), np.diff(stems.row))
-    alike: NDArray[np.bool_] = find_alike(stems.row, stems.columns, *evidence, len(target.stems.words))
+    alike: NDArray[np.bool_] = find_alike(stems.row, stems.columns, *prior, len(target.stems.words))
     sizes = len(stems.columns), len(found[1].columns)
 
     def direction(given: LevelledText, made: LevelledText, names: Cells, transposed: bool) -> Direction:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vocabtransfer.alignment.evidence import Side
+from vocabtransfer.alignment.priors import Side
 from vocabtransfer.alignment.words import caseless
 
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from vocabtransfer.alignment.aligner_model import first_jumps, learn_jumps, prior_strength, word_shares
 from vocabtransfer.alignment.aligner_text import Sentence
 from vocabtransfer.alignment.engines import Engine, open_engine
-from vocabtransfer.alignment.evidence import Romanizer, find_evidence
 from vocabtransfer.alignment.options import MAX_WORDS, SEQUENCE, AlignerOptions
+from vocabtransfer.alignment.priors import Romanizer, find_prior
 from vocabtransfer.alignment.shard_files import (
     fingerprint,
     is_written,
@@ -183,10 +183,8 @@ def _plan(
 ) -> Plan:
     """Return the plan, after writing the larger priors and what else holds for all rounds."""
     sides = [vocabulary.side() for vocabulary in vocabularies]
-    evidence = find_evidence(sides[0], sides[1], romanizer=romanizer, dictionary=dictionary)
-    key = fingerprint(
-        __version__, places.name, vars(options), evidence.row.tobytes().hex(), evidence.columns.tobytes().hex()
-    )
+    prior = find_prior(sides[0], sides[1], romanizer=romanizer, dictionary=dictionary)
+    key = fingerprint(__version__, places.name, vars(options), prior.row.tobytes().hex(), prior.columns.tobytes().hex())
     parts = max(1, -(-sum(shard.cells for shard in shards) // _CELLS_PER_PART))
     plan = Plan(
         text=folder / "text",
@@ -202,7 +200,7 @@ def _plan(
         bounds=(_cut(vocabularies[0].stem_totals(), parts), _cut(vocabularies[0].word_totals(), parts)),
     )
     if not is_written(plan.prior):
-        arrays: dict[str, NDArray[Any]] = {"alike_row": evidence.row, "alike_columns": evidence.columns}
+        arrays: dict[str, NDArray[Any]] = {"alike_row": prior.row, "alike_columns": prior.columns}
         for way, (side, vocabulary) in enumerate(zip(reversed(sides), reversed(vocabularies), strict=True)):
             # The words that are made are those of the target one way, of the source the other.
             arrays[f"shares_{way}"] = word_shares(vocabulary.word_totals(), side.stem_of, len(side.stems))

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.probe import probe
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.files.whole import write_whole
-from vocabtransfer.initialization import VectorFiles, find_method
+from vocabtransfer.initialization import find_method
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import say, track
 from vocabtransfer.reprs import brief
@@ -35,7 +34,8 @@ from vocabtransfer.running.half_body import halve_body
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.plan import needs_memory, own_device
 from vocabtransfer.running.swap_tables import with_tables
-from vocabtransfer.surgery.transfer import target_words, transfer
+from vocabtransfer.surgery.evidence import Evidence
+from vocabtransfer.surgery.transfer import transfer
 
 FORMAT = "vocabtransfer leaderboard 1"
 #: What the products of the scored body run in; float32 is exact, bfloat16 twice as fast where the CPU has it.
@@ -88,9 +88,7 @@ class Contest:
         test: held-out documents (causal models).
         test_pairs: held-out pairs (encoders).
         other: held-out documents of another kind of text than the tokenizer was made for (causal models).
-        table: word-pair counts of the training pairs.
-        donor: another model, for the methods that learn from one.
-        vectors: word vectors trained elsewhere.
+        evidence: what the methods make rows from: the two sides of the training pairs, and their word-pair counts.
         updates: when to measure besides at once; no training when empty.
         batch_tokens, learning_rate: of an update, see `vocabtransfer.evaluation.probe`.
         max_bytes: held-out bytes to score.
@@ -100,12 +98,10 @@ class Contest:
     source: Checkpoint
     tokenizer: PreTrainedTokenizerFast
     pairs: Sequence[tuple[str, str]]
-    table: WordTable
+    evidence: Evidence
     test: Sequence[str] = ()
     test_pairs: Sequence[tuple[str, str]] = ()
     other: Sequence[str] = ()
-    donor: Checkpoint | None = None
-    vectors: VectorFiles = field(default_factory=VectorFiles)
     updates: tuple[int, ...] = (50, 200)
     batch_tokens: int = 512
     learning_rate: float = 3e-4
@@ -282,13 +278,8 @@ def _measure(
         result = transfer(
             contest.source,
             contest.tokenizer,
+            contest.evidence,
             method=entry.method,
-            alignment=contest.table,
-            words=target_words(contest.table),
-            text=lambda: (target for _, target in contest.pairs),
-            source_text=lambda: (source for source, _ in contest.pairs),
-            donor=contest.donor,
-            vectors=contest.vectors,
             calibrate=entry.calibrate,
             norm=entry.norm,
             seed=seed,

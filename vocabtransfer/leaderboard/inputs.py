@@ -10,14 +10,14 @@ from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.corpora import Columns, read_parallel
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.evaluation import read_documents
-from vocabtransfer.files.text import Text, TextFiles, read_text
+from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, Precision, split_corpus
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
 from vocabtransfer.public import settle_fields
 from vocabtransfer.reprs import asked
-from vocabtransfer.surgery.transfer import target_words
+from vocabtransfer.surgery.evidence import Evidence
 
 #: Held-out pairs that an encoder is measured on.
 MOST_TEST_PAIRS = 1_000
@@ -77,7 +77,11 @@ def open_contest(request: LeaderboardRequest) -> Contest:
         )
     else:
         pairs, test_pairs, test = split_corpus(pairs)
-    table = align_corpus(pairs)
+    evidence = Evidence.of_pairs(
+        pairs,
+        alignment=align_corpus(pairs),
+        donor=open_checkpoint(request.donor) if request.donor else None,
+    )
     wanted = BuildRequest(
         request.source,
         request.target,
@@ -86,18 +90,15 @@ def open_contest(request: LeaderboardRequest) -> Contest:
         vocabulary=request.vocabulary if request.tokenizer is None else "auto",  # type: ignore[arg-type]
         new_tokens=request.new_tokens,
     )
-    made = make_tokenizer(
-        wanted, source, language, target_words(table), Text(source=lambda: (target for _, target in pairs)), test
-    )
+    made = make_tokenizer(wanted, source, language, evidence.word_counts, evidence.running, test)
     return Contest(
         source=source,
         tokenizer=made.tokenizer,
         pairs=pairs,
-        table=table,
+        evidence=evidence,
         test=test,
         test_pairs=test_pairs[:MOST_TEST_PAIRS],
         other=list(read_documents(request.other_text, field=request.field)) if request.other_text else (),
-        donor=open_checkpoint(request.donor) if request.donor else None,
         updates=request.updates,
         batch_tokens=request.batch_tokens,
         learning_rate=request.learning_rate,

@@ -44,7 +44,7 @@ def run_leaderboard(
         raise UsageError(f"a leaderboard runs in float32 or bfloat16, not in {request.precision!r}.")
     contest = open_contest(request)
     if list(methods) == ["all"]:
-        methods = [name for name, method in METHODS.items() if contest.donor or Need.DONOR not in method.needs]
+        methods = [name for name, method in METHODS.items() if contest.evidence.donor or Need.DONOR not in method.needs]
     kept = Path(results) if results is not None else None
     rows = run_contest(contest, [Entry.parse(text) for text in methods], seeds=range(seeds), results=kept)
     rows += add_untouched(contest, rows, results=kept)

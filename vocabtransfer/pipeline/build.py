@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vocabtransfer.alignment.aligner import align_corpus
-from vocabtransfer.alignment.corpora import read_parallel
-from vocabtransfer.alignment.dictionary import dictionary_table, with_dictionary
-from vocabtransfer.alignment.table import WordTable, merge_tables
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
 from vocabtransfer.files.cards import local_name
-from vocabtransfer.files.text import Text, read_text
+from vocabtransfer.files.text import Text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
 from vocabtransfer.hydra.names import check_free
 from vocabtransfer.hydra.stored import StoredHead
-from vocabtransfer.initialization import Need, VectorFiles, find_method
+from vocabtransfer.initialization import find_method
 from vocabtransfer.languages import Language, find_language
-from vocabtransfer.pipeline.counting import count_words
 from vocabtransfer.pipeline.distilled import Budget, distilled
+from vocabtransfer.pipeline.evidence import gather_evidence
 from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
-from vocabtransfer.pipeline.gathering import entries, find_held_out, is_given_data, no_data, ships, with_corpus
+from vocabtransfer.pipeline.gathering import find_held_out, is_given_data, no_data, ships, with_corpus
 from vocabtransfer.pipeline.held_out import HeldOut
-from vocabtransfer.pipeline.language_check import LanguageCheck
 from vocabtransfer.pipeline.page import model_card, render_page
 from vocabtransfer.pipeline.presets import with_preset
 from vocabtransfer.pipeline.proof import Proof, prove_beside
@@ -42,12 +37,10 @@ from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 from vocabtransfer.running.plan import find_device, running_facts
 from vocabtransfer.running.settings import running_with
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.kept_rows import with_kept_rows
-from vocabtransfer.surgery.transfer import TransferResult, target_words, transfer
+from vocabtransfer.surgery.transfer import TransferResult, transfer
 from vocabtransfer.version import __version__
-
-#: Sentence pairs below which a person is told that there were few.
-FEW_PAIRS = 1_000
 
 __all__ = ["BuildRequest", "BuildResult", "build", "default_vocab_size"]
 
@@ -89,7 +82,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     clock = _Clock()
     language = find_language(request.target)
     request, preset_notes = with_preset(request)
-    method = find_method(request.method)
+    find_method(request.method)
     budget = Budget.parse(request.distill) if request.distill is not None else None
     output = _check_output(request, dry_run)
     if not (request.fetch or is_given_data(request)) and ships(language, request.source_language) is None:
@@ -107,15 +100,9 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         _ = source.tokenizer
     source, untied_notes = untied(source, request)
     clock.lap("source")
-    table = _find_table(request, language, held_out)
-    if table is None and Need.ALIGNMENT in method.needs:
-        raise VocabTransferError(
-            f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
-            "table, or choose --method pieces."
-        )
-    words, language_notes = _words(request, table, held_out, language, corpus)
+    evidence, evidence_notes = gather_evidence(request, language, held_out, corpus)
     clock.lap("alignment")
-    text = _text(request, language, held_out)
+    words, text = evidence.word_counts, evidence.running
     if budget is not None:
         _check_distillable(source, text)
     found = make_tokenizer(request, source, language, words, text, held_out.lines)
@@ -124,13 +111,8 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
     result = transfer(
         source,
         tokenizer,
+        evidence,
         method=request.method,
-        alignment=table,
-        words=words,
-        text=text,
-        source_text=(lambda: (pair[0] for pair in _pairs(request, language, held_out))) if request.parallel else None,
-        donor=open_checkpoint(request.donor) if request.donor else None,
-        vectors=VectorFiles(request.source_vectors, request.target_vectors),
         calibrate=request.calibrate,
         norm=request.norm,
         seed=request.seed,
@@ -141,25 +123,23 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         *preset_notes,
         *untied_notes,
         *_rowless(source),
-        *language_notes,
+        *evidence_notes,
         *notes,
         *unspelled_notes(tokenizer, words),
-        *_thin_evidence(table),
     )
     result = dataclasses.replace(result, notes=(*noted, *result.notes))
     clock.lap("token map")
-    job = _Job(request, language, source, found, output, table, words, text, held_out, corpus, clock)
+    job = _Job(request, language, source, found, output, evidence, held_out, corpus, clock)
     if budget is None or dry_run or text is None:
         return _made(job, *_scored(job, result), None, dry_run=dry_run)
     result, before = _scored(job, result)
-    others = (pair[0] for pair in _pairs(request, language, held_out)) if request.parallel else None
     with distilled(
         result,
         budget,
         output if request.as_head is None else output.with_name(f"{output.name}.{request.as_head}"),
         str(source.path),
         text(),
-        others,
+        evidence.source_running,
         seed=request.seed,
         allow_pickle=request.allow_pickle,
         overwrite=request.overwrite,
@@ -179,9 +159,7 @@ class _Job:
     source: Checkpoint
     found: TargetTokenizer
     output: Path
-    table: WordTable | None
-    words: Mapping[str, float]
-    text: Text | None
+    evidence: Evidence
     held_out: HeldOut
     corpus: Corpus | None
     clock: _Clock
@@ -204,7 +182,6 @@ def _made(
 ) -> BuildResult:
     """Write what was made, with its report and its proof."""
     request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
-    words, text = job.words, job.text
     if against is not None:
         result = dataclasses.replace(result, notes=(*result.notes, *against.warnings()))
     multiple = _multiple(request, found, source, len(result.vocabulary))
@@ -218,12 +195,10 @@ def _made(
     facts = build_facts(
         result,
         language,
-        job.table,
-        words,
+        job.evidence,
         _inputs(request),
         __version__,
         sizes=found.sizes,
-        text=text() if text is not None else None,
     )
     facts["running"] = running_facts(source)
     facts["vocabulary"] = found.facts()
@@ -250,7 +225,7 @@ def _made(
     def proved(folder: Path) -> None:
         clock.lap("writing")
         with step("proving that the checkpoint loads and generates"):
-            proofs.append(prove_beside(source, folder, words, language))
+            proofs.append(prove_beside(source, folder, job.evidence.word_counts, language))
         clock.lap("proof")
 
     written = result.save(
@@ -320,73 +295,6 @@ def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[A
             raise
         said = first_line(problem.__cause__ or problem)
         return None, (f"The result was not scored: the model did not run ({said}).",)
-
-
-def _find_table(request: BuildRequest, language: Language, held_out: HeldOut) -> WordTable | None:
-    words = entries(request)
-    table = _sentence_table(request, language, held_out, words)
-    if not words:
-        return table
-    if table is None:
-        return dictionary_table(words, weight=request.dictionary_weight)
-    return with_dictionary(table, words, weight=request.dictionary_weight)
-
-
-def _sentence_table(
-    request: BuildRequest, language: Language, held_out: HeldOut, words: Iterable[tuple[str, str]]
-) -> WordTable | None:
-    weights = request.alignment_weights or (1.0,) * len(request.alignment)
-    if len(weights) != len(request.alignment):
-        raise UsageError(f"{len(request.alignment)} tables were given but {len(weights)} weights: give each one.")
-    tables = [WordTable.load(path) for path in request.alignment]
-    if request.parallel:  # tables stand beside what the sentences say
-        tables.insert(0, align_corpus(_pairs(request, language, held_out), dictionary=words))
-        weights = (1.0, *weights)
-    if tables:
-        return tables[0] if len(tables) == 1 else merge_tables(tables, weights)
-    return ships(language, request.source_language)
-
-
-def _thin_evidence(table: WordTable | None) -> tuple[str, ...]:
-    pairs = table.metadata.get("pairs") if table is not None else None
-    if not isinstance(pairs, int) or pairs >= FEW_PAIRS:
-        return ()
-    return (f"The alignment rests on only {pairs:,} sentence pairs, so most rows come from the pieces of their text.",)
-
-
-def _words(
-    request: BuildRequest, table: WordTable | None, held_out: HeldOut, language: Language, corpus: Corpus | None
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Count the words of the target language: of the text when there is some, else of the table.
-
-    It is also said where the text, or the target side of the pairs, seems to be in another script or language; of a
-    fetched corpus that was said by itself.
-    """
-    if request.text:
-        text = read_text(request.text)
-        check = LanguageCheck(language, f"The text ({', '.join(text.names())})" if text.files else "The text")
-        return count_words(text, held_out.allowed(text), check.see), check.notes()
-    notes: tuple[str, ...] = ()
-    if request.parallel and corpus is None:
-        check = LanguageCheck(language, f"The target side of the pairs ({', '.join(_plain(request.parallel))})")
-        for _, line in _pairs(request, language, held_out):
-            check.see(line)
-        notes = check.notes()
-    return (target_words(table) if table is not None else {}), notes
-
-
-def _text(request: BuildRequest, language: Language, held_out: HeldOut) -> Text | None:
-    """Return what gives running text in the target language, if there is any."""
-    if request.text:
-        return Text(source=lambda: held_out.allowed(read_text(request.text)))
-    return Text(source=lambda: (pair[1] for pair in _pairs(request, language, held_out))) if request.parallel else None
-
-
-def _pairs(request: BuildRequest, language: Language, held_out: HeldOut) -> Iterable[tuple[str, str]]:
-    source = find_language(request.source_language)
-    return held_out.allowed_pairs(
-        read_parallel(request.parallel, columns=request.columns, source=source, target=language)
-    )
 
 
 def _inputs(request: BuildRequest) -> dict[str, Any]:

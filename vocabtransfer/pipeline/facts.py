@@ -1,18 +1,18 @@
 """The facts of a build, as one JSON object. No times and no machine: the same build gives the same bytes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.alignment.words import begins_word
 from vocabtransfer.corpora.folder import Corpus
 from vocabtransfer.initialization.inputs import TransferInputs
 from vocabtransfer.languages import Language
 from vocabtransfer.pipeline.samples import cut_lines, sample_lines
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.tokenization.size import SizeChoice
@@ -26,18 +26,17 @@ SAMPLE_WORDS = 50_000
 def build_facts(
     result: TransferResult,
     language: Language,
-    table: WordTable | None,
-    words: Mapping[str, float],
+    evidence: Evidence,
     request: Mapping[str, Any],
     version: str,
     *,
     sizes: SizeChoice | None = None,
-    text: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Collect what was done, from what, and what came out.
 
-    ``sizes`` is what the vocabulary's size was chosen from; from ``text`` a few sentences are shown as they are cut.
+    ``sizes`` is what the vocabulary's size was chosen from; of the text a few sentences are shown as they are cut.
     """
+    table, words = evidence.alignment, evidence.word_counts
     inputs, layout = result.inputs, result.source.layout
     shift = result.initialization.shift
     return {
@@ -71,7 +70,7 @@ def build_facts(
         },
         "alignment": dict(table.metadata) if table is not None else None,
         "memory": table_memory(result),
-        "samples": cut_lines(result, sample_lines(text, words)),
+        "samples": cut_lines(result, sample_lines(evidence.running, words)),
         "rows_by_rule": result.token_map.counts_by_rule(),
         "evidence": evidence_histogram(result),
         "examples": examples(result),

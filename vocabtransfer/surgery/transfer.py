@@ -15,13 +15,11 @@ from safetensors.numpy import save as save_safetensors
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.links import token_frequencies
-from vocabtransfer.alignment.table import WordTable
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor, WriteReport, write_checkpoint
 from vocabtransfer.checkpoint.layout import TEXT_CONFIGS
 from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
-from vocabtransfer.files.text import TextLike, as_text
-from vocabtransfer.initialization import Donor, Initialization, Method, Need, TransferInputs, VectorFiles, find_method
+from vocabtransfer.initialization import Donor, Initialization, Method, Need, TransferInputs, find_method
 from vocabtransfer.initialization.identity import COPIED, SPECIAL
 from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
@@ -30,6 +28,7 @@ from vocabtransfer.reprs import brief
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
+from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
@@ -167,14 +166,9 @@ class TransferResult:
 def transfer(
     source: Checkpoint,
     tokenizer: PreTrainedTokenizerFast,
+    evidence: Evidence | None = None,
     *,
     method: str = "auto",
-    alignment: WordTable | None = None,
-    words: Mapping[str, float] | None = None,
-    text: TextLike | None = None,
-    source_text: TextLike | None = None,
-    donor: Checkpoint | None = None,
-    vectors: VectorFiles | None = None,
     calibrate: bool | None = None,
     norm: Norm = "none",
     measure: bool | None = None,
@@ -185,13 +179,8 @@ def transfer(
     Args:
         source: an opened checkpoint.
         tokenizer: the target tokenizer.
+        evidence: what says which of the model's tokens the new ones are like; none is enough for some methods.
         method: the initialiser's name; see `vocabtransfer.initialization.METHODS`.
-        alignment: word-pair counts from the source's best language into the target language.
-        words: counts of target-language words; the alignment's own when not given.
-        text: running text in the target language: a path or paths (`Path`), lines, a `Text`, or what gives lines.
-        source_text: running text in the source model's language, given the same ways.
-        donor: another model with good rows for the target tokens, for the methods that learn from one.
-        vectors: files of word vectors, for the methods that otherwise train them.
         calibrate: match the head to the language's token frequencies (causal models that fit into memory); what the
             method says when not given.
         norm: bring the new rows to the source's lengths: "none", "global" or "script".
@@ -204,24 +193,23 @@ def transfer(
         VocabTransferError: the source cannot be read.
     """
     chosen, norm = find_method(method), check_norm(norm)
-    if words is None:
-        words = target_words(alignment) if alignment is not None else {}
-    running = None if text is None else as_text(text)
-    sample = draw_sample(words, running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
+    evidence = evidence or Evidence()
+    words = evidence.word_counts
+    sample = draw_sample(words, evidence.running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
     body = source_states(source, sample)
     with step("reading both vocabularies"):
         inputs = TransferInputs(
             source=PieceEncoder(source.tokenizer, source.vocabulary),
             target=PieceEncoder(tokenizer),
             trained=source.trained_rows(),
-            table=alignment,
+            table=evidence.alignment,
             words=words,
             seed=seed,
             tables=checkpoint_tables(source),
-            text=running,
-            source_text=None if source_text is None else as_text(source_text),
-            donor=_donor(donor) if donor is not None else None,
-            vectors=vectors or VectorFiles(),
+            text=evidence.running,
+            source_text=evidence.source_running,
+            donor=_donor(evidence.donor) if evidence.donor is not None else None,
+            vectors=evidence.vectors,
             body=body,
             predicts=source.generates,
         )
@@ -275,11 +263,6 @@ def _notes(source: Checkpoint, method: Method) -> tuple[str, ...]:
             f"{source.name} has one table for input and output, so {method.name} made it in its way for the input.",
         )
     return ()
-
-
-def target_words(table: WordTable) -> dict[str, float]:
-    """Return the target-language words of a table with their counts."""
-    return dict(zip(table.target_words, table.target_totals.astype(float).tolist(), strict=True))
 
 
 def calibrated(result: TransferResult, seed: int) -> TransferResult:

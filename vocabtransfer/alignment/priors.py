@@ -30,7 +30,7 @@ _NOT_CONSONANTS = regex.compile(r"[^bdfghklmnprstv]")
 _DOUBLED = regex.compile(r"(.)\1+")
 
 
-class Evidence(NamedTuple):
+class Prior(NamedTuple):
     """Pairs of stems with a larger prior, by source stem: ``columns[row[s]:row[s + 1]]`` (int64, int32), sorted."""
 
     row: NDArray[np.int64]
@@ -45,13 +45,13 @@ class Side(NamedTuple):
     stems: Sequence[str]
 
 
-def find_evidence(
+def find_prior(
     source: Side,
     target: Side,
     *,
     romanizer: Romanizer | None = None,
     dictionary: Iterable[tuple[str, str]] = (),
-) -> Evidence:
+) -> Prior:
     """Return the pairs of stems that are written alike, sound alike once romanized, or stand in a dictionary.
 
     Dictionary entries of several words are passed over. Raises `VocabTransferError` when the romanizer gives anything
@@ -65,7 +65,7 @@ def find_evidence(
     keys = np.unique(joined[:, 0] * max(len(target.stems), 1) + joined[:, 1])
     stems, columns = np.divmod(keys, max(len(target.stems), 1))
     row = np.concatenate([[0], np.cumsum(np.bincount(stems, minlength=len(source.stems)))])
-    return Evidence(row.astype(np.int64), columns.astype(np.int32))
+    return Prior(row.astype(np.int64), columns.astype(np.int32))
 
 
 def _equal(source: Sequence[str], target: Sequence[str]) -> NDArray[np.int64]:
