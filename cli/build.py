@@ -9,10 +9,8 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
 from .arguments import (
-    COLUMNS_HELP,
     DEVICE,
     DTYPE,
-    FIELD_HELP,
     KINDS,
     MEMORY,
     PAIR_KINDS,
@@ -21,124 +19,59 @@ from .arguments import (
     link_kind,
     memory_bytes,
 )
+from .fields import Fields
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
 from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
     from vocabtransfer.pipeline.build import BuildRequest, BuildResult
 
-SOURCES, ALIGNMENT, RESULT = "Source and target", "Evidence", "Result"
+SOURCES, EVIDENCE, RESULT = "Source and target", "Evidence", "Result"
+FIELDS = Fields("pipeline.request", "BuildRequest")
+asked = FIELDS.option
 
 
 def build(
-    source: str = typer.Option(
-        ..., help="Alias (smollm2, llama3 ...), hub id, folder or GGUF file.", rich_help_panel=SOURCES
-    ),
-    target: str = typer.Option(
-        ..., help="The target language: name, ISO code, BCP 47 tag or endonym.", rich_help_panel=SOURCES
-    ),
-    output: Path | None = typer.Option(
-        None, help="Folder to write [default: build/SOURCE-TARGET].", rich_help_panel=SOURCES
-    ),
-    as_head: str | None = typer.Option(
-        None, help="Write a head of this name instead of a checkpoint.", rich_help_panel=SOURCES
-    ),
-    into: Path | None = typer.Option(
-        None, help="The Hydra that --as-head goes into; made when there is none.", rich_help_panel=SOURCES
-    ),
-    revision: str | None = typer.Option(None, help="Hub revision of the source.", rich_help_panel=SOURCES),
-    allow_pickle: bool = typer.Option(False, help="Accept .bin weights (they can run code).", rich_help_panel=SOURCES),
-    merge_adapter: bool = typer.Option(
-        False, "--merge-adapter", help="Merge a PEFT adapter into the source first.", rich_help_panel=SOURCES
-    ),
-    parallel: list[Path] = typer.Option(
-        [],
-        help=f"Parallel corpus: {PAIR_KINDS}. Repeatable.",
-        rich_help_panel=ALIGNMENT,
-    ),
-    columns: str | None = typer.Option(None, help=COLUMNS_HELP, rich_help_panel=ALIGNMENT),
-    alignment: list[Path] = typer.Option(
-        [], help="An alignment table instead of a corpus. Repeatable: en-tt and ru-tt.", rich_help_panel=ALIGNMENT
-    ),
-    alignment_weight: list[float] = typer.Option(
-        [], help="How much each table counts [default: 1].", rich_help_panel=ALIGNMENT
-    ),
-    source_language: str = typer.Option(
-        "english", help="The language of the other side of pairs and dictionaries.", rich_help_panel=ALIGNMENT
-    ),
-    corpus: Path | None = typer.Option(
-        None, help="A folder that `corpus fetch` wrote: its pairs, text and words.", rich_help_panel=ALIGNMENT
-    ),
-    fetch: bool = typer.Option(
-        False, "--fetch", help="Get a corpus of the language first, where nothing ships.", rich_help_panel=ALIGNMENT
-    ),
-    dictionary: list[Path] = typer.Option(
-        [], help="Headword pairs: lines of source, tab, target. Repeatable.", rich_help_panel=ALIGNMENT
-    ),
-    dictionary_weight: float = typer.Option(
-        3.0, help="Links in sentences that a dictionary entry counts.", rich_help_panel=ALIGNMENT
-    ),
-    held_out: list[Path] = typer.Option(
-        [], help="Text to score on [default: set aside from the text, or what ships].", rich_help_panel=RESULT
-    ),
-    held_out_bytes: int = typer.Option(
-        12_000, min=0, help="How much of it is scored; 0 for no scoring.", rich_help_panel=RESULT
-    ),
-    text: list[Path] = typer.Option(
-        [], help=f"Text in the target language: {KINDS}. Repeatable.", rich_help_panel=ALIGNMENT
-    ),
-    field: str | None = typer.Option(None, help=FIELD_HELP, rich_help_panel=ALIGNMENT),
-    tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer.", rich_help_panel=RESULT),
-    vocabulary: str = typer.Option(
-        "auto",
-        help="replace, extend, swap (in place), optimise, or auto: by what the source knows.",
-        rich_help_panel=RESULT,
-    ),
-    preset: str | None = typer.Option(
-        None, help="What a known model did: eeve, ruadapt, tpro, bielik, lapa, ...", rich_help_panel=RESULT
-    ),
-    new_tokens: int | None = typer.Option(
-        None,
-        min=1,
-        help="Tokens that extend or swap bring in [default: by the amount of text].",
-        rich_help_panel=RESULT,
-    ),
-    vocab_size: str | None = typer.Option(
-        None, help="Size of the trained vocabulary, or auto: where more tokens no longer pay.", rich_help_panel=RESULT
-    ),
-    algorithm: str | None = typer.Option(
-        None, help="bpe, sentencepiece, unigram or wordpiece [default: the source's].", rich_help_panel=RESULT
-    ),
-    romanize: bool = typer.Option(
-        False, help="Put a romanizer in front of the trained tokenizer.", rich_help_panel=RESULT
-    ),
-    method: str = typer.Option("auto", help="The initialiser; see the README.", rich_help_panel=RESULT),
-    calibrate: bool | None = typer.Option(
-        None, help="Match the head to the language's token frequencies [default: auto does].", rich_help_panel=RESULT
-    ),
-    norm: str = typer.Option("none", help="Lengths of averaged rows: none, global, script.", rich_help_panel=RESULT),
-    donor: str | None = typer.Option(
-        None, help="A model with the target's tokens, for omp, clp, sava, salt.", rich_help_panel=ALIGNMENT
-    ),
-    source_vectors: Path | None = typer.Option(
-        None, help="fastText vectors of the source language.", rich_help_panel=ALIGNMENT
-    ),
-    target_vectors: Path | None = typer.Option(
-        None, help="fastText vectors of the target language.", rich_help_panel=ALIGNMENT
-    ),
-    pad_to_multiple_of: int = typer.Option(1, min=1, help="Round the number of rows up.", rich_help_panel=RESULT),
-    untie: bool = typer.Option(
-        False, "--untie", help="Give a tied model a head of its own: better rows, more memory.", rich_help_panel=RESULT
-    ),
-    link: str = typer.Option("hard", help="Unchanged shards: hard (links) or copy.", rich_help_panel=RESULT),
-    overwrite: bool = typer.Option(False, help="Replace an output that vocabtransfer wrote.", rich_help_panel=RESULT),
-    distill: str | None = typer.Option(
-        None,
-        metavar="BUDGET",
-        help="Let the new rows learn from the source: 400 (updates), 200k (tokens) or 20min. Needs running text.",
-        rich_help_panel=RESULT,
-    ),
-    seed: int = typer.Option(0, help="For everything random.", rich_help_panel=RESULT),
+    source: str = asked("source", ..., rich_help_panel=SOURCES),
+    target: str = asked("target", ..., rich_help_panel=SOURCES),
+    output: Path | None = asked("output", None, more="[default: build/SOURCE-TARGET]", rich_help_panel=SOURCES),
+    as_head: str | None = asked("as_head", None, rich_help_panel=SOURCES),
+    into: Path | None = asked("into", None, rich_help_panel=SOURCES),
+    revision: str | None = asked("revision", None, rich_help_panel=SOURCES),
+    allow_pickle: bool = asked("allow_pickle", False, rich_help_panel=SOURCES),
+    merge_adapter: bool = asked("merge_adapter", False, "--merge-adapter", rich_help_panel=SOURCES),
+    parallel: list[Path] = asked("parallel", [], more=f"Files: {PAIR_KINDS}. Repeatable.", rich_help_panel=EVIDENCE),
+    columns: str | None = asked("columns", None, more="Such as en,nl or 1,2.", rich_help_panel=EVIDENCE),
+    alignment: list[Path] = asked("alignment", [], more="Repeatable: en-tt and ru-tt.", rich_help_panel=EVIDENCE),
+    alignment_weights: list[float] = asked("alignment_weights", [], "--alignment-weight", rich_help_panel=EVIDENCE),
+    source_language: str = asked("source_language", "english", rich_help_panel=EVIDENCE),
+    corpus: Path | None = asked("corpus", None, rich_help_panel=EVIDENCE),
+    fetch: bool = asked("fetch", False, "--fetch", rich_help_panel=EVIDENCE),
+    dictionary: list[Path] = asked("dictionary", [], more="Repeatable.", rich_help_panel=EVIDENCE),
+    dictionary_weight: float = asked("dictionary_weight", 3.0, rich_help_panel=EVIDENCE),
+    text: list[Path] = asked("text", [], more=f"Files: {KINDS}. Repeatable.", rich_help_panel=EVIDENCE),
+    field: str | None = asked("field", None, rich_help_panel=EVIDENCE),
+    donor: str | None = asked("donor", None, rich_help_panel=EVIDENCE),
+    source_vectors: Path | None = asked("source_vectors", None, rich_help_panel=EVIDENCE),
+    target_vectors: Path | None = asked("target_vectors", None, rich_help_panel=EVIDENCE),
+    tokenizer: Path | None = asked("tokenizer", None, rich_help_panel=RESULT),
+    vocabulary: str = asked("vocabulary", "auto", rich_help_panel=RESULT),
+    preset: str | None = asked("preset", None, rich_help_panel=RESULT),
+    new_tokens: int | None = asked("new_tokens", None, min=1, rich_help_panel=RESULT),
+    vocab_size: str | None = asked("vocab_size", None, rich_help_panel=RESULT),
+    algorithm: str | None = asked("algorithm", None, rich_help_panel=RESULT),
+    romanize: bool = asked("romanize", False, rich_help_panel=RESULT),
+    method: str = asked("method", "auto", rich_help_panel=RESULT),
+    calibrate: bool | None = asked("calibrate", None, rich_help_panel=RESULT),
+    norm: str = asked("norm", "none", rich_help_panel=RESULT),
+    untie: bool = asked("untie", False, "--untie", rich_help_panel=RESULT),
+    distill: str | None = asked("distill", None, metavar="BUDGET", rich_help_panel=RESULT),
+    held_out: list[Path] = asked("held_out", [], rich_help_panel=RESULT),
+    held_out_bytes: int = asked("held_out_bytes", 12_000, min=0, rich_help_panel=RESULT),
+    pad_to_multiple_of: int = asked("pad_to_multiple_of", 1, min=1, rich_help_panel=RESULT),
+    link: str = asked("link", "hard", rich_help_panel=RESULT),
+    overwrite: bool = asked("overwrite", False, rich_help_panel=RESULT),
+    seed: int = asked("seed", 0, rich_help_panel=RESULT),
     device: str | None = DEVICE,
     dtype: str | None = DTYPE,
     memory: str | None = MEMORY,
@@ -149,6 +82,7 @@ def build(
 
     Example: `vocabtransfer build --source smollm2 --target tatar --output build/smollm2-tatar`
     """
+    given = {name: value for name, value in locals().items() if name in FIELDS.docs}
     from vocabtransfer.initialization.norms import check_norm
     from vocabtransfer.languages import find_language
     from vocabtransfer.pipeline.build import BuildRequest
@@ -156,55 +90,21 @@ def build(
     from vocabtransfer.tokenization.train import ALGORITHMS
 
     quiet_transformers()
-    linked = link_kind(link)
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(f"--algorithm is one of {', '.join(ALGORITHMS)}, not {algorithm!r}.")
     name = f"{Path(source.rstrip('/')).stem or 'model'}-{find_language(target).name.lower().replace(' ', '-')}"
-    request = BuildRequest(
-        source=source,
-        target=target,
-        output=output or (Path("build") / name if as_head is None and into is None else None),
-        as_head=as_head,
-        into=into,
-        parallel=existing(parallel, "--parallel"),
-        text=existing(text, "--text"),
-        alignment=existing(alignment, "--alignment"),
-        alignment_weights=tuple(alignment_weight),
-        tokenizer=_optional(tokenizer, "--tokenizer"),
-        vocabulary=_shape(vocabulary),
-        preset=preset,
-        new_tokens=new_tokens,
-        vocab_size=_size(vocab_size),
-        romanize=romanize,
-        algorithm=algorithm,
-        method=method,
-        calibrate=calibrate,
-        norm=check_norm(norm),
-        donor=donor,
-        source_vectors=_optional(source_vectors, "--source-vectors"),
-        target_vectors=_optional(target_vectors, "--target-vectors"),
-        columns=column_pair(columns),
-        field=field,
-        untie=untie,
-        link=linked,
-        pad_to_multiple_of=pad_to_multiple_of,
-        overwrite=overwrite,
-        allow_pickle=allow_pickle,
-        merge_adapter=merge_adapter,
-        revision=revision,
-        distill=distill,
-        seed=seed,
-        source_language=find_language(source_language).tag,
-        corpus=_optional(corpus, "--corpus"),
-        fetch=fetch,
-        dictionary=existing(dictionary, "--dictionary"),
-        dictionary_weight=dictionary_weight,
-        held_out=existing(held_out, "--held-out"),
-        held_out_bytes=held_out_bytes,
-        device=device,
-        dtype=dtype,
-        memory=memory_bytes(memory),
-    )
+    read = {
+        "output": output or (Path("build") / name if as_head is None and into is None else None),
+        "tokenizer": existing([tokenizer], "--tokenizer")[0] if tokenizer is not None else None,
+        "vocabulary": _shape(vocabulary),
+        "vocab_size": _size(vocab_size),
+        "norm": check_norm(norm),
+        "columns": column_pair(columns),
+        "link": link_kind(link),
+        "source_language": find_language(source_language).tag,
+        "memory": memory_bytes(memory),
+    }
+    request = BuildRequest(**{**given, **read})
     if fetch and not as_json:
         say_what_is_fetched(request)
     with show_progress(not as_json):
@@ -230,10 +130,6 @@ def _size(text: str | None) -> int | Literal["auto"] | None:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--vocab-size is a number of tokens or auto, not {text!r}.")
     return int(text)
-
-
-def _optional(path: Path | None, option: str) -> Path | None:
-    return existing([path], option)[0] if path is not None else None
 
 
 def summary(result: "BuildResult") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typer.core import TyperCommand
 
 from .choices import show_choices
 from .early import check_early
+from .wording import speaking_of_options
 
 
 class GatheringCommand(TyperCommand):
@@ -22,7 +23,8 @@ class GatheringCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Check the words, then do what they ask for."""
         check_early(_path(ctx), ctx.params)
-        return super().invoke(ctx)
+        with speaking_of_options(self.params):
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option in front of each of its values, then parse as ever."""

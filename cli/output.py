@@ -8,11 +8,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .wording import as_options
+
+#: Rows of tables that hold sentences of the library.
+SENTENCES = ("note", "why")
 JSON_OPTION = typer.Option(False, "--json", help="Print one JSON object with the same facts.")
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output."""
+    """Print one JSON object on standard output; its notes speak of options, as all sentences do here."""
+    if isinstance(facts.get("notes"), list | tuple):
+        facts = {**facts, "notes": [as_options(str(note)) for note in facts["notes"]]}
     typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
 
 
@@ -22,7 +28,7 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, as_options(value) if name in SENTENCES else value)
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 

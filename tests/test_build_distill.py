@@ -54,7 +54,7 @@ def test_budgets(text: str, updates: int | None, minutes: float | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "5s", "many", "0min", "1e3"])
 def test_no_budgets(text: str) -> None:
-    with pytest.raises(UsageError, match="--distill"):
+    with pytest.raises(UsageError, match="`distill`"):
         Budget.parse(text)
 
 
@@ -132,7 +132,7 @@ def test_heads_of_separate_models_and_dry_runs(tiny_llama: Path, corpus: Path, t
 
 
 def test_without_text_there_is_nothing_to_learn_from(tiny_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--distill needs running text"):
+    with pytest.raises(UsageError, match="`distill` needs running text"):
         build(BuildRequest(str(tiny_llama), "tatar", tmp_path / "out", distill="5"))
 
 

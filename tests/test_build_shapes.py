@@ -128,9 +128,9 @@ def test_the_command_line_says_what_was_chosen_and_why(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocabulary": "extend", "vocab_size": 500}, "takes --new-tokens"),
+        ({"vocabulary": "extend", "vocab_size": 500}, "takes `new_tokens`"),
         ({"vocabulary": "replace", "new_tokens": 5}, "extend and swap"),
-        ({"vocabulary": "swap", "romanize": True}, "takes --new-tokens"),
+        ({"vocabulary": "swap", "romanize": True}, "takes `new_tokens`"),
         ({"vocabulary": "optimise", "algorithm": "bpe"}, "optimise"),
         ({"new_tokens": 0}, "at least 1"),
         ({"vocabulary": "extend", "tokenizer": Path("x")}, "leave them out"),

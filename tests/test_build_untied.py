@@ -77,6 +77,6 @@ def test_distilled_rows_of_both_sides_are_written(tiny_llama: Path, corpus: Path
 
 
 def test_what_cannot_be_untied_is_refused(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--untie is for a checkpoint"):
+    with pytest.raises(UsageError, match="`untie` is for a checkpoint"):
         build(request(tiny_llama, corpus, None, as_head="tt", into=tmp_path / "hydra"))
     assert not list(tmp_path.iterdir())

@@ -159,7 +159,7 @@ def test_frequencies_count_every_piece_of_every_word(inputs: TransferInputs) -> 
 
 def test_methods_that_need_an_alignment_say_so(inputs: TransferInputs) -> None:
     bare = TransferInputs(inputs.source, inputs.target, inputs.trained)
-    with pytest.raises(UsageError, match="--alignment"):
+    with pytest.raises(UsageError, match="`alignment`"):
         METHODS["trans_tokenization"](bare)
     assert METHODS["pieces"](bare).token_map.filled.all()
 

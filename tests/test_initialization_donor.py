@@ -270,7 +270,7 @@ def test_vocabularies_of_one_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_donor_is_asked_for(name: str, inputs: TransferInputs) -> None:
-    with pytest.raises(UsageError, match="--donor"):
+    with pytest.raises(UsageError, match="`donor`"):
         METHODS[name](replace(inputs, donor=None))
 
 

@@ -168,7 +168,7 @@ def test_words_stand_in_for_text(tiny: TransferInputs) -> None:
         assert from_words.rule_of(row) == "same characters"
         assert dict(from_words.row(row)) == pytest.approx(dict(from_text.row(row)), abs=1e-5)
         assert from_words.evidence[row] > from_text.evidence[row]
-    with pytest.raises(UsageError, match="--text"):
+    with pytest.raises(UsageError, match="`text`"):
         METHODS["align"](replace(tiny, text=None))
 
 

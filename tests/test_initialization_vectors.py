@@ -297,14 +297,14 @@ def test_ofa_refuses_ranks_that_the_table_cannot_have(rank: int, tiny: TransferI
 
 
 def test_what_is_missing_is_named(tiny: TransferInputs) -> None:
-    with pytest.raises(UsageError, match="--alignment"):
+    with pytest.raises(UsageError, match="`alignment`"):
         METHODS["wechsel"](replace(tiny, table=None))
     for name in ("wechsel", "ofa"):
-        with pytest.raises(UsageError, match="--source-vectors"):
+        with pytest.raises(UsageError, match="`source_vectors`"):
             METHODS[name](replace(tiny, source_text=None))
-        with pytest.raises(UsageError, match="--target-vectors"):
+        with pytest.raises(UsageError, match="`target_vectors`"):
             METHODS[name](replace(tiny, text=None))
-    with pytest.raises(UsageError, match="--text"):
+    with pytest.raises(UsageError, match="`text`"):
         METHODS["focus"](replace(tiny, text=None))
     with pytest.raises(VocabTransferError, match="no word in the text of the source"):
         METHODS["wechsel"](replace(tiny, source_text=list))

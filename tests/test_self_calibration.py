@@ -209,12 +209,12 @@ def test_refusals(chat: Path, text: Path, tmp_path: Path) -> None:
     save_model(plain, tensors_of(len(tokenizer), tied=True, seed=1, dtype=torch.float32), tokenizer, tied=True)
     cases: list[tuple[Path, Path, dict[str, Any], type[Exception], str]] = [
         (plain, text, {}, UsageError, "plain has no chat template"),
-        (chat, empty, {}, VocabTransferError, r"--text .*empty.txt: the text has no passage"),
+        (chat, empty, {}, VocabTransferError, r"`text` .*empty.txt: the text has no passage"),
         (chat, short, {}, VocabTransferError, "1 different passages to copy, too few"),
-        (chat, text, {"tasks": 0}, UsageError, "--tasks is 0: it must be 1 or more"),
+        (chat, text, {"tasks": 0}, UsageError, "`tasks` is 0: it must be 1 or more"),
         (chat, text, {"longest": 5}, UsageError, "lengths with 0 < shortest <= longest"),
         (chat, text, {"requests": empty}, VocabTransferError, "empty.txt: there is no request in it"),
-        (chat, text, {"training": replace(QUICK, learning_rate=math.inf)}, UsageError, "--learning-rate"),
+        (chat, text, {"training": replace(QUICK, learning_rate=math.inf)}, UsageError, "`training.learning_rate`"),
         (
             chat,
             text,
@@ -239,7 +239,7 @@ def test_running_out_of_memory(chat: Path, text: Path, tmp_path: Path, monkeypat
         return 0.0
 
     monkeypatch.setattr(answers, "_gradients", allocate)
-    with pytest.raises(VocabTransferError, match=r"not enough memory; nothing was written: give a smaller --batch"):
+    with pytest.raises(VocabTransferError, match=r"not enough memory; nothing was written: .* `training\.batch`"):
         calibrate(request_of(chat, text, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

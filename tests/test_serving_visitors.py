@@ -83,7 +83,7 @@ def test_on_other_addresses_addresses_are_let_in_but_no_strange_names() -> None:
 
 @pytest.mark.parametrize(("hosts", "origins"), [(["a/b"], []), ([""], []), ([], ["chat.example"]), ([], [""])])
 def test_names_that_are_none(hosts: list[str], origins: list[str]) -> None:
-    with pytest.raises(UsageError, match="--allow-"):
+    with pytest.raises(UsageError, match=r"`(hosts|origins)`"):
         Visitors("127.0.0.1", hosts, origins)
 
 

@@ -158,9 +158,9 @@ def test_updates_on_a_cpu_are_small_unless_said_otherwise(tied: Path, text: Path
 @pytest.mark.parametrize(
     ("stage", "options", "message"),
     [
-        ("tables:2:1e-2", {"block": 32, "batch_tokens": 8}, "--batch-tokens 8 holds 0 blocks"),
-        ("tables:2:1e-2", {"keep_adapter": True}, "--keep-adapter needs one lora stage"),
-        ("tables:2:1e-2", {"objective": "distill", "teacher": "x", "teacher_layer": 1}, "--teacher-layer is for"),
+        ("tables:2:1e-2", {"block": 32, "batch_tokens": 8}, "`batch_tokens` 8 holds 0 blocks"),
+        ("tables:2:1e-2", {"keep_adapter": True}, "`keep_adapter` needs one lora stage"),
+        ("tables:2:1e-2", {"objective": "distill", "teacher": "x", "teacher_layer": 1}, "`teacher_layer` is for"),
         ("new:2:1e-2", {}, "no token_map.safetensors, so it is not known which rows are new"),
         ("tables:2:1e-2", {"output": "taken"}, "exists already"),
     ],
@@ -190,26 +190,26 @@ def test_the_rate_rises_and_falls() -> None:
     ["tables", "tables:5", "tables:5:1e-3:6", "heads:5:1e-3", "tables:0:1e-3", "tables:5:0", "all:x:1", "all:5:x"],
 )
 def test_stages_that_make_no_sense_are_refused(wrong: str) -> None:
-    with pytest.raises(UsageError, match="--stage"):
+    with pytest.raises(UsageError, match="`stages`"):
         vt.Stage.parse(wrong)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": 0}, "--block is 0"),
-        ({"block": 129, "batch_tokens": 258}, "--block is 129, but the model was made for 128"),
-        ({"batch_tokens": 8}, "--batch-tokens 8 holds 0 blocks"),
-        ({"patience": 2}, "--patience needs --held-out"),
-        ({"source_share": 0.2}, "--source-text and --source-share belong together"),
-        ({"objective": "poetry"}, "--objective is one of"),
-        ({"objective": "alm"}, "--teacher"),
-        ({"teacher": "smollm2"}, "--teacher is for"),
-        ({"restart_stage": True}, "--restart-stage goes with --resume"),
-        ({"keep_adapter": True}, "--keep-adapter needs one lora stage"),
-        ({"dtype": "fp8"}, "--dtype"),
-        ({"weight_decay": 1.0}, "--weight-decay"),
-        ({"lora": LoraShape(0)}, "--lora-rank"),
+        ({"block": 0}, "`block` is 0"),
+        ({"block": 129, "batch_tokens": 258}, "`block` is 129, but the model was made for 128"),
+        ({"batch_tokens": 8}, "`batch_tokens` 8 holds 0 blocks"),
+        ({"patience": 2}, "`patience` needs `held_out`"),
+        ({"source_share": 0.2}, "`source_text` and `source_share` belong together"),
+        ({"objective": "poetry"}, "`objective` is one of"),
+        ({"objective": "alm"}, "`teacher`"),
+        ({"teacher": "smollm2"}, "`teacher` is for"),
+        ({"restart_stage": True}, "`restart_stage` goes with `resume`"),
+        ({"keep_adapter": True}, "`keep_adapter` needs one lora stage"),
+        ({"dtype": "fp8"}, "`dtype`"),
+        ({"weight_decay": 1.0}, "`weight_decay`"),
+        ({"lora": LoraShape(0)}, "`lora.rank`"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

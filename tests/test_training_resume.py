@@ -160,20 +160,20 @@ def test_another_setting_or_text_is_refused(model: Path, text: Path, tmp_path: P
     other = write_text(tmp_path.parent / f"{tmp_path.name}-other.txt", seed=2)
     larger = make_model(tmp_path.parent / f"{tmp_path.name}-other-model", seed=4)
     refused: list[tuple[str, dict[str, Any]]] = [
-        ("--block 16, not 32", {"block": 32}),
-        ("--seed 0, not 1", {"seed": 1}),
-        ("--batch-tokens", {"batch_tokens": 128}),
-        ("another --text", {"text": other}),
-        ("another MODEL", {"model": larger}),
-        ("another --stage", {"stages": ("new:5:1e-2", "tables:7:2e-2")}),
-        ("another --stage", {"stages": ("new:5:1e-2",)}),
+        ("`block` 16, not 32", {"block": 32}),
+        ("`seed` 0, not 1", {"seed": 1}),
+        ("`batch_tokens`", {"batch_tokens": 128}),
+        ("another `text`", {"text": other}),
+        ("another `model`", {"model": larger}),
+        ("another `stages`", {"stages": ("new:5:1e-2", "tables:7:2e-2")}),
+        ("another `stages`", {"stages": ("new:5:1e-2",)}),
     ]
     for message, change in refused:
         stages = change.pop("stages", STAGES)
         changed = request(change.pop("model", model), change.pop("text", text), output, *stages, resume=True, **change)
         with pytest.raises(UsageError, match=message):
             vt.adapt(changed)
-    with pytest.raises(VocabTransferError, match="holds a run that was interrupted: go on with --resume"):
+    with pytest.raises(VocabTransferError, match="holds a run that was interrupted: go on with `resume`"):
         vt.adapt(request(model, text, output, *STAGES))
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     # Stages that have not begun may be changed; the one in progress only when it is begun again.
@@ -260,6 +260,6 @@ def test_a_full_disk_is_told_before_training(
     from vocabtransfer.training import state
 
     monkeypatch.setattr(state, "BYTES_A_NUMBER", 1 << 60)
-    with pytest.raises(VocabTransferError, match=r"GB for checkpoints.*go on with --resume"):
+    with pytest.raises(VocabTransferError, match=r"GB for checkpoints.*go on with `resume`"):
         vt.adapt(request(model, text, tmp_path / "out", "tables:4:1e-2"))
     assert not (tmp_path / "out").exists()

@@ -237,11 +237,11 @@ def test_another_body_cannot_teach_rows(pair: tuple[Checkpoint, Checkpoint], tmp
     other = small_model(tmp_path / "other", old_tokenizer(), seed=7, tied=tied)
     assert same_body(made, old) and not same_body(made, other)
     assert RowDistiller.find(made, other, None, torch.float32, CPU) is None
-    with pytest.raises(VocabTransferError, match="leave out --teacher-layer"):
+    with pytest.raises(VocabTransferError, match="leave out `teacher_layer`"):
         vt.adapt(adaptation(other, made, tmp_path, teacher_layer=1))
     with pytest.raises(VocabTransferError, match="has layers 1 to 2"):
         vt.adapt(adaptation(old, made, tmp_path, teacher_layer=3))
-    with pytest.raises(UsageError, match="--teacher-layer is for"):
+    with pytest.raises(UsageError, match="`teacher_layer` is for"):
         vt.adapt(replace(adaptation(old, made, tmp_path, teacher_layer=1), objective="clm", teacher=None))
 
 

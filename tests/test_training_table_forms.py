@@ -186,13 +186,13 @@ def test_what_cannot_be_is_refused(pair: tuple[Checkpoint, Checkpoint], tmp_path
     old, made = pair
     teacher: dict[str, Any] = {"objective": "learned_map", "teacher": str(old.path)}
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("new:2:1e-2", {"tables": "letters"}, "--tables is one of rows, pieces, map"),
-        ("new:2:1e-2", {"bpe_dropout": 1.0}, "--bpe-dropout is 1.0"),
-        ("new:2:1e-2", {"pull": -1.0}, "--pull is -1.0"),
+        ("new:2:1e-2", {"tables": "letters"}, "`tables` is one of rows, pieces, map"),
+        ("new:2:1e-2", {"bpe_dropout": 1.0}, "`bpe_dropout` is 1.0"),
+        ("new:2:1e-2", {"pull": -1.0}, "`pull` is -1.0"),
         ("tables:2:1e-2", teacher, "trains nothing but new rows"),
-        ("new:2:1e-2", {**teacher, "tables": "map"}, "no --tables"),
-        ("new:2:1e-2", {**teacher, "pull": 1.0}, "no --tables and --pull"),
-        ("new:2:1e-2", {"objective": "learned_map"}, "--teacher"),
+        ("new:2:1e-2", {**teacher, "tables": "map"}, "no `tables`"),
+        ("new:2:1e-2", {**teacher, "pull": 1.0}, "no `tables` and `pull`"),
+        ("new:2:1e-2", {"objective": "learned_map"}, "`teacher`"),
         ("all:2:1e-2", {"objective": "alm", "teacher": str(old.path), "bpe_dropout": 0.1}, "compares two tokenizers"),
     ]
     for number, (stage, options, said) in enumerate(wrong):

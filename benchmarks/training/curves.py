@@ -114,9 +114,7 @@ def make_model(arguments: argparse.Namespace, label: str, source: Any, pairs: li
         tokenizer = vt.train_tokenizer(targets, like=source.tokenizer, vocab_size=size)
     entry = Entry.parse(start)
     evidence = vt.Evidence(alignment=table)
-    return vt.transfer(
-        source, tokenizer, evidence, method=entry.method, calibrate=entry.calibrate, seed=arguments.seed
-    )
+    return vt.transfer(source, tokenizer, evidence, method=entry.method, calibrate=entry.calibrate, seed=arguments.seed)
 
 
 @contextmanager

@@ -38,12 +38,14 @@ def adapter_refusal(folder: Path) -> VocabTransferError:
     """Return the sentence for an adapter that nobody asked to merge."""
     if _has_model(folder):
         return VocabTransferError(
-            f"{folder} has a PEFT adapter ({CONFIG_NAME}) beside its weights: build --merge-adapter adds it to them; move "
+            f"{folder} has a PEFT adapter ({CONFIG_NAME}) beside its weights: `vocabtransfer build --merge-adapter` "
+            f"(`merge=True`) adds it to them; move "
             f"{CONFIG_NAME} and {WEIGHTS_NAME} away to go on without it."
         )
     base = read_json(folder / CONFIG_NAME).get("base_model_name_or_path")
     return VocabTransferError(
-        f"{folder} is a PEFT adapter of the model {base!r} and no model itself: build --merge-adapter adds it to that "
+        f"{folder} is a PEFT adapter of the model {base!r} and no model itself: `vocabtransfer build --merge-adapter` "
+        "(`merge=True`) adds it to that "
         "model; or merge it with PEFT (merge_and_unload) and give that folder."
     )
 
@@ -72,7 +74,7 @@ def merge_adapter(folder: Path, open_base: Callable[[str], Path]) -> Path:
     try:
         import peft
     except ImportError:
-        raise UsageError('--merge-adapter needs peft: pip install "vocabtransfer[training]".') from None
+        raise UsageError('Merging an adapter needs peft: pip install "vocabtransfer[training]".') from None
     config = read_json(folder / CONFIG_NAME)
     if not (folder / WEIGHTS_NAME).is_file():
         raise VocabTransferError(f"{folder} has no {WEIGHTS_NAME}: save the adapter in the safetensors format.")

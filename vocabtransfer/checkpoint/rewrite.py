@@ -197,7 +197,7 @@ def write_planned(
     if linked:
         notes += (
             f"{linked / GIGABYTE:.2f} GB are hard links to files of {source.path}: programs that change weights in "
-            "place would change both; --link copy makes the folder independent.",
+            "place would change both; `link='copy'` makes the folder independent.",
         )
     names = tuple(tensor.name for tensor in source.layout.tensors) if tables is not None else ()
     names += tuple(sorted(changes))

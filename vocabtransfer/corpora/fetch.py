@@ -77,7 +77,7 @@ def fetch_corpus(
     if source.code == target.code:
         raise UsageError(f"the source and the target language are both {target.name}: name two.")
     if min(pairs, text, most_download) < 0:
-        raise UsageError("--pairs, --text and the largest download cannot be less than 0.")
+        raise UsageError("`pairs`, `text` and `most_download` cannot be less than 0.")
     folder = Path(output)
     check_target(folder.absolute(), overwrite)
     offers = list_corpora(target, source_language=source, names=names)
@@ -222,4 +222,4 @@ def _nothing(state: _Fetching, names: Sequence[str]) -> str:
     among = f" from {', '.join(names)}" if names else ""
     reasons = "; ".join(state.missing[:4]) or "no source has it"
     more = f" (and {len(state.missing) - 4} more)" if len(state.missing) > 4 else ""
-    return f"nothing could be fetched for {state.target.name}{among}: {reasons}{more}. Give your own files with --parallel."
+    return f"nothing could be fetched for {state.target.name}{among}: {reasons}{more}. Give your own files with `parallel`."

@@ -62,7 +62,7 @@ class HeldOutEditions:
             return ""
         return (
             f"Only {share:.0%} of the running words of the text to score on ({self.chosen}) stand in what was fetched: it "
-            f"is thin, or another {target.name} than that text. Give --held-out with text as you write it."
+            f"is thin, or another {target.name} than that text. Give `held_out` with text as you write it."
         )
 
     def _known(self, lines: Sequence[str]) -> float:

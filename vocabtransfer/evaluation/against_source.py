@@ -56,7 +56,7 @@ class AgainstSource:
         return (
             f"On held-out text the result is worse than the untouched model: {self.result.bits_per_byte:.3f} bits per byte "
             f"against {self.source.bits_per_byte:.3f}. The model knows this language better than its new rows do. Train "
-            "them (--distill, adapt), or stay with the untouched model.",
+            "them (`distill`, adapt), or stay with the untouched model.",
         )
 
     def facts(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_plot(path: Path, overwrite: bool) -> None:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: the name of a plot ends in {', '.join(SUFFIXES)}.")
     if path.exists() and not overwrite:
-        raise VocabTransferError(f"{path} exists already: choose another name, or allow overwriting (--overwrite).")
+        raise VocabTransferError(f"{path} exists already: choose another name, or allow overwriting (`overwrite`).")
     _figure(1, 1, 1.0)
 
 

@@ -136,9 +136,7 @@ def text_column(records: Records, field: str | None) -> int | None:
     if len(columns) == 1:
         return columns[0]
     there = f"the fields {', '.join(records.names)}" if records.names else f"{width} columns"
-    raise UsageError(
-        f"{records.path} has {there}: say which holds the text (field, --field), by name or counted from 0."
-    )
+    raise UsageError(f"{records.path} has {there}: say which holds the text (`field`), by name or counted from 0.")
 
 
 def bare_suffix(path: Path) -> str:

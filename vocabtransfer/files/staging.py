@@ -50,7 +50,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if any(target.iterdir()):
         if not overwrite:
             raise VocabTransferError(
-                f"{target} exists already: choose another place, or allow overwriting (--overwrite)."
+                f"{target} exists already: choose another place, or allow overwriting (`overwrite`)."
             )
         refuse_foreign_files(target)
 

@@ -72,8 +72,8 @@ def language_vectors(path: Path | None, text: Text | None, side: str, method: st
         return load_word_vectors(path)
     if text is None:
         raise UsageError(
-            f"The method {method} needs word vectors of the {side} language: give --{side}-vectors, or text in it to "
-            "train them on (--parallel has both languages)."
+            f"The method {method} needs word vectors of the {side} language: give `{side}_vectors`, or text in it to "
+            "train them on (`parallel` has both languages)."
         )
     lines = (" ".join(split_words(line)) for line in text())
     vectors = train_word_vectors(lines, WORDS, seed, f"training word vectors of the {side} language")

@@ -45,7 +45,7 @@ def focus(inputs: TransferInputs) -> Initialization:
         vectors = subword_vectors(inputs.target, load_word_vectors(inputs.vectors.target))
     else:
         if inputs.text is None:
-            raise UsageError(f"The method focus needs {Need.TEXT.value}, or take --method pieces.")
+            raise UsageError(f"The method focus needs {Need.TEXT.value}, or take `method='pieces'`.")
         vectors = trained_token_vectors(inputs.target, inputs.text, inputs.seed)
     copied = identity(inputs)
     return Initialization(copied.or_else(combined_map(inputs, vectors, copied)).or_else(fallback(inputs)))

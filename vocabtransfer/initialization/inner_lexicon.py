@@ -78,7 +78,7 @@ def inner_lexicon(inputs: TransferInputs) -> Initialization:
     if len(taught) < FEWEST_LESSONS:
         raise UsageError(
             f"The method inner_lexicon learns from tokens that the source merged from others, and found {len(taught)}: "
-            "take --method pieces_characters."
+            "take `method='pieces_characters'`."
         )
     states = _states(inputs.body, [span for _, span in taught], spans)
     parts: tuple[Part, ...] = ("input",) if inputs.tables.output is None else ("input", "output")

@@ -48,7 +48,7 @@ def _parts(inputs: TransferInputs) -> np.ndarray[tuple[int, int], np.dtype[np.in
     model = json.loads(inputs.target.model_json())["model"]
     merges = model.get("merges")
     if not merges:
-        raise UsageError("The method merge_tree needs a target tokenizer with merges (BPE); take --method pieces.")
+        raise UsageError("The method merge_tree needs a target tokenizer with merges (BPE); take `method='pieces'`.")
     vocabulary = model["vocab"]
     parts = np.full((2, inputs.shape[0]), -1, np.int64)
     for merge in merges:

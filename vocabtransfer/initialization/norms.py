@@ -28,7 +28,7 @@ def check_norm(name: str) -> Norm:
     for norm in NORMS:
         if name == norm:
             return norm
-    raise UsageError(f"--norm is one of {', '.join(NORMS)}, not {name!r}.")
+    raise UsageError(f"`norm` is one of {', '.join(NORMS)}, not {name!r}.")
 
 
 def wanted_norms(inputs: TransferInputs, token_map: TokenMap, table: RowReader, norm: Norm) -> NDArray[np.float32]:

@@ -16,9 +16,9 @@ Function = Callable[[TransferInputs], Initialization]
 class Need(Enum):
     """Something a method cannot work without; the value says how a user gives it."""
 
-    ALIGNMENT = "word alignments: give --alignment or --parallel"
-    TEXT = "text in the target language: give --text or --parallel"
-    DONOR = "a donor model that has the target tokenizer's tokens: give --donor"
+    ALIGNMENT = "word alignments: give `alignment` or `parallel`"
+    TEXT = "text in the target language: give `text` or `parallel`"
+    DONOR = "a donor model that has the target tokenizer's tokens: give `donor`"
     BODY = "a causal source model that can be run in the memory there is, and words or text of the target language"
     TABLES = "the source model's tables: open the source as a checkpoint"
 
@@ -53,7 +53,7 @@ class Method:
         }
         for need in Need:
             if need in self.needs and given[need] is None:
-                raise UsageError(f"The method {self.name} needs {need.value}, or take --method pieces.")
+                raise UsageError(f"The method {self.name} needs {need.value}, or take `method='pieces'`.")
         return self.function(inputs)
 
 

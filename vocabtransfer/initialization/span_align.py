@@ -39,7 +39,7 @@ def align(inputs: TransferInputs) -> Initialization:
         UsageError: there is neither text nor words.
     """
     if inputs.text is None and not inputs.words:
-        raise UsageError(f"The method align needs {Need.TEXT.value}, or take --method pieces.")
+        raise UsageError(f"The method align needs {Need.TEXT.value}, or take `method='pieces'`.")
     counts = sparse.csr_array(inputs.shape, dtype=np.float64)
     occurrences = np.zeros(inputs.shape[0])
     for source, target, weight in track(_tokenised(inputs), "comparing tokenisations"):

@@ -14,7 +14,7 @@ def check_picture(path: Path, overwrite: bool = False) -> None:
     """
     _figure(path)
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already: name another picture, or add --overwrite.")
+        raise UsageError(f"{path} exists already: name another picture, or add `overwrite`.")
 
 
 def draw(table: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -43,8 +43,8 @@ def _figure(path: Path) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError('--plot needs matplotlib: pip install "vocabtransfer[plot]".') from None
+        raise UsageError('`plot` needs matplotlib: pip install "vocabtransfer[plot]".') from None
     figure = Figure(figsize=(8, 5), layout="constrained")
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
-        raise UsageError(f"--plot {path}: give a name that ends in .svg, .png or .pdf.")
+        raise UsageError(f"`plot` {path}: give a name that ends in .svg, .png or .pdf.")
     return figure

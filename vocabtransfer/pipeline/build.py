@@ -242,15 +242,15 @@ def _made(
 def _check_distillable(source: Checkpoint, text: Text | None) -> None:
     """Raise `UsageError` where new rows have nothing to learn from."""
     if text is None:
-        raise UsageError("--distill needs running text in the target language: give --text or --parallel.")
+        raise UsageError("`distill` needs running text in the target language: give `text` or `parallel`.")
     if not source.continues_text:
-        raise UsageError(f"--distill is for models that continue text, and {source.name} does not: leave it out.")
+        raise UsageError(f"`distill` is for models that continue text, and {source.name} does not: leave it out.")
 
 
 def _check_output(request: BuildRequest, dry_run: bool) -> Path:
     """Return where the result goes, after checking that it may."""
     if (request.as_head is None) != (request.into is None) or (request.output is None) == (request.into is None):
-        raise UsageError("Give --output for a checkpoint, or --as-head NAME and --into HYDRA for a head.")
+        raise UsageError("Give `output` for a checkpoint, or `as_head` NAME and `into` HYDRA for a head.")
     if request.as_head is not None and request.into is not None:
         check_free(request.as_head, open_hydra(request.into).names() if is_hydra(request.into) else [], request.into)
         if not dry_run and not is_hydra(request.into):
@@ -281,7 +281,7 @@ def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[A
     if max_bytes == 0:
         return None, ()
     if not held_out.lines:
-        return None, ("There was too little text to set some aside, so the result was not scored: give --held-out.",)
+        return None, ("There was too little text to set some aside, so the result was not scored: give `held_out`.",)
     refusal = cannot_score_tables(result.source)
     if refusal:
         return None, (refusal,)

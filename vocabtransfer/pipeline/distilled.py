@@ -1,4 +1,4 @@
-"""`build --distill`: the new rows learn from the untouched source before the result is scored and written.
+"""`distill`: the new rows learn from the untouched source before the result is scored and written.
 
 The undistilled checkpoint, the text and the state of the run lie in a folder beside the output, ``OUTPUT.distilling``,
 until the build is done. The same command, given again after an interruption, makes the same rows and goes on with the
@@ -57,12 +57,12 @@ class Budget:
         found = _BUDGET.fullmatch(text)
         if found is None:
             raise UsageError(
-                f"--distill {text}: give a number of updates, such as 400, of tokens, such as 200k, or a time, such as "
+                f"`distill` {text}: give a number of updates, such as 400, of tokens, such as 200k, or a time, such as "
                 "20min."
             )
         number, kind = float(found["number"]) * _UNITS[found["unit"]], found["kind"] or ""
         if number <= 0:
-            raise UsageError(f"--distill {text}: it must be more than nothing.")
+            raise UsageError(f"`distill` {text}: it must be more than nothing.")
         if kind in ("min", "minutes", "h"):
             return cls(minutes=number * (60 if kind == "h" else 1))
         if kind.startswith("token") or (found["unit"] and not kind):
@@ -143,7 +143,7 @@ def _begun(stack: ExitStack, request: AdaptRequest, folder: Path) -> DistilledRo
             raise
         raise UsageError(
             f"{folder} holds a distillation that was begun with other settings or text: give the command that began it, or "
-            "--overwrite to begin anew."
+            "`overwrite` to begin anew."
         ) from problem
 
 

@@ -37,8 +37,8 @@ def gather_evidence(
     table = _table(request, language, held_out)
     if table is None and Need.ALIGNMENT in find_method(request.method).needs:
         raise VocabTransferError(
-            f"No alignment table ships for {language.name}: give --parallel with sentence pairs, --alignment with a "
-            "table, or choose --method pieces."
+            f"No alignment table ships for {language.name}: give `parallel` with sentence pairs, `alignment` with a "
+            "table, or choose `method='pieces'`."
         )
     words, notes = _words(request, held_out, language, corpus)
     sources = None

@@ -33,12 +33,12 @@ def with_corpus(request: BuildRequest, language: Language) -> tuple[BuildRequest
     """
     if request.fetch:
         if request.parallel or request.text or request.corpus or request.tokenizer:
-            raise UsageError("--fetch gets the data itself: leave out --parallel, --text, --corpus and --tokenizer.")
+            raise UsageError("`fetch` gets the data itself: leave out `parallel`, `text`, `corpus` and `tokenizer`.")
         request = dataclasses.replace(request, corpus=_fetched(request, language), fetch=False)
     if request.corpus is None:
         return request, None
     if request.parallel or request.text:
-        raise UsageError("Give either --corpus or --parallel and --text, not both.")
+        raise UsageError("Give either `corpus` or `parallel` and `text`, not both.")
     corpus = open_corpus(request.corpus)
     if corpus.facts["language"]["tag"] != language.tag:
         raise VocabTransferError(
@@ -57,7 +57,7 @@ def with_corpus(request: BuildRequest, language: Language) -> tuple[BuildRequest
 
 
 def fetched_folder(language: Language, source_language: str) -> Path:
-    """Return where `build --fetch` keeps the corpus of a language, so that the next build need not fetch."""
+    """Return where `fetch` keeps the corpus of a language, so that the next build need not fetch."""
     return cache_folder("corpora", "fetched") / f"{find_language(source_language).tag}-{language.tag}"
 
 
@@ -81,15 +81,15 @@ def no_data(language: Language, source_language: str) -> VocabTransferError:
     if not trained:
         return VocabTransferError(
             f"No table ships for {language.name} and no source of text answers from here (see `vocabtransfer corpus list "
-            f"{language.tag}`): give --parallel, --text or --dictionary with your own files. Not asked: "
+            f"{language.tag}`): give `parallel`, `text` or `dictionary` with your own files. Not asked: "
             f"{left_out or 'no source has the language'}."
         )
     known = sum(offer.bytes or 0 for offer in trained)
     size = f", {known / 1e6:,.0f} MB of downloads or more" if known else ""
     names = ", ".join(offer.label for offer in trained[:4]) + (", ..." if len(trained) > 4 else "")
     return VocabTransferError(
-        f"No table ships for {language.name}, but {len(trained)} sources have it ({names}{size}): add --fetch to get "
-        f"them, run {command} and give --corpus corpus-{language.tag}, or give --parallel with your own sentence pairs."
+        f"No table ships for {language.name}, but {len(trained)} sources have it ({names}{size}): add `fetch` to get "
+        f"them, run {command} and give `corpus='corpus-{language.tag}'`, or give `parallel` with your own sentence pairs."
         + (f" Not asked: {left_out}." if left_out else "")
     )
 

@@ -153,7 +153,7 @@ def choose_shape(
         notes = (
             f"{name} needs {figures}: its vocabulary serves {language.name} already, and replacing it costs more than it "
             "saves (Gemma 3 270M on Italian news: 1.02 bits per byte untouched, 1.13 extended by 6,000 tokens, 1.86 "
-            "replaced). Compare with --vocabulary extend.",
+            "replaced). Compare with `vocabulary='extend'`.",
         )
     return ShapeChoice(asked, False, "It was asked for.", known, notes)
 

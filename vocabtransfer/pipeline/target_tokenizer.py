@@ -121,7 +121,7 @@ def make_tokenizer(
         return TargetTokenizer(tokenizer, kept=_stored_kept(request.tokenizer, tokenizer, source))
     if not words:
         raise VocabTransferError(
-            f"There is nothing to train a tokenizer for {language.name} on: give --text, --parallel or --tokenizer."
+            f"There is nothing to train a tokenizer for {language.name} on: give `text`, `parallel` or `tokenizer`."
         )
     choice = _choice(request, source, language, words, held_out)
     corpus = _corpus(text, words)
@@ -161,18 +161,20 @@ def check_shape_options(request: BuildRequest) -> None:
     if request.tokenizer is not None:
         if trained or request.new_tokens is not None or shape != "auto":
             raise UsageError(
-                "--vocabulary, --new-tokens, --vocab-size, --algorithm and --romanize make a tokenizer; leave them out "
-                "with --tokenizer."
+                "`vocabulary`, `new_tokens`, `vocab_size`, `algorithm` and `romanize` make a tokenizer; leave them out "
+                "with `tokenizer`."
             )
         return
     if request.new_tokens is not None and request.new_tokens < 1:
-        raise UsageError(f"--new-tokens must be at least 1, not {request.new_tokens}.")
+        raise UsageError(f"`new_tokens` must be at least 1, not {request.new_tokens}.")
     if request.new_tokens is not None and (trained or shape in ("replace", "optimise")):
-        raise UsageError("--new-tokens is for --vocabulary extend and swap; a new or optimised one has a --vocab-size.")
+        raise UsageError(
+            "`new_tokens` is for the vocabularies extend and swap; a new or optimised one has a `vocab_size`."
+        )
     if shape in ("extend", "swap") and trained:
-        raise UsageError(f"--vocabulary {shape} takes --new-tokens, not --vocab-size, --algorithm or --romanize.")
+        raise UsageError(f"`vocabulary='{shape}'` takes `new_tokens`, not `vocab_size`, `algorithm` or `romanize`.")
     if shape == "optimise" and (request.algorithm is not None or request.romanize or request.vocab_size == "auto"):
-        raise UsageError("--vocabulary optimise takes a number as --vocab-size, and no --algorithm or --romanize.")
+        raise UsageError("`vocabulary='optimise'` takes a number as `vocab_size`, and no `algorithm` or `romanize`.")
 
 
 def _choice(
@@ -228,7 +230,7 @@ def _trained(
     fixed = fixed_tokenizer_class(str(source.config.get("model_type", "")))
     if fixed and request.algorithm is not None:
         raise UsageError(
-            f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out --algorithm."
+            f"transformers reads every {source.config['model_type']} tokenizer as {fixed}, so leave out `algorithm`."
         )
     sizes: SizeChoice | None = None
     if request.vocab_size == "auto":

@@ -1,4 +1,4 @@
-"""`build --untie`: a model with one table for input and output gets a head of its own before its rows are made."""
+"""`untie`: a model with one table for input and output gets a head of its own before its rows are made."""
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.tying import with_tying
@@ -15,10 +15,10 @@ def untied(source: Checkpoint, request: BuildRequest) -> tuple[Checkpoint, tuple
         return source, ()
     if request.as_head is not None:
         raise UsageError(
-            "--untie is for a checkpoint: a head of a Hydra has a table of its own where its rows need one."
+            "`untie` is for a checkpoint: a head of a Hydra has a table of its own where its rows need one."
         )
     if not source.generates:
-        raise UsageError(f"--untie is for models that write text, and {source.name} does not: leave it out.")
+        raise UsageError(f"`untie` is for models that write text, and {source.name} does not: leave it out.")
     if not source.layout.tied:
         return source, (f"{source.name} has a head of its own already.",)
     size = source.tensors[source.layout.input_name].nbytes / 1e6

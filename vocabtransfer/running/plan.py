@@ -218,7 +218,7 @@ def needs_memory(doing: str, needed: int, device: str) -> str:
     free = free_memory(device) if allowed is None else allowed
     sentence = f"{doing} needs {_gb(needed)} of {_gb(free)} free on {device}"
     if needed > free:
-        raise VocabTransferError(f"{sentence}: take a smaller model, a --dtype of fewer bytes or another --device.")
+        raise VocabTransferError(f"{sentence}: take a smaller model, a `dtype` of fewer bytes or another `device`.")
     return f"{sentence}."
 
 

@@ -123,6 +123,6 @@ def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
     if not lists:
         raise VocabTransferError(
-            f"{type(model).__name__} has no list of layers to stop in: take --method pieces_characters."
+            f"{type(model).__name__} has no list of layers to stop in: take `method='pieces_characters'`."
         )
     return max(lists, key=len)

@@ -91,7 +91,7 @@ def train_on_answers(
         norm = float(torch.nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT))
         if not math.isfinite(losses[-1] + norm):
             raise VocabTransferError(
-                f"The loss or its gradient became NaN or infinite at update {update + 1}: give a lower --learning-rate "
+                f"The loss or its gradient became NaN or infinite at update {update + 1}: give a lower `learning_rate` "
                 f"than {how.learning_rate:g}; nothing was written."
             )
         for group in optimizer.param_groups:

@@ -164,7 +164,7 @@ def write_dialogues(dialogues: Iterable[Dialogue], path: str | Path, *, overwrit
     """
     target = settled(Path(path))
     if target.exists() and not overwrite:
-        raise VocabTransferError(f"{path} exists already: choose another name, or allow overwriting (--overwrite).")
+        raise VocabTransferError(f"{path} exists already: choose another name, or allow overwriting (`overwrite`).")
     lines = [
         json.dumps({"kind": item.kind, "messages": item.messages()}, ensure_ascii=False) + "\n" for item in dialogues
     ]

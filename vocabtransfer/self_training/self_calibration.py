@@ -156,22 +156,22 @@ def calibrate(request: CalibrateRequest) -> CalibrateResult:
 def _check_numbers(request: CalibrateRequest) -> None:
     training = request.training
     positive = {
-        "--tasks": request.tasks,
-        "--held-out-tasks": request.held_out_tasks,
-        "--longest": request.longest,
-        "--tries": request.tries,
-        "--max-new-tokens": request.max_new_tokens,
-        "--epochs": training.epochs,
-        "--batch": training.batch,
-        "--lora-rank": training.lora.rank,
+        "`tasks`": request.tasks,
+        "`held_out_tasks`": request.held_out_tasks,
+        "`longest`": request.longest,
+        "`tries`": request.tries,
+        "`max_new_tokens`": request.max_new_tokens,
+        "`training.epochs`": training.epochs,
+        "`training.batch`": training.batch,
+        "`training.lora.rank`": training.lora.rank,
     }
     for option, number in positive.items():
         if number < 1:
             raise UsageError(f"{option} is {number}: it must be 1 or more.")
     if not 0 < training.learning_rate < float("inf") or not 0 < training.lora.alpha < float("inf"):
-        raise UsageError("--learning-rate and --lora-alpha must be numbers above 0.")
+        raise UsageError("`training.learning_rate` and `training.lora.alpha` must be numbers above 0.")
     if not request.text:
-        raise UsageError("Name at least one file of text in the target language: --text.")
+        raise UsageError("Name at least one file of text in the target language: `text`.")
 
 
 def _open(request: CalibrateRequest) -> Checkpoint:
@@ -203,7 +203,7 @@ def _copy_tasks(request: CalibrateRequest) -> tuple[list[Dialogue], list[Dialogu
     except UsageError:
         raise
     except VocabTransferError as problem:
-        raise VocabTransferError(f"--text {names}: {problem}") from None
+        raise VocabTransferError(f"`text` {names}: {problem}") from None
     random.Random(request.training.seed).shuffle(drawn)  # they come in the order of the text
     cut = min(request.held_out_tasks, len(drawn) // 2)
     held_out = drawn[:cut]
@@ -211,7 +211,7 @@ def _copy_tasks(request: CalibrateRequest) -> tuple[list[Dialogue], list[Dialogu
     learned = [task for task in drawn[cut:] if task.answer not in measured]
     if not held_out or not learned:
         raise VocabTransferError(
-            f"--text {names}: the text has {len(drawn)} different passages to copy, too few to learn from some and measure "
+            f"`text` {names}: the text has {len(drawn)} different passages to copy, too few to learn from some and measure "
             "with others: give more text."
         )
     return learned, held_out
@@ -232,14 +232,14 @@ def _dialogues(
         measured = {task.answer for task in held_out}
         found = [item for item in read_dialogues(request.dialogues) if item.answer not in measured]
         if not found:
-            raise VocabTransferError(f"--dialogues {request.dialogues}: there is nothing in it to learn from.")
+            raise VocabTransferError(f"`dialogues` {request.dialogues}: there is nothing in it to learn from.")
         return found, {"read_from": request.dialogues.name}
     made: dict[str, Any] = {}
     dialogues = list(learned)
     if request.requests is not None:
         asked = list(dict.fromkeys(line.strip() for line in read_text(request.requests)))
         if not asked:
-            raise VocabTransferError(f"--requests {request.requests}: there is no request in it, one is a line.")
+            raise VocabTransferError(f"`requests` {request.requests}: there is no request in it, one is a line.")
         script = request.script or _script([task.answer for task in (*learned, *held_out)])
         answers = self_answers(
             chat,
@@ -280,7 +280,7 @@ def _turns(
     fitting = [turn for turn in turns if longest is None or len(turn) <= longest]
     if not fitting:
         raise VocabTransferError(
-            f"No dialogue fits the {longest} tokens of {checkpoint.name}: give a smaller --longest."
+            f"No dialogue fits the {longest} tokens of {checkpoint.name}: give a smaller `longest`."
         )
     return fitting
 
@@ -298,11 +298,11 @@ def _facts(
     """Return what was done. No times and no machine: the same run gives the same bytes."""
     notes = []
     if request.requests is None and "read_from" not in made:
-        notes.append("Only copying was learned: with --requests the model learns its own answers, too.")
+        notes.append("Only copying was learned: with `requests` the model learns its own answers, too.")
     if len(turns) < len(dialogues):
         notes.append(f"{len(dialogues) - len(turns)} dialogues were longer than the model's window and left out.")
     if after.mean < before.mean:
-        notes.append("The model copies less well than before: try a lower --learning-rate or more --tasks.")
+        notes.append("The model copies less well than before: try a lower `training.learning_rate` or more `tasks`.")
     how = request.training
     return {
         "vocabtransfer": __version__,
@@ -378,5 +378,5 @@ def _memory_errors() -> Iterator[None]:
         if not is_out_of_memory(problem):
             raise
         raise VocabTransferError(
-            "There is not enough memory; nothing was written: give a smaller --batch or --longest."
+            "There is not enough memory; nothing was written: give a smaller `training.batch` or `longest`."
         ) from problem

@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as problem:
         raise VocabTransferError(
-            f"cannot listen on {host} port {port} ({problem.strerror or problem}): choose another --host or --port."
+            f"cannot listen on {host} port {port} ({problem.strerror or problem}): choose another `host` or `port`."
         ) from None
 
 

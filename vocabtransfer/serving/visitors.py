@@ -56,14 +56,15 @@ class Visitors:
             return ApiProblem(
                 403,
                 f"This server does not answer to the name {stranger[:100]!r}: ask it by its address, or start it with "
-                "--allow-host.",
+                "`vocabtransfer serve --allow-host`.",
                 code="host_not_allowed",
             )
         for name, origin in given:
             if name == b"origin" and not self.welcomes(origin, hosts[0] if hosts else ""):
                 return ApiProblem(
                     403,
-                    f"Pages of {origin[:100]!r} may not ask this server: start it with --allow-origin.",
+                    f"Pages of {origin[:100]!r} may not ask this server: start it with "
+                    "`vocabtransfer serve --allow-origin`.",
                     code="origin_not_allowed",
                 )
         return None
@@ -104,14 +105,14 @@ def split_host(host: str) -> str | None:
 def _host_name(host: str) -> str:
     name = ANY if host == ANY else split_host(host)
     if name is None:
-        raise UsageError(f"--allow-host is a name such as gpu-server or chat.example, not {host!r}.")
+        raise UsageError(f"`hosts` is a name such as gpu-server or chat.example, not {host!r}.")
     return name
 
 
 def _origin(origin: str) -> str:
     parts = urlsplit(origin)
     if origin != ANY and (not parts.scheme or not parts.netloc or parts.path.strip("/") or parts.query):
-        raise UsageError(f"--allow-origin is a page's origin such as https://chat.example, not {origin!r}.")
+        raise UsageError(f"`origins` is a page's origin such as https://chat.example, not {origin!r}.")
     return origin.lower().rstrip("/")
 
 

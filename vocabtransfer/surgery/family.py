@@ -105,7 +105,7 @@ def apply_map(
     if calibrate or (calibrate is None and words and source.generates):
         return calibrated(result, seed)
     if source.generates and calibrate is None:
-        note = "Frequencies were not calibrated: give text in the target language (--text)."
+        note = "Frequencies were not calibrated: give text in the target language (`text`)."
         return replace(result, notes=(*result.notes, note))
     return result
 

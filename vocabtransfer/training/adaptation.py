@@ -68,32 +68,6 @@ from vocabtransfer.training.state import Progress, State, fingerprint, fingerpri
 from vocabtransfer.training.table_forms import form_of
 from vocabtransfer.training.text import Mixture, PackedText, Position
 
-# What each setting is called on the command line, in the order in which differences are told.
-_OPTIONS = {
-    "model": "MODEL",
-    "text": "--text",
-    "source_text": "--source-text",
-    "source_share": "--source-share",
-    "held_out": "--held-out",
-    "held_out_bytes": "--held-out-bytes",
-    "stages": "--stage",
-    "objective": "--objective",
-    "teacher": "--teacher",
-    "teacher_layer": "--teacher-layer",
-    "seed": "--seed",
-    "block": "--block",
-    "batch_tokens": "--batch-tokens",
-    "dtype": "--dtype",
-    "evaluate_every": "--eval-every",
-    "patience": "--patience",
-    "weight_decay": "--weight-decay",
-    "tables": "--tables",
-    "bpe_dropout": "--bpe-dropout",
-    "pull": "--pull",
-    "lora_rank": "--lora-rank",
-    "lora_alpha": "--lora-alpha",
-}
-
 
 @dataclass(frozen=True, eq=False)
 class AdaptResult:
@@ -191,7 +165,7 @@ def _check_output(request: AdaptRequest, state: State) -> None:
     check_target(settled(request.output), request.overwrite)
     if state.exists() and not request.resume and not request.overwrite:
         raise VocabTransferError(
-            f"{state.folder} holds a run that was interrupted: go on with --resume, or begin anew with --overwrite."
+            f"{state.folder} holds a run that was interrupted: go on with `resume`, or begin anew with `overwrite`."
         )
     if not state.exists() and state.folder.exists():
         raise VocabTransferError(f"{state.folder} is in the way and not the state of a run: move it away.")
@@ -220,38 +194,38 @@ def _prepare(
     if isinstance(objective, FormsTables):
         if form is not None or request.pull or {stage.name for stage in stages} != {NEW}:
             raise UsageError(
-                f"--objective {request.objective} trains nothing but new rows, in a form of its own: give --stage "
-                "new:100:1e-2, and no --tables and --pull."
+                f"`objective='{request.objective}'` trains nothing but new rows, in a form of its own: give `stages` "
+                "new:100:1e-2, and no `tables` and `pull`."
             )
         form = objective.form
     if accelerator.distributed_type == DistributedType.FSDP and (form is not None or request.pull):
-        raise UsageError("--tables, --pull and --objective learned_map need whole tables: train without FSDP.")
+        raise UsageError("`tables`, `pull` and `objective='learned_map'` need whole tables: train without FSDP.")
     separator = document_separator(shell, tokenizer)
     target = PackedText(tokenizer, read_text(request.text), separator, block, request.seed, objective.needs_text)
     source = replace(target, text=read_text(request.source_text), stream=1) if request.source_text else None
     if request.bpe_dropout:
         if objective.needs_text or distiller is not None:
             raise UsageError(
-                f"--bpe-dropout is not for --objective {request.objective}, which compares two tokenizers."
+                f"`bpe_dropout` is not for `objective='{request.objective}'`, which compares two tokenizers."
             )
         target = replace(target, cuts=Cuts.of(tokenizer, request.bpe_dropout))
     if isinstance(objective, ChoosesText):
         target = replace(target, choose=objective.choose)
     with step("looking at the text"):
-        target.check("--text")
+        target.check("`text`")
         if source is not None:
-            source.check("--source-text")
+            source.check("`source_text`")
         held_out = (
             tuple(limit_bytes(read_documents(request.held_out), request.held_out_bytes)) if request.held_out else ()
         )
         if request.held_out and not held_out:
-            raise VocabTransferError(f"--held-out {request.held_out}: there is no text to score.")
+            raise VocabTransferError(f"`held_out` {request.held_out}: there is no text to score.")
         settings = _settings(request, checkpoint, teacher, stages, block)
         settings["batch_tokens"] = request.batch_tokens or rows * block
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
     if accelerator.is_main_process:
         if request.resume and state.exists():
-            state.resume(settings, _OPTIONS, restart_stage=request.restart_stage)
+            state.resume(settings, restart_stage=request.restart_stage)
         else:
             state.begin(settings)
     accelerator.wait_for_everyone()
@@ -290,7 +264,7 @@ def _distiller(
     if found is None and request.teacher_layer is not None:
         raise VocabTransferError(
             f"{teacher.name} and {checkpoint.name} differ in their layers, so no early layer can be matched: give the model "
-            "that the transfer started from as --teacher, or leave out --teacher-layer."
+            "that the transfer started from as `teacher`, or leave out `teacher_layer`."
         )
     return found
 
@@ -298,7 +272,7 @@ def _distiller(
 def _settings(
     request: AdaptRequest, checkpoint: Checkpoint, teacher: Checkpoint | None, stages: tuple[Stage, ...], block: int
 ) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed, by the names of `_OPTIONS`."""
+    """Return what must be the same for a run to be resumed, by the names of its fields."""
     return {
         "model": _identity(checkpoint),
         "text": fingerprints(read_text(request.text)),
@@ -407,6 +381,6 @@ def _memory_errors(state: State) -> Iterator[None]:
             raise
         kept = f"what was trained up to the last checkpoint is in {state.folder}; " if state.exists() else ""
         raise VocabTransferError(
-            f"There is not enough memory: {kept}go on with --resume and --gradient-checkpointing or a larger "
-            "--gradient-accumulation, or begin anew with a smaller --block or --batch-tokens."
+            f"There is not enough memory: {kept}go on with `resume` and `gradient_checkpointing` or a larger "
+            "`passes`, or begin anew with a smaller `block` or `batch_tokens`."
         ) from problem

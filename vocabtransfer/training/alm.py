@@ -79,5 +79,5 @@ class ChunkLikelihoods:
 
 @objective("alm", teacher=True)
 def make_objective(surroundings: Surroundings) -> ChunkLikelihoods:
-    """Return ALM with the checkpoint of ``--teacher``."""
+    """Return ALM with the opened teacher."""
     return ChunkLikelihoods(Teacher.open(surroundings))

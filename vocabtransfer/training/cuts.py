@@ -29,7 +29,7 @@ class Cuts:
         """Return the cuts of a tokenizer; `UsageError` where it has no merges."""
         model = merge_model(tokenizer)
         if model is None:
-            raise UsageError("--bpe-dropout needs a tokenizer with merges: leave it out for this model.")
+            raise UsageError("`bpe_dropout` needs a tokenizer with merges: leave it out for this model.")
         made = model.derivations()
         return cls(made.left, made.right, chance)
 

@@ -66,7 +66,7 @@ class TokenDistillation:
         if theirs.shape[1] != states.shape[-1]:
             raise VocabTransferError(
                 f"the teacher's hidden states have {theirs.shape[1]} numbers and the model's {states.shape[-1]}: token "
-                "distillation needs the model that the transfer started from as --teacher; use --objective alm."
+                "distillation needs the model that the transfer started from as `teacher`; use `objective='alm'`."
             )
         distances = hidden_state_distance(states[rows, columns][counted], theirs[counted])
         summed = distances.sum()
@@ -97,7 +97,7 @@ def _is_tied(model: torch.nn.Module) -> bool:
 
 @objective("distill", teacher=True)
 def make_objective(surroundings: Surroundings) -> TokenDistillation:
-    """Return token distillation with the checkpoint of ``--teacher``; on snippets where it is known which rows are new."""
+    """Return token distillation with the opened teacher; on snippets where it is known which rows are new."""
     new_rows = surroundings.new_rows
     chooser = SnippetChooser(surroundings.tokenizer, new_rows) if new_rows is not None else None
     return TokenDistillation(Teacher.open(surroundings), new_rows, chooser=chooser)

@@ -31,7 +31,7 @@ class EarlyLayers:
         parent, name = layer_list(model)
         layers = getattr(parent, name)
         if not 1 <= layer <= len(layers):
-            raise VocabTransferError(f"--teacher-layer is {layer}: the model has layers 1 to {len(layers)}.")
+            raise VocabTransferError(f"`teacher_layer` is {layer}: the model has layers 1 to {len(layers)}.")
         self._last = layers[layer - 1]
         self._whole = layer == len(layers)
         self._place = parent, name, layers, layer

@@ -42,5 +42,5 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
     plan = ", ".join(f"{stage.updates(run.tokens_per_update):,} of {stage.name}" for stage in left)
     return (
         f"Updates of {run.tokens_per_update:,} tokens: {plan}. About {duration(seconds)} on {run.accelerator.device.type} "
-        f"({parameters / 1e6:,.0f} million parameters); Ctrl-C keeps what was trained for --resume."
+        f"({parameters / 1e6:,.0f} million parameters); after Ctrl-C the run can be resumed."
     )

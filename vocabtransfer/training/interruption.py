@@ -12,7 +12,7 @@ from vocabtransfer.errors import VocabTransferError
 class Interrupted(VocabTransferError):
     """Somebody asked the run to stop after an update of a stage; its state is on disk."""
 
-    def __init__(self, update: int, stage: str, onward: str = "go on with --resume") -> None:
+    def __init__(self, update: int, stage: str, onward: str = "go on with `resume`") -> None:
         self.update, self.stage = update, stage
         super().__init__(f"Interrupted after update {update} of stage {stage}: {onward}.")
 

@@ -92,7 +92,7 @@ class LearnedMap(LanguageModelling):
             if rows.shape[1] != table.shape[1]:
                 raise VocabTransferError(
                     f"rows of {self._source.name} have {rows.shape[1]} numbers and the model's {table.shape[1]}: "
-                    "learned_map needs the model that the transfer started from as --teacher."
+                    "learned_map needs the model that the transfer started from as `teacher`."
                 )
             wide = candidates(self._model, self._source, self._new_rows, output=output)
             used = np.unique(wide.indices)
@@ -126,7 +126,7 @@ def candidates(
 
 @objective("learned_map", teacher=True)
 def make_objective(surroundings: Surroundings) -> Objective:
-    """Return next-token loss that trains the map from rows of ``--teacher``; `VocabTransferError` without new rows."""
+    """Return next-token loss that trains the map from the teacher's rows; `VocabTransferError` without new rows."""
     model, source, new_rows = surroundings.model, surroundings.teacher, surroundings.new_rows
     if model is None or source is None or new_rows is None:
         raise VocabTransferError(

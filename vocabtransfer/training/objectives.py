@@ -95,7 +95,7 @@ class Surroundings:
     """What an objective is made from.
 
     ``tokenizer`` is that of the model in training; ``new_rows`` bool (rows,) marks the rows that a transfer made (None
-    when the checkpoint has no token map); ``teacher`` is the opened checkpoint of ``--teacher``, None when not given;
+    when the checkpoint has no token map); ``teacher`` is the opened checkpoint it learns from, None when not given;
     a teacher is loaded on ``device``, with ``dtype`` as its parameters' precision. ``model`` is the opened checkpoint in
     training.
     """
@@ -130,7 +130,7 @@ Maker = Callable[[Surroundings], Objective]
 
 @dataclass(frozen=True)
 class Registered:
-    """An objective by name; ``teacher`` says that it learns from a model with the old tokenizer, ``--teacher``."""
+    """An objective by name; ``teacher`` says that it learns from a model with the old tokenizer."""
 
     name: str
     make: Maker
@@ -184,10 +184,10 @@ def check_objective(name: str, has_teacher: bool) -> Registered:
     """Return a registered objective; `UsageError` for an unknown one, or a teacher that is missing or not used."""
     known = objectives()
     if name not in known:
-        raise UsageError(f"--objective is one of {', '.join(known)}, not {name!r}.")
+        raise UsageError(f"`objective` is one of {', '.join(known)}, not {name!r}.")
     if known[name].teacher and not has_teacher:
-        raise UsageError(f"--objective {name} learns from a model with the old tokenizer: name it with --teacher.")
+        raise UsageError(f"`objective='{name}'` learns from a model with the old tokenizer: name it with `teacher`.")
     if has_teacher and not known[name].teacher:
         teachable = [entry.name for entry in known.values() if entry.teacher]
-        raise UsageError(f"--teacher is for {' and '.join(teachable)}: --objective {name} has none.")
+        raise UsageError(f"`teacher` is for {' and '.join(teachable)}: `objective='{name}'` has none.")
     return known[name]

@@ -37,9 +37,9 @@ def open_accelerator(
     place = None if device in (None, "auto") else find_device(device)
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if place is not None and ":" in place and not alone:
-        raise UsageError(f"Each process gets a device of its own from its launcher: leave out --device {place}.")
+        raise UsageError(f"Each process gets a device of its own from its launcher: leave out `device='{place}'`.")
     if cpu and place not in (None, "cpu"):
-        raise UsageError(f"--cpu and --device {place} exclude each other.")
+        raise UsageError(f"`cpu` and `device='{place}'` exclude each other.")
     cpu = cpu or place == "cpu"
     # A process may adapt several models, one after the other, in different precisions and places.
     AcceleratorState._reset_state(reset_partial_state=alone)

@@ -24,7 +24,7 @@ from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES, LoraSha
 from vocabtransfer.training.table_forms import ROWS, check_form
 
 HYDRA_FILE = "hydra.json"
-LAYER_IS_FOR = "--teacher-layer is for --objective distill, a first stage new, and one process."
+LAYER_IS_FOR = "`teacher_layer` is for `objective='distill'`, a first stage new, and one process."
 
 
 @dataclass(frozen=True)
@@ -127,39 +127,39 @@ class AdaptRequest:
 def check_numbers(request: AdaptRequest) -> None:
     """Raise `UsageError` for numbers and options that make no sense, alone or together."""
     positive = {
-        "--held-out-bytes": request.held_out_bytes,
-        "--eval-every": request.evaluate_every,
-        "--save-every": request.save_every,
-        "--patience": request.patience or (1 if request.patience is None else 0),
-        "--block": 1 if request.block is None else request.block,
-        "--gradient-accumulation": 1 if request.passes is None else request.passes,
-        "--batch-tokens": 1 if request.batch_tokens is None else request.batch_tokens,
-        "--lora-rank": request.lora.rank,
-        "--teacher-layer": 1 if request.teacher_layer is None else request.teacher_layer,
+        "`held_out_bytes`": request.held_out_bytes,
+        "`evaluate_every`": request.evaluate_every,
+        "`save_every`": request.save_every,
+        "`patience`": request.patience or (1 if request.patience is None else 0),
+        "`block`": 1 if request.block is None else request.block,
+        "`passes`": 1 if request.passes is None else request.passes,
+        "`batch_tokens`": 1 if request.batch_tokens is None else request.batch_tokens,
+        "`lora.rank`": request.lora.rank,
+        "`teacher_layer`": 1 if request.teacher_layer is None else request.teacher_layer,
     }
     for option, number in positive.items():
         if number < 1:
             raise UsageError(f"{option} is {number}: it must be 1 or more.")
     if request.dtype not in ("fp32", "bf16"):
-        raise UsageError(f"--dtype is float32 or bfloat16 (fp32, bf16 in Python), not {request.dtype!r}.")
+        raise UsageError(f"`dtype` is float32 or bfloat16 (fp32, bf16 in Python), not {request.dtype!r}.")
     if not 0 <= request.weight_decay < 1:
-        raise UsageError(f"--weight-decay is {request.weight_decay}: it must be from 0 to below 1.")
+        raise UsageError(f"`weight_decay` is {request.weight_decay}: it must be from 0 to below 1.")
     if not 0 <= request.bpe_dropout < 1:
-        raise UsageError(f"--bpe-dropout is {request.bpe_dropout}: it must be from 0 to below 1.")
+        raise UsageError(f"`bpe_dropout` is {request.bpe_dropout}: it must be from 0 to below 1.")
     if not 0 <= request.pull < math.inf:
-        raise UsageError(f"--pull is {request.pull}: it must be 0 or more.")
+        raise UsageError(f"`pull` is {request.pull}: it must be 0 or more.")
     check_form(request.tables)
     if not request.text:
-        raise UsageError("Name at least one file of text to train on: --text.")
+        raise UsageError("Name at least one file of text to train on: `text`.")
     if not 0 <= request.share < 1 or bool(request.share) != bool(request.source_text):
-        raise UsageError("--source-text and --source-share belong together: a share above 0 and below 1 of the rows.")
+        raise UsageError("`source_text` and `source_share` belong together: a share above 0 and below 1 of the rows.")
     if request.patience is not None and not request.held_out:
-        raise UsageError("--patience needs --held-out: without it nothing is evaluated.")
+        raise UsageError("`patience` needs `held_out`: without it nothing is evaluated.")
     if request.restart_stage and not request.resume:
-        raise UsageError("--restart-stage goes with --resume.")
+        raise UsageError("`restart_stage` goes with `resume`.")
     if None not in (request.block, request.batch_tokens) and cast(int, request.batch_tokens) < cast(int, request.block):
         raise UsageError(
-            f"--batch-tokens {request.batch_tokens} holds 0 blocks of {request.block}: give a multiple of {request.block}."
+            f"`batch_tokens` {request.batch_tokens} holds 0 blocks of {request.block}: give a multiple of {request.block}."
         )
     check_objective(request.objective, request.teacher is not None)
     names = [stage.name for stage in request.stages]
@@ -228,5 +228,5 @@ def _unknown_rows(name: str, lacking: str) -> VocabTransferError:
 def _check_adapter(request: AdaptRequest, names: list[str]) -> None:
     if request.keep_adapter and (names[-1] != LORA or names.count(LORA) > 1 or {OUTER, ALL} & set(names)):
         raise UsageError(
-            "--keep-adapter needs one lora stage, as the last, and no stage that changes layers (outer, all)."
+            "`keep_adapter` needs one lora stage, as the last, and no stage that changes layers (outer, all)."
         )

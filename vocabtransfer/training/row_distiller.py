@@ -34,7 +34,7 @@ class RowDistiller:
         """
         count = layer_count(model)
         if layer is not None and not 1 <= layer <= max(count, 1):
-            raise VocabTransferError(f"--teacher-layer is {layer}: {model.name} has layers 1 to {count}.")
+            raise VocabTransferError(f"`teacher_layer` is {layer}: {model.name} has layers 1 to {count}.")
         if not count or not same_body(model, teacher):
             return None
         return cls(model, teacher, layer or max(count // DEFAULT_SHARE, 1), dtype, device)

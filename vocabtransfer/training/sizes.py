@@ -17,7 +17,7 @@ def block_of(request: AdaptRequest, shell: PreTrainedModel, accelerator: Acceler
     """Return how many tokens a row holds; `UsageError` for more than the model was made for."""
     longest = getattr(shell.config.get_text_config(), "max_position_embeddings", None) or request.block or 1024
     if request.block is not None and request.block > longest:
-        raise UsageError(f"--block is {request.block}, but the model was made for {longest} tokens at most.")
+        raise UsageError(f"`block` is {request.block}, but the model was made for {longest} tokens at most.")
     if request.block is not None:
         return request.block
     return min(default_window(shell), CPU_BLOCK if accelerator.device.type == "cpu" else int(longest))
@@ -32,7 +32,7 @@ def rows_of(request: AdaptRequest, block: int, accelerator: Accelerator) -> int:
     rows = request.batch_tokens // block
     if rows < 1 or rows % processes:
         raise UsageError(
-            f"--batch-tokens {request.batch_tokens} holds {rows} blocks of {block}: give a multiple of "
+            f"`batch_tokens` {request.batch_tokens} holds {rows} blocks of {block}: give a multiple of "
             f"{block * processes}, which is a block for each of {processes} processes."
         )
     return rows

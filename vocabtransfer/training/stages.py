@@ -56,17 +56,17 @@ class Stage:
         found = _BUDGET.fullmatch(budget)
         if text.count(":") != 2 or found is None:
             raise UsageError(
-                f"--stage {text}: write NAME:BUDGET:LEARNING-RATE, such as tables:2000:2e-4 or tables:5Mtokens:2e-4."
+                f"`stages` {text}: write NAME:BUDGET:LEARNING-RATE, such as tables:2000:2e-4 or tables:5Mtokens:2e-4."
             )
         if name not in STAGE_NAMES:
-            raise UsageError(f"--stage {text}: the stages are {', '.join(STAGE_NAMES)}, not {name!r}.")
+            raise UsageError(f"`stages` {text}: the stages are {', '.join(STAGE_NAMES)}, not {name!r}.")
         number = round(float(found["number"]) * _UNITS[found["unit"]])
         try:
             learning_rate = float(rate)
         except ValueError:
             learning_rate = math.nan
         if number < 1 or not 0 < learning_rate < math.inf:
-            raise UsageError(f"--stage {text}: the budget must be 1 or more and the learning rate a number above 0.")
+            raise UsageError(f"`stages` {text}: the budget must be 1 or more and the learning rate a number above 0.")
         return cls(name, number, found["tokens"] is not None, learning_rate)
 
     def check_finite(self, number: float, what: str, update: int) -> None:
@@ -74,7 +74,7 @@ class Stage:
         if not math.isfinite(number):
             raise VocabTransferError(
                 f"The {what} became NaN or infinite at update {update} of stage {self.name}: give the stage a lower "
-                f"learning rate than {self.learning_rate:g} and go on with --resume --restart-stage, which begins this "
+                f"learning rate than {self.learning_rate:g} and go on with `resume` and `restart_stage`, which begins this "
                 "stage again."
             )
 

@@ -122,8 +122,8 @@ class State:
             _write_json(staging / SETTINGS, {"format": _FORMAT, **settings})
         self._hold()
 
-    def resume(self, settings: Mapping[str, Any], options: Mapping[str, str], *, restart_stage: bool = False) -> None:
-        """Make ready to go on; ``options`` say what each setting is called on the command line.
+    def resume(self, settings: Mapping[str, Any], *, restart_stage: bool = False) -> None:
+        """Make ready to go on with these settings, by the names of the request's fields.
 
         ``settings["stages"]`` may differ from what the run was begun with where stages have not begun; the others may
         not differ at all. With ``restart_stage`` the stage in progress is begun again.
@@ -143,11 +143,11 @@ class State:
                 same = found.get(name) == value
             if not same:
                 shown = isinstance(value, list | dict)
-                what = f"another {options[name]}" if shown else f"{options[name]} {found.get(name)}, not {value}"
-                again = "begin the stage in progress again with --restart-stage, " if name == "stages" else ""
+                what = f"another `{name}`" if shown else f"`{name}` {found.get(name)}, not {value}"
+                again = "begin the stage in progress again with `restart_stage`, " if name == "stages" else ""
                 raise UsageError(
                     f"{self.folder} was begun with {what}: resume with the same settings and files, {again}or begin anew "
-                    "with --overwrite and without --resume."
+                    "with `overwrite` and without `resume`."
                 )
         kept = [] if restart_stage else self._current()
         for checkpoint in self._checkpoints():  # also those of a finished stage, left by a process that died
@@ -169,7 +169,7 @@ class State:
         if needed > free:
             raise VocabTransferError(
                 f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints, but its disk has {free / 1e9:.2f} GB free: "
-                "make room and go on with --resume."
+                "make room and go on with `resume`."
             )
 
     # Finished stages.
@@ -291,7 +291,7 @@ def check_names(tensors: Mapping[str, Tensor], wanted: Sequence[str], folder: Pa
     """Raise `VocabTransferError` unless a checkpoint holds these parameters."""
     if set(group_of(tensors)) != set(wanted):
         raise VocabTransferError(
-            f"{folder} holds other parameters than this stage trains: begin anew with --overwrite."
+            f"{folder} holds other parameters than this stage trains: begin anew with `overwrite`."
         )
 
 
@@ -315,7 +315,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as problem:
-        raise VocabTransferError(f"{path} cannot be read ({problem}): begin anew with --overwrite.") from None
+        raise VocabTransferError(f"{path} cannot be read ({problem}): begin anew with `overwrite`.") from None
 
 
 def _replace_json(path: Path, facts: Mapping[str, Any]) -> None:

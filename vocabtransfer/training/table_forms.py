@@ -105,7 +105,7 @@ def table_form(name: str) -> Callable[[Shares], Shares]:
 def check_form(name: str) -> None:
     """Raise `UsageError` for the name of a form that there is not."""
     if name != ROWS and name not in TABLE_FORMS:
-        raise UsageError(f"--tables is one of {', '.join([ROWS, *TABLE_FORMS])}, not {name!r}.")
+        raise UsageError(f"`tables` is one of {', '.join([ROWS, *TABLE_FORMS])}, not {name!r}.")
 
 
 def form_of(name: str, checkpoint: Checkpoint, new_rows: NDArray[np.bool_] | None) -> FormMaker | None:
@@ -129,7 +129,7 @@ def pieces_shares(checkpoint: Checkpoint, new_rows: NDArray[np.bool_]) -> sparse
     model = merge_model(checkpoint.tokenizer)
     if model is None:
         raise VocabTransferError(
-            f"{checkpoint.name} has no merges, so its tokens have no pieces to share: use --tables map or rows."
+            f"{checkpoint.name} has no merges, so its tokens have no pieces to share: use `tables='map'` or rows."
         )
     made = model.derivations()
     inside: dict[int, list[int]] = {}
@@ -158,7 +158,7 @@ def map_shares(checkpoint: Checkpoint, new_rows: NDArray[np.bool_]) -> sparse.cs
     """
     if not (checkpoint.path / MAP_FILE).is_file():
         raise VocabTransferError(
-            f"{checkpoint.name} has no {MAP_FILE}, which --tables map shares by: use pieces or rows."
+            f"{checkpoint.name} has no {MAP_FILE}, which `tables='map'` shares by: use pieces or rows."
         )
     token_map = TokenMap.load(checkpoint.path / MAP_FILE)
     weights = heaviest(abs(token_map.weights[:, : token_map.n_source].tocsr()), _WIDEST)

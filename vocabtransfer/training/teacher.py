@@ -56,7 +56,7 @@ class Teacher:
 
     @classmethod
     def open(cls, surroundings: Surroundings) -> "Teacher":
-        """Load the checkpoint of ``--teacher``, on the device and with the precision of the model in training."""
+        """Load the teacher's checkpoint, on the device and with the precision of the model in training."""
         assert surroundings.teacher is not None, "checked by find_objective"
         model: Any = load_causal_model(surroundings.teacher.path, str(surroundings.device))
         return cls(model.to(surroundings.dtype), surroundings.teacher.tokenizer, surroundings.tokenizer)
@@ -91,7 +91,7 @@ class Teacher:
         if not len(chunks) and len(ids) >= _SURELY_SHARED:
             raise VocabTransferError(
                 "The teacher's tokenizer has no border in common with the model's in a whole batch, or knows none of its "
-                "characters: give the model that the transfer started from as --teacher."
+                "characters: give the model that the transfer started from as `teacher`."
             )
         return Reading(
             chunks=chunks,

@@ -74,7 +74,7 @@ class PackedText:
             raise VocabTransferError(f"{option} {names}: there is no text to train on.")
         raise VocabTransferError(
             f"{option} {names}: the text has {tokens:,} tokens, less than one block of {self.block:,}: give more text or "
-            "a smaller --block."
+            "a smaller `block`."
         )
 
     def rows(self, place: Place) -> Iterator[tuple[Row, Place]]:
