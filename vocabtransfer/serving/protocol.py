@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,9})$")]
@@ -198,15 +199,21 @@ _FORM = re.compile(r"str|[A-Z].*|.*[\[-].*")
 Request = TypeVar("Request", bound=Settings)
 
 
+def _nearness(error: ErrorDetails) -> tuple[int, bool]:
+    """Where several forms are allowed, the complaint that goes deepest is about the form that was meant; so is one that is
+    not about the type."""
+    return len(error["loc"]), not error["type"].endswith("_type")
+
+
 def read_request(kind: type[Request], body: bytes) -> Request:
     """Return a checked request. Raises `ApiProblem` 400 that says what is wrong."""
     try:
         request = kind.model_validate_json(body)
     except ValidationError as problem:
-        # Where several forms are allowed, the complaint that goes deepest is about the form that was meant.
-        worst = max(problem.errors(include_url=False, include_context=False), key=lambda error: len(error["loc"]))
+        worst = max(problem.errors(include_url=False, include_context=False), key=_nearness)
         place = ".".join(str(part) for part in worst["loc"] if not _FORM.fullmatch(str(part)))
-        message = f"{place}: {worst['msg']}." if place else f"The body is not what is asked for: {worst['msg']}."
+        said = "should be the number of a token" if worst["type"] == "string_pattern_mismatch" else worst["msg"]
+        message = f"{place}: {said}." if place else f"The body is not what is asked for: {said}."
         raise ApiProblem(400, message, param=place or None) from None
     for name, value in (request.model_extra or {}).items():
         if value is None or value in UNSUPPORTED.get(name, ()) or name in IGNORED:
