@@ -11,6 +11,8 @@ from rich.table import Table
 
 from vocabtransfer.progress import show_progress
 
+from .align_parts import check_outputs, print_facts
+from .arguments import COLUMNS_HELP, column_pair
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
@@ -149,3 +151,78 @@ def _plain(offer: "Offer") -> dict[str, Any]:
 
 def _size(size: int | None) -> str:
     return "?" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+SHARDS = typer.Argument(
+    ..., help="Files or addresses (s3://, gs:// ... as fsspec knows them); part-*.tsv.zst names many."
+)
+ENGINE = typer.Option("local", help="Where shards are worked on: local or ray.")
+PROCESSES = typer.Option(1, min=1, help="How many work here, or on a Ray cluster started here.")
+
+
+@corpus_group.command("count")
+def count(
+    shards: list[str] = SHARDS,
+    output: Path = typer.Option(
+        ..., help="The counts: NAME.tsv, .tsv.gz, .tsv.xz or .tsv.zst; a word, a tab, a number."
+    ),
+    field: str | None = typer.Option(
+        None, help="The field that holds the text, named or counted from 0: 1 is the target side of pairs."
+    ),
+    engine: str = ENGINE,
+    processes: int = PROCESSES,
+    overwrite: bool = typer.Option(False, help="Replace an existing output."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Count the words of a corpus in shards, side by side; `tokenizer train --counts` reads the result.
+
+    Example: `vocabtransfer corpus count 'shards/part-*.tsv.zst' --field 1 --output words.tsv.zst --processes 2`
+    """
+    from vocabtransfer.corpora.shards import count_words_in_shards
+    from vocabtransfer.files.text_files import write_lines
+
+    check_outputs({"--output": output}, overwrite, [Path(shard) for shard in shards])
+    with show_progress(not as_json):
+        counts = count_words_in_shards(shards, field=field, engine=engine, processes=processes)
+        write_lines(output, (f"{word}\t{number:.0f}\n" for word, number in counts.items()))
+    facts = {"output": str(output), "words": len(counts), "running_words": round(sum(counts.values()))}
+    print_facts("Counted", facts, as_json)
+
+
+@corpus_group.command("filter")
+def filter_(
+    shards: list[str] = SHARDS,
+    output: str = typer.Option(..., help="A folder or its address; part-NUMBER.tsv.zst will stand there."),
+    target: str = typer.Option(..., help="The target language."),
+    source: str = typer.Option("english", help="The source language."),
+    columns: str | None = typer.Option(None, help=COLUMNS_HELP),
+    max_ratio: float = typer.Option(3.0, help="How many times longer or shorter than usual a translation may be."),
+    max_words: int = typer.Option(256, min=1, help="Words a sentence may have."),
+    engine: str = ENGINE,
+    processes: int = PROCESSES,
+    overwrite: bool = typer.Option(False, help="Replace parts that are in the output."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Drop bad sentence pairs of a corpus in shards, side by side, and duplicates among all of them.
+
+    What is dropped, and why, is what `align filter` drops of one file.
+
+    Example: `vocabtransfer corpus filter 'crawl/*.tsv.zst' --target tatar --output clean --engine ray --processes 2`
+    """
+    from vocabtransfer.alignment.filters import PairFilter
+    from vocabtransfer.corpora.shards import filter_shards
+    from vocabtransfer.languages import find_language
+
+    rules = PairFilter(find_language(source), find_language(target), max_ratio=max_ratio, max_words=max_words)
+    with show_progress(not as_json):
+        made = filter_shards(
+            shards,
+            output,
+            rules=rules,
+            columns=column_pair(columns),
+            engine=engine,
+            processes=processes,
+            overwrite=overwrite,
+        )
+    facts = {"output": output, "parts": len(made.files), "read": made.read, "kept": made.kept, "dropped": made.dropped}
+    print_facts("Filtered", facts, as_json)

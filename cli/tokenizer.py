@@ -23,6 +23,7 @@ from .tokenizer_parts import (
     print_comparison,
     print_curve,
     print_facts,
+    read_counts,
     write,
 )
 
@@ -39,7 +40,8 @@ REPAIR = typer.Option(True, help="Let words keep combining marks that the tokeni
 @app.command()
 def train(
     like: str = typer.Option(..., help="The tokenizer to follow: folder, file, alias or hub id."),
-    text: list[Path] = TEXT,
+    text: list[Path] = typer.Option([], help=f"Text in the target language: {KINDS}. Repeatable."),
+    counts: Path | None = typer.Option(None, help="Counted words instead, as `corpus count` writes them."),
     field: str | None = FIELD,
     output: Path = OUTPUT,
     vocab_size: str = typer.Option(..., help="A number, or auto: where more tokens no longer pay."),
@@ -57,6 +59,7 @@ def train(
 
     Example: `vocabtransfer tokenizer train --like smollm2 --text tatar.txt --vocab-size auto --output tatar-tokenizer`
     """
+    from vocabtransfer.files.text import Text
     from vocabtransfer.tokenization.size import choose_vocab_size
     from vocabtransfer.tokenization.train import ALGORITHMS, train_tokenizer, training_notes
 
@@ -68,8 +71,13 @@ def train(
         raise UsageError(f"--vocab-size is a number or auto, not {vocab_size!r}.")
     if not automatic and (plot or sizes or token_parameters or body_parameters):
         raise UsageError("--plot, --sizes, --body-parameters and --token-parameters are for --vocab-size auto.")
+    if bool(text) == (counts is not None):
+        raise UsageError("Give either --text, or --counts with counted words.")
+    if counts is not None and automatic:
+        raise UsageError("--vocab-size auto needs --text: counted words do not say how text goes on.")
     check_outputs(output, overwrite, plot)
     lines = text_files(text, "--text", field)
+    words = read_counts(*existing([counts], "--counts")) if counts is not None else {}
     with show_progress(not as_json):
         source = open_tokenizer(like)
         curve = None
@@ -86,14 +94,15 @@ def train(
             )
         size = curve.size if curve else int(vocab_size)
         made = train_tokenizer(
-            lines,
+            words or lines,
             like=source,
             vocab_size=size,
             algorithm=chosen,
             keep_reserved=keep_reserved,
             repair_marks=repair_marks,
         )
-        facts = facts_about(source, made, lines, (*(curve.notes if curve else ()), *training_notes(made)))
+        shown = lines or Text(source=lambda: sorted(words, key=lambda word: -words[word]))
+        facts = facts_about(source, made, shown, (*(curve.notes if curve else ()), *training_notes(made)))
         facts["curve"] = curve.facts()["points"] if curve else None
         if curve and plot:
             from vocabtransfer.evaluation.plots import plot_sizes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from vocabtransfer.errors import UsageError
+from vocabtransfer.errors import UsageError, VocabTransferError
 
 from .arguments import text_files
 from .output import print_json, print_table, quiet_transformers
@@ -121,6 +121,19 @@ def finish(
     facts = facts_about(old, made.tokenizer, lines, made.notes)
     facts |= {"kept": int((made.kept >= 0).sum()), "new": made.new_tokens}
     return write(made.tokenizer, output, overwrite, source, facts, made.kept)
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """Return the words of a file of counts, as `corpus count` writes it; `VocabTransferError` naming a line that is none."""
+    from vocabtransfer.files.text_files import read_lines
+
+    counts: dict[str, int] = {}
+    for number, line in read_lines(path):
+        word, _, count = line.rpartition("\t")
+        if not word or not (count.isascii() and count.isdecimal()):
+            raise VocabTransferError(f"{path}, line {number} is no word, tab and number: {line[:40]!r}.")
+        counts[word] = counts.get(word, 0) + int(count)
+    return counts
 
 
 def facts_about(

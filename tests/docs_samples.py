@@ -44,6 +44,7 @@ EXCHANGED: Mapping[str, Mapping[str, str]] = {
         "--teacher smollm2": "--stage tables:2:1e-4 --teacher my-llama",
         "--output smollm2-nl": "--stage new:2:1e-4 tables:2:1e-4 --output smollm2-nl",
     },
+    "large-models.md": {"--like smollm2": "--like llama3-8b", "16000": "400"},
     "rows.md": {"smollm2": "my-llama"},
     "shapes.md": {"--new-tokens 2000": "--new-tokens 500"},
     "your-language.md": {"MODEL": "my-llama", "smollm2": "my-llama"},
@@ -136,11 +137,19 @@ PREPARED: Mapping[str, Callable[[Place, Path], None]] = {
     "en.txt": _write(lambda: _text("en").encode()),
     "dev.txt": _write(lambda: "\n\n".join(reversed(sentences("nl"))).encode()),
     "held-out.txt": _write(lambda: _text("tt").encode()),
+    "crawl": lambda place, path: _shards(path),
     "vragen.txt": _write(lambda: b"Wie ben jij?\nWat is een boek?\nWaar is het huis?\n"),
     "en-ru.tsv.xz": lambda place, path: _table("en", "ru", path),
     "ru-tt.tsv.xz": lambda place, path: _table("ru", "tt", path),
     "corpus-tt": lambda place, path: vt.fetch_corpus("tatar", path) and None,
 }
+
+
+def _shards(folder: Path) -> None:
+    folder.mkdir()
+    lines = _pairs("tt").splitlines(keepends=True)
+    for number in range(2):
+        (folder / f"{number}.tsv.zst").write_bytes(zstandard.compress("".join(lines[number::2]).encode()))
 
 
 def _table(first: str, second: str, path: Path) -> None:

@@ -107,14 +107,14 @@ def test_batches_and_the_sample_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     whole = reasons(pairs)
     assert Counter(whole) == {None: len(GOOD), "seen before": 40 + len(GOOD[::3])}
     monkeypatch.setattr(filters, "_BATCH", 7)
-    monkeypatch.setattr(filters, "_SAMPLE", 100)
+    monkeypatch.setattr(filters, "SAMPLE", 100)
     assert reasons(pairs) == whole
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=12))
 def test_repeats_are_found_across_batches(batches: list[list[int]]) -> None:
-    seen, store = set[int](), filters._Seen()
+    seen, store = set[int](), filters.Seen()
     for batch in batches:
         expected = []
         for number in batch:

@@ -1,10 +1,12 @@
 """Words: what belongs together stays together, and nothing of the text is lost or changed."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocabtransfer.alignment.words import fold_marks, split_lines, split_words, word_spans
+from vocabtransfer.alignment.words import WordCounts, fold_marks, split_lines, split_words, word_spans
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,11 @@ def test_words_are_slices_in_order_and_leave_only_spaces_and_controls_behind(tex
 @given(st.lists(st.text(), max_size=5))
 def test_a_batch_is_split_like_its_lines(lines: list[str]) -> None:
     assert split_lines(lines) == [split_words(line) for line in lines]
+
+
+@given(st.lists(st.text("aб猫ก ‘'’.3-\t\u0301\u00a0", max_size=20), max_size=8))
+def test_counted_words_are_those_that_lines_are_split_into(lines: list[str]) -> None:
+    counted = WordCounts()
+    for line in lines:
+        counted.add(line)
+    assert counted.counts() == Counter(word for line in lines for word in split_words(line))

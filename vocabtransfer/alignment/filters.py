@@ -25,7 +25,10 @@ from vocabtransfer.public import settle_fields
 if TYPE_CHECKING:
     from vocabtransfer.languages import Language
 
-_SAMPLE = 20_000
+#: Pairs from which it is learnt what is usual.
+SAMPLE = 20_000
+#: Why the second of two alike is dropped.
+SEEN = "seen before"
 _BATCH = 5_000
 # Short labels may be translated by something many times their length.
 _SLACK = 15
@@ -80,22 +83,26 @@ class PairFilter:
         The first 20,000 pairs are read before the first comes back; later ones come in batches.
         """
         waiting = iter(pairs)
-        head = list(islice(waiting, _SAMPLE))
-        usual = _Usual.of(head)
-        patterns = [script_pattern(language.script) if language else None for language in (self.source, self.target)]
-        seen = _Seen()
-        stream = chain(head, waiting)
-        while batch := [(_plain(source), _plain(target)) for source, target in islice(stream, _BATCH)]:
-            reasons = [self._reason(source, target, usual, patterns) for source, target in batch]
-            kept = [number for number, reason in enumerate(reasons) if reason is None]
+        head = list(islice(waiting, SAMPLE))
+        usual, seen = Usual.of(head), Seen()
+        single = self.judge_single(chain(head, waiting), usual)
+        while batch := list(islice(single, _BATCH)):
+            kept = [number for number, judged in enumerate(batch) if judged.reason is None]
             if self.duplicates:
-                fresh = seen.fresh(np.fromiter((_digest(*batch[number]) for number in kept), np.uint64, len(kept)))
-                for place in np.flatnonzero(~fresh).tolist():
-                    reasons[kept[place]] = "seen before"
-            yield from (Judged(*pair, reason) for pair, reason in zip(batch, reasons, strict=True))
+                digests = np.fromiter((digest(*batch[number][:2]) for number in kept), np.uint64, len(kept))
+                for place in np.flatnonzero(~seen.fresh(digests)).tolist():
+                    batch[kept[place]] = batch[kept[place]]._replace(reason=SEEN)
+            yield from batch
+
+    def judge_single(self, pairs: Iterable[tuple[str, str]], usual: "Usual") -> Iterator[Judged]:
+        """Yield every pair with the reason to drop it, each judged by itself: duplicates stay."""
+        patterns = [script_pattern(language.script) if language else None for language in (self.source, self.target)]
+        for source, target in pairs:
+            pair = _plain(source), _plain(target)
+            yield Judged(*pair, self._reason(*pair, usual, patterns))
 
     def _reason(
-        self, source: str, target: str, usual: "_Usual", patterns: list["regex.Pattern[str] | None"]
+        self, source: str, target: str, usual: "Usual", patterns: list["regex.Pattern[str] | None"]
     ) -> str | None:
         if not source or not target:
             return "with an empty side"
@@ -122,7 +129,7 @@ class PairFilter:
         return None
 
 
-class _Usual(NamedTuple):
+class Usual(NamedTuple):
     """What is usual in a corpus: the ratio of lengths, and the words that tell its sides apart.
 
     ``telling`` is +1 for a word of the target's language, -1 for one of the source's.
@@ -132,7 +139,8 @@ class _Usual(NamedTuple):
     telling: dict[str, int]
 
     @classmethod
-    def of(cls, pairs: list[tuple[str, str]]) -> "_Usual":
+    def of(cls, pairs: list[tuple[str, str]]) -> "Usual":
+        """Learn it from the first pairs of a corpus, `SAMPLE` of them."""
         ratios = [log((len(target) + _SLACK) / (len(source) + _SLACK)) for source, target in pairs if source and target]
         counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         for pair in pairs:
@@ -155,7 +163,7 @@ class _Usual(NamedTuple):
         return sum(self.telling.get(word, 0) for word in _WORD.findall(text.casefold()))
 
 
-class _Seen:
+class Seen:
     """Which numbers were seen, in sorted runs that are merged as they grow: eight bytes a number."""
 
     def __init__(self) -> None:
@@ -182,11 +190,12 @@ def _plain(text: str) -> str:
     return str(_SPACE.sub(" ", text)).strip()
 
 
-def _digest(source: str, target: str) -> int:
-    digest = hashlib.blake2b(digest_size=8)
+def digest(source: str, target: str) -> int:
+    """Return a number of 64 bits that another pair has only by a rare chance."""
+    made = hashlib.blake2b(digest_size=8)
     for text in (source, "\n", target):
-        digest.update(text.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest(), "little")
+        made.update(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(made.digest(), "little")
 
 
 def _is_garbled(text: str) -> bool:
@@ -215,5 +224,11 @@ def _is_longer(text: str, words: int) -> bool:
 
 def _in_another_script(text: str, pattern: "regex.Pattern[str]") -> bool:
     words = _WORD.findall(text)
-    inside = sum(pattern.search(word) is not None for word in words)
-    return len(words) >= _LEAST_WORDS and inside < _LEAST_SCRIPT * len(words)
+    if len(words) < _LEAST_WORDS:
+        return False
+    inside, needed = 0, _LEAST_SCRIPT * len(words)
+    for word in words:  # a sentence in its own script is known by its first words
+        inside += pattern.search(word) is not None
+        if inside >= needed:
+            return False
+    return True

@@ -9,6 +9,7 @@ Many orthographies have a letter that people type as a quotation mark: Hawaiian 
 ’n. Inside a word such a mark belongs to it; at an edge it does unless it quotes, which `lettered_marks` decides.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -45,6 +46,8 @@ WORD = regex.compile(
     r"|[^\s\p{Cc}\p{Cf}]\p{M}*+",
     regex.VERSION1,
 )
+#: Different stretches between spaces that are held at a time: some 30 MB.
+_MOST_CHUNKS = 300_000
 _BEGINS = regex.compile(_LETTER, regex.VERSION1)
 _GOES_ON = regex.compile(_REST, regex.VERSION1)
 #: All that is typed for one letter or one hyphen, by what stands for it when words are looked up.
@@ -86,6 +89,34 @@ def word_spans(text: str) -> tuple[list[str], NDArray[np.int64]]:
 def split_lines(lines: Iterable[str]) -> list[list[str]]:
     """Return the words of every line of a batch."""
     return [split_words(line) for line in lines]
+
+
+class WordCounts:
+    """Words counted line by line: what stands between spaces is counted first, and split into words once for all."""
+
+    def __init__(self) -> None:
+        self._words: Counter[str] = Counter()
+        self._chunks: Counter[str] = Counter()
+
+    def add(self, line: str) -> None:
+        """Count the words of a line, as `split_words` gives them."""
+        if EDGE_MARKS.search(line):  # whether a mark is a letter depends on the rest of the line
+            self._words.update(split_words(line))
+            return
+        self._chunks.update(line.split())
+        if len(self._chunks) > _MOST_CHUNKS:
+            self._split()
+
+    def counts(self) -> Counter[str]:
+        """Return how often each word was met."""
+        self._split()
+        return self._words
+
+    def _split(self) -> None:
+        for chunk, count in self._chunks.items():
+            for word in split_words(chunk):
+                self._words[word] += count
+        self._chunks.clear()
 
 
 def fold_marks(word: str) -> str:

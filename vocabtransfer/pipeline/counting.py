@@ -1,9 +1,8 @@
 """The words of a text in the target language, counted."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
-from vocabtransfer.alignment.words import split_words
+from vocabtransfer.alignment.words import WordCounts
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.text import Text
 from vocabtransfer.progress import track
@@ -16,11 +15,12 @@ def count_words(
 
     ``see`` is shown every line. Raises `VocabTransferError` naming the text where there is no word.
     """
-    counts: Counter[str] = Counter()
+    words = WordCounts()
     for line in track(text() if lines is None else lines, "counting words"):
-        counts.update(split_words(line))
+        words.add(line)
         if see is not None:
             see(line)
+    counts = words.counts()
     if not counts:
         raise VocabTransferError(f"{text}: there is no word in the text.")
     return {word: float(count) for word, count in sorted(counts.items())}

@@ -1,0 +1,145 @@
+"""Words of millions of pairs counted and the pairs filtered: pairs a second, memory, and whether cost grows as the work.
+
+Pairs are generated from real ones: most have numbers put behind both sides, so that they differ; some are what crawls hold
+(pairs that come again, text through a wrong encoding, sides left untranslated, a translation much too long). They lie in
+shards of 100,000. Every measurement runs in a process of its own, watched from outside with its workers.
+
+    python benchmarks/scale/pairs.py --pairs data/en-ru.tsv.xz --folder /some/disk --target russian
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from run import store
+
+from vocabtransfer.alignment.corpora import read_parallel
+from vocabtransfer.files.text_files import write_lines
+
+SHARD = 100_000
+#: Engine, processes, and up to how many pairs.
+RUNS = (("local", 1, 3_000_000), ("ray", 2, 1_000_000), ("local", 2, 10_000_000))
+
+
+def generated(real: list[tuple[str, str]], seed: int, count: int) -> Iterator[tuple[str, str]]:
+    chance = random.Random(seed)
+    for _ in range(count):
+        kind = chance.random()
+        source, target = real[int(chance.random() * len(real))]
+        if kind > 0.05:
+            number = f" {chance.random():.6f}"[3:]
+            source, target = f"{source} {number[:3]} {number[3:]}", f"{target} {number[:3]} {number[3:]}"
+        if kind > 0.98:
+            target = source
+        elif kind > 0.97:
+            target = target.encode().decode("latin-1")
+        elif kind > 0.96:
+            target = " ".join([target] * 6)
+        yield source, target
+
+
+def make_shards(pairs: Path, folder: Path, count: int) -> None:
+    real = [(" ".join(one.split()), " ".join(two.split())) for one, two in read_parallel(pairs)]
+    for number in range(-(-count // SHARD)):
+        path = folder / f"in-{number:05d}.tsv"
+        if not path.exists():
+            write_lines(path, (f"{source}\t{target}\n" for source, target in generated(real, number, SHARD)))
+
+
+def work(kind: str, shards: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """Do one measurement's work in this process; return what came out."""
+    from vocabtransfer.alignment.filters import PairFilter
+    from vocabtransfer.corpora.shards import count_words_in_shards, filter_shards
+    from vocabtransfer.languages import find_language
+
+    target, output = options.pop("target"), options.pop("output")
+    if kind == "count":
+        counts = count_words_in_shards(shards, field="1", **options)
+        return {"words": len(counts), "running_words": round(sum(counts.values()))}
+    rules = PairFilter(find_language("en"), find_language(target))
+    made = filter_shards(shards, output, rules=rules, overwrite=True, **options)
+    return {"kept": made.kept, "dropped": made.dropped}
+
+
+def private(process: psutil.Process) -> int:
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
+def watched(command: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a command that prints JSON; return that, its time, and the peaks of it and of all processes it started."""
+    begun = time.perf_counter()
+    lead = largest = workers = 0
+    cpu: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        seen = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                children = {child.pid: child for child in seen.children(recursive=True)}
+                lead = max(lead, private(seen))
+                each = []
+                for pid, one in {process.pid: seen, **children}.items():
+                    used = one.cpu_times()
+                    cpu[pid] = used.user + used.system
+                    if pid != process.pid:
+                        each.append(private(one))
+                largest, workers = max([largest, *each]), max(workers, len(each))
+            except psutil.NoSuchProcess:
+                pass
+            time.sleep(0.2)
+        printed = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    cost = {
+        "seconds": round(time.perf_counter() - begun, 1),
+        "cpu_s": round(sum(cpu.values()), 1),
+        "peak_private_mb": round(lead / 1e6),
+        "largest_worker_private_mb": round(largest / 1e6),
+    }
+    return json.loads(printed), cost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, help="real pairs")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--target", default="russian")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 3_000_000, 10_000_000])
+    parser.add_argument("--work", help="(inside) one measurement, as JSON")
+    options = parser.parse_args()
+    if options.work:
+        print(json.dumps(work(**json.loads(options.work)), ensure_ascii=False))
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    make_shards(options.pairs, options.folder, max(options.sizes))
+    rows = []
+    for engine, processes, most in RUNS:
+        for size, kind in itertools.product(options.sizes, ("count", "filter")):
+            if size > most:
+                continue
+            shards = [str(options.folder / f"in-{number:05d}.tsv") for number in range(size // SHARD)]
+            output = str(options.folder / f"out-{engine}-{processes}")
+            settings = {"engine": engine, "processes": processes, "target": options.target, "output": output}
+            task = json.dumps({"kind": kind, "shards": shards, "options": settings})
+            load = os.getloadavg()[0]
+            made, cost = watched([sys.executable, __file__, "--folder", str(options.folder), "--work", task])
+            row = {"work": kind, "pairs": size, "engine": engine, "processes": processes, **cost}
+            row |= {"pairs_a_second": round(size / cost["seconds"]), "load_before": round(load, 1), **made}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            store("pairs.json", {"shard_pairs": SHARD, "source": options.pairs.name, "runs": rows})
+
+
+if __name__ == "__main__":
+    main()
