@@ -16,7 +16,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ("local", "ray"),
     "link": ("hard", "copy"),
     "norm": ("none", "global", "script"),
-    "objective": ("clm", "distill", "alm"),
+    "objective": ("clm", "distill", "alm", "learned_map"),
     "propagate:method": ("conversion", "overlap", "swap"),
     "symmetrise": ("posterior", "intersection", "union", "grow-diag-final-and"),
     "transliterator": ("uroman", "table"),
