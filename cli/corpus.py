@@ -178,12 +178,12 @@ def count(
 
     Example: `vocabtransfer corpus count 'shards/part-*.tsv.zst' --field 1 --output words.tsv.zst --processes 2`
     """
-    from vocabtransfer.corpora.shards import count_words_in_shards
+    from vocabtransfer.corpora.shards import count_corpus
     from vocabtransfer.files.text_files import write_lines
 
     check_outputs({"--output": output}, overwrite, [Path(shard) for shard in shards])
     with show_progress(not as_json):
-        counts = count_words_in_shards(shards, field=field, engine=engine, processes=processes)
+        counts = count_corpus(shards, field=field, engine=engine, processes=processes)
         write_lines(output, (f"{word}\t{number:.0f}\n" for word, number in counts.items()))
     facts = {"output": str(output), "words": len(counts), "running_words": round(sum(counts.values()))}
     print_facts("Counted", facts, as_json)
@@ -210,12 +210,12 @@ def filter_(
     Example: `vocabtransfer corpus filter 'crawl/*.tsv.zst' --target tatar --output clean --engine ray --processes 2`
     """
     from vocabtransfer.alignment.filters import PairFilter
-    from vocabtransfer.corpora.shards import filter_shards
+    from vocabtransfer.corpora.shards import filter_corpus
     from vocabtransfer.languages import find_language
 
     rules = PairFilter(find_language(source), find_language(target), max_ratio=max_ratio, max_words=max_words)
     with show_progress(not as_json):
-        made = filter_shards(
+        made = filter_corpus(
             shards,
             output,
             rules=rules,

@@ -13,7 +13,7 @@ from vocabtransfer.alignment.engines import open_engine
 from vocabtransfer.alignment.filters import PairFilter
 from vocabtransfer.alignment.words import split_words
 from vocabtransfer.corpora import shards as shards_module
-from vocabtransfer.corpora.shards import count_words_in_shards, filter_shards
+from vocabtransfer.corpora.shards import count_corpus, filter_corpus
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files import remote
 from vocabtransfer.files.text_files import read_lines
@@ -58,13 +58,13 @@ def shards(tmp_path: Path) -> list[str]:
 
 def test_words_are_those_of_the_whole_text(shards: list[str]) -> None:
     expected = Counter(word for _, target in pairs(900) for word in split_words(target))
-    counted = count_words_in_shards(shards, field="1")
+    counted = count_corpus(shards, field="1")
     assert counted == expected and list(counted) == sorted(counted)
 
 
 def test_shards_keep_what_one_file_keeps(shards: list[str], tmp_path: Path) -> None:
     judged = list(RULES.judge(pairs(900)))
-    made = filter_shards(shards, str(tmp_path / "out"), rules=RULES)
+    made = filter_corpus(shards, str(tmp_path / "out"), rules=RULES)
     assert made.read == 900 and made.kept == sum(pair.reason is None for pair in judged)
     # A reader that knows the languages drops what is in another script before it comes to be judged.
     assert sum(made.dropped.values()) == 900 - made.kept
@@ -76,10 +76,10 @@ def test_shards_keep_what_one_file_keeps(shards: list[str], tmp_path: Path) -> N
 
 def test_an_output_is_replaced_only_when_asked(shards: list[str], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    filter_shards(shards, out, rules=RULES)
+    filter_corpus(shards, out, rules=RULES)
     with pytest.raises(VocabTransferError, match="holds 5 parts"):
-        filter_shards(shards, out, rules=RULES)
-    made = filter_shards(remote.expanded(shards)[:2], out, rules=RULES, overwrite=True)
+        filter_corpus(shards, out, rules=RULES)
+    made = filter_corpus(remote.expanded(shards)[:2], out, rules=RULES, overwrite=True)
     assert sorted(map(str, (tmp_path / "out").iterdir())) == list(made.files)
 
 
@@ -87,13 +87,13 @@ def test_a_bad_shard_leaves_nothing_behind(shards: list[str], tmp_path: Path, mo
     monkeypatch.setattr(shards_module, "SAMPLE", 100)  # so that the last shard is not looked at before it is judged
     (tmp_path / "in" / "in-9999.tsv").write_bytes(b"PK\x03\x04 no text")
     with pytest.raises(VocabTransferError, match="zip archive"):
-        filter_shards(shards, str(tmp_path / "out"), rules=RULES)
+        filter_corpus(shards, str(tmp_path / "out"), rules=RULES)
     assert not list((tmp_path / "out").glob("*"))
     with pytest.raises(VocabTransferError, match="matches no file"):
-        filter_shards([str(tmp_path / "none-*.tsv")], str(tmp_path / "out"))
+        filter_corpus([str(tmp_path / "none-*.tsv")], str(tmp_path / "out"))
     with pytest.raises(VocabTransferError, match="no sentence pair is left"):
         (tmp_path / "same.tsv").write_text("дом\tдом\nрека\tрека\n")
-        filter_shards([str(tmp_path / "same.tsv")], str(tmp_path / "other"), rules=RULES)
+        filter_corpus([str(tmp_path / "same.tsv")], str(tmp_path / "other"), rules=RULES)
     assert not list((tmp_path / "other").glob("*"))
 
 
@@ -101,17 +101,17 @@ def test_an_object_store_gives_and_takes(shards: list[str], tmp_path: Path) -> N
     store = fsspec.filesystem("memory")
     for file in remote.expanded(shards):
         store.pipe_file(f"/bucket/in/{Path(file).name}", Path(file).read_bytes())
-    here = filter_shards(shards, str(tmp_path / "out"), rules=RULES)
-    there = filter_shards(["memory://bucket/in/in-*.tsv"], "memory://bucket/out", rules=RULES)
+    here = filter_corpus(shards, str(tmp_path / "out"), rules=RULES)
+    there = filter_corpus(["memory://bucket/in/in-*.tsv"], "memory://bucket/out", rules=RULES)
     assert lines_of(there.files) == lines_of(here.files) and there.dropped == here.dropped
     assert sorted(store.ls("/bucket/out", detail=False)) == [f"/bucket/out/part-{i:05d}.tsv.zst" for i in range(5)]
-    assert count_words_in_shards(["memory://bucket/in/in-*.tsv"], field="1") == count_words_in_shards(shards, field="1")
+    assert count_corpus(["memory://bucket/in/in-*.tsv"], field="1") == count_corpus(shards, field="1")
     for address, error, said in (
         ("memory://bucket/none.tsv", VocabTransferError, "does not exist"),
         ("nothing://bucket/x.tsv", UsageError, "no address that can be read"),
     ):
         with pytest.raises(error, match=said):
-            count_words_in_shards([address])
+            count_corpus([address])
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, object]:
@@ -139,12 +139,12 @@ def test_the_commands_count_filter_and_train(
 def test_two_processes_and_two_workers_of_ray_do_what_one_process_does(shards: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'vocabtransfer[ray]'")
     address = f"file://{tmp_path}/in/in-*.tsv"  # what a store's address looks like to fsspec, from any process
-    here = filter_shards(shards, str(tmp_path / "here"), rules=RULES)
-    words = count_words_in_shards(shards, field="1")
+    here = filter_corpus(shards, str(tmp_path / "here"), rules=RULES)
+    words = count_corpus(shards, field="1")
     for engine in ("local", "ray"):
-        there = filter_shards([address], f"file://{tmp_path}/{engine}", rules=RULES, engine=engine, processes=2)
+        there = filter_corpus([address], f"file://{tmp_path}/{engine}", rules=RULES, engine=engine, processes=2)
         assert lines_of(there.files) == lines_of(here.files) and there.dropped == here.dropped
-        assert count_words_in_shards([address], field="1", engine=engine, processes=2) == words
+        assert count_corpus([address], field="1", engine=engine, processes=2) == words
     with open_engine("ray", 2):
         import ray
 

@@ -135,6 +135,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "cognates": {"words_a": ["сәлам"], "words_b": ["сәләм"], "transliterator": romans},
         "compare_tokenizers": {"tokenizers": {"own": own}, "texts": {"tatar": corpus}},
         "align_corpus": {"pairs": [("hello", "сәлам")]},
+        "count_corpus": {"shards": [str(text)]},
         "create_hydra": {"source": checkpoint, "target": "hydra"},
         "evaluate": {"reference": "nowhere", "files": text},
         "describe_head": {"hydra": "nowhere", "name": "x"},
@@ -146,6 +147,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "export_sentence_transformers": {"model": "nowhere", "target": "sentences"},
         "extend_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},
         "fetch_corpus": {"language": "nowhere", "output": "corpus", "names": ("none",)},
+        "filter_corpus": {"shards": [str(pairs)], "output": "clean", "overwrite": True},
         "find_language": {"text": "tatar"},
         "find_transliterator": {"language": "tatar"},
         "list_heads": {"hydra": "nowhere"},
@@ -196,7 +198,10 @@ def arguments(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
 
 
 # Left alone with other values: they would reach for the network, or take longer than a test may.
-UNTOUCHED = {("open_checkpoint", "offline"), ("align_corpus", "processes"), ("align_corpus", "engine")}
+SPREAD = {
+    (name, option) for name in ("align_corpus", "count_corpus", "filter_corpus") for option in ("processes", "engine")
+}
+UNTOUCHED = {("open_checkpoint", "offline"), *SPREAD}
 
 
 @pytest.mark.parametrize("name", functions())

@@ -79,6 +79,8 @@ _HOMES = {
     "list_corpora": "vocabtransfer.corpora.catalogue",
     "fetch_corpus": "vocabtransfer.corpora.fetch",
     "open_corpus": "vocabtransfer.corpora.folder",
+    "count_corpus": "vocabtransfer.corpora.shards",
+    "filter_corpus": "vocabtransfer.corpora.shards",
     "pivot_tables": "vocabtransfer.alignment.pivot",
     "inspect": "vocabtransfer.surgery.opened_map",
     "apply_map": "vocabtransfer.surgery.family",
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from vocabtransfer.corpora.catalogue import list_corpora
     from vocabtransfer.corpora.fetch import fetch_corpus
     from vocabtransfer.corpora.folder import open_corpus
+    from vocabtransfer.corpora.shards import count_corpus, filter_corpus
     from vocabtransfer.errors import UsageError, VocabTransferError
     from vocabtransfer.evaluation import SuiteResult, bits_per_byte, evaluate, run_suite
     from vocabtransfer.evaluation.compare import compare_tokenizers

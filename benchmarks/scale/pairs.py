@@ -60,15 +60,15 @@ def make_shards(pairs: Path, folder: Path, count: int) -> None:
 def work(kind: str, shards: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """Do one measurement's work in this process; return what came out."""
     from vocabtransfer.alignment.filters import PairFilter
-    from vocabtransfer.corpora.shards import count_words_in_shards, filter_shards
+    from vocabtransfer.corpora.shards import count_corpus, filter_corpus
     from vocabtransfer.languages import find_language
 
     target, output = options.pop("target"), options.pop("output")
     if kind == "count":
-        counts = count_words_in_shards(shards, field="1", **options)
+        counts = count_corpus(shards, field="1", **options)
         return {"words": len(counts), "running_words": round(sum(counts.values()))}
     rules = PairFilter(find_language("en"), find_language(target))
-    made = filter_shards(shards, output, rules=rules, overwrite=True, **options)
+    made = filter_corpus(shards, output, rules=rules, overwrite=True, **options)
     return {"kept": made.kept, "dropped": made.dropped}
 
 

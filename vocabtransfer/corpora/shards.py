@@ -29,7 +29,7 @@ _WAITING, _WAITING_NAMES = "judged-{:05d}.tsv.zst", "judged-*.tsv.zst"
 
 
 @public
-def count_words_in_shards(
+def count_corpus(
     shards: Sequence[str], *, field: str | None = None, engine: str = "local", processes: int = 1
 ) -> dict[str, float]:
     """Return how often each word stands in files of text, in the order of the words; the files are read side by side.
@@ -74,7 +74,7 @@ class Filtered:
 
 
 @public
-def filter_shards(
+def filter_corpus(
     shards: Sequence[str],
     output: str,
     *,
@@ -91,7 +91,7 @@ def filter_shards(
         output: a folder, or its address; a new ``part-NUMBER.tsv.zst`` stands there for each shard.
         rules: what is dropped; `PairFilter()` where left out.
         columns: the two columns or fields.
-        engine, processes: as for `count_words_in_shards`.
+        engine, processes: as for `count_corpus`.
         overwrite: replace parts that are in the output.
 
     What is usual is learnt from the first 20,000 pairs; so the result is the same for any engine and number of processes.
