@@ -13,7 +13,9 @@ from llama_engine import MISSING, LlamaCpp, find_python
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
     GenerationConfig,
@@ -60,7 +62,12 @@ LONGROPE = {
     **{"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0]},
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-FOUR_LAYERS = {**SIZES, "num_hidden_layers": 4}
+FOUR_LAYERS, SEVEN_LAYERS = ({**SIZES, "num_hidden_layers": count} for count in (4, 7))
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
+PICTURES = {"hidden_size": 32, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
 UNTIED = {**SIZES, "tie_word_embeddings": False}
 PLAIN_HEADS = {name: value for name, value in UNTIED.items() if name not in ("head_dim", "num_key_value_heads")}
 CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
@@ -74,7 +81,14 @@ CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     "qwen2": lambda rows: Qwen2Config(vocab_size=rows, **SIZES),
     "qwen3": lambda rows: Qwen3Config(vocab_size=rows, **SIZES),
     "gemma3": lambda rows: Gemma3TextConfig(
-        vocab_size=rows, query_pre_attn_scalar=16, sliding_window=32, **{**SIZES, "num_hidden_layers": 7}
+        vocab_size=rows, query_pre_attn_scalar=16, sliding_window=32, **SEVEN_LAYERS
+    ),
+    "gemma3 that sees, scaled linearly": lambda rows: Gemma3Config(
+        text_config=Gemma3TextConfig(
+            vocab_size=rows, rope_parameters=GEMMA_ROPE, query_pre_attn_scalar=16, sliding_window=32, **SEVEN_LAYERS
+        ),
+        vision_config={**PICTURES, "num_hidden_layers": 1, "num_attention_heads": 2},
+        mm_tokens_per_image=4,
     ),
     "gpt2": lambda rows: GPT2Config(vocab_size=rows, **GPT2_SIZES),
     "llama, scaled by YaRN": lambda rows: LlamaConfig(vocab_size=rows, rope_parameters=YARN, **SIZES),
@@ -104,10 +118,14 @@ CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     ),
 }
 
+SEEDS = {"gemma3 that sees, scaled linearly": 1}  # with 0 two tokens are equally likely but for 7e-5
+
 
 def tiny(folder: Path, tokenizer: PreTrainedTokenizerFast, kind: str = "llama") -> Checkpoint:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind](len(tokenizer) + 8))
+    torch.manual_seed(SEEDS.get(kind, 0))
+    config = CONFIGS[kind](len(tokenizer) + 8)
+    seeing = isinstance(config, Gemma3Config)
+    model = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_config(config)
     with torch.no_grad():
         for name, values in model.named_parameters():
             if values.ndim == 1:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.export.gguf_bodies import Body, blocks_in_file, find_body, shape_in_file, tensor_parts
+from vocabtransfer.export.gguf_bodies import Body, blocks_in_file, find_body, shape_in_file, tensor_parts, text_part
 from vocabtransfer.export.gguf_kept import KeptBody, find_origin, kept_body
 from vocabtransfer.export.gguf_settings import MEAN_NOTE, add_settings, body_notes, pooling_setting, settings
 from vocabtransfer.export.gguf_vocabulary import GgufVocabulary, gguf_vocabulary, name_in_file
@@ -178,6 +178,7 @@ def plan_gguf(
         raise UsageError(f"a body is kept as it is stored, so the type can only be auto, not {kind}.")
     source, pooling = open_with_pooling(model)
     body_file = Path(body).expanduser() if body is not None else None
+    source = text_part(source)
     shape = find_body(source)
     found = settings(source, shape) | pooling_setting(source, shape, pooling)
     parts = tensor_parts(source, shape)

@@ -8,13 +8,14 @@ be another model. The settings are in `vocabtransfer.export.gguf_settings`. The 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.gguf_model import ARCHITECTURES, ENDS, GEMMA_NORMS, LAYER
+from vocabtransfer.checkpoint.layout import model_config
 from vocabtransfer.errors import VocabTransferError
 
 ATTENTION = {name: LAYER[name] for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm")}
@@ -96,6 +97,10 @@ BERT_ENDS = {
 }
 # Heads for guessing hidden words, and the layer behind the first state: an embedding is made without them.
 BERT_UNUSED = r"cls\.predictions\..+|cls\.seq_relationship\..+|lm_head\..+|(.+\.)?pooler\..+|.+\.position_ids"
+# The text model of one that sees pictures, and the part that sees them.
+INSIDE = re.compile(r"^(?:model\.language_model|language_model\.model)\.|^language_model\.(?=lm_head)")
+PICTURES = r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..+"
+TEXT_PART = {"gemma3": "gemma3_text"}
 BLOCK_ELEMENTS = 1 << 22
 
 
@@ -116,9 +121,9 @@ class Body:
     encoder: bool = False  # makes vectors of texts, and does not continue them
 
 
-def _known(name: str) -> Body:
+def _known(name: str, unused: str = r"(?!)") -> Body:
     known = ARCHITECTURES[name]
-    return Body(name, known.layer, permuted=known.permuted, norm_offset=known.norm_offset)
+    return Body(name, known.layer, unused=unused, permuted=known.permuted, norm_offset=known.norm_offset)
 
 
 def _bert(prefix: str) -> Body:
@@ -137,7 +142,7 @@ BODIES: Mapping[str, Body] = {
     "qwen3_moe": Body("qwen3moe", ATTENTION | HEAD_NORMS | QWEN_EXPERTS),
     "gemma": Body("gemma", LAYER, norm_offset=1.0),
     "gemma2": Body("gemma2", LAYER | GEMMA_NORMS, norm_offset=1.0),
-    "gemma3_text": _known("gemma3"),
+    "gemma3_text": _known("gemma3", PICTURES),
     "olmo2": Body("olmo2", OLMO2_LAYER | HEAD_NORMS, own_output=True),
     "phi3": Body("phi3", PHI3_LAYER),
     "phi": Body("phi2", PHI2_LAYER, PHI2_ENDS, own_output=True),
@@ -164,6 +169,17 @@ BODIES: Mapping[str, Body] = {
 }
 
 
+def text_part(source: Checkpoint) -> Checkpoint:
+    """Return a model with pictures as its text model alone, its settings written out; any other model as it is."""
+    kind = str(source.config.get("model_type"))
+    known = model_config(source.config) if kind in TEXT_PART else None
+    if known is None:
+        return source
+    ids = {key: i for key, i in source.config.items() if key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = known.get_text_config().to_dict() | ids | {"model_type": TEXT_PART[kind]}
+    return replace(source, config=text | {"architectures": source.config.get("architectures")})
+
+
 def find_body(source: Checkpoint) -> Body:
     """Return the entry for the model; `VocabTransferError` for one that cannot be written, or not whole."""
     kind = str(source.config.get("model_type"))
@@ -184,10 +200,11 @@ def tensor_parts(source: Checkpoint, body: Body) -> dict[str, tuple[str, ...]]:
     ends = {new: old for old, new in body.ends.items()}
     found: dict[str, dict[int, str]] = {}
     for name in source.tensors:
-        if (name == "lm_head.weight" and source.layout.tied) or re.fullmatch(body.unused, name):
+        bare = INSIDE.sub(lambda match: "" if match[0] == "language_model." else "model.", name)
+        if (bare == "lm_head.weight" and source.layout.tied) or re.fullmatch(body.unused, name):
             continue
-        match = re.fullmatch(body.pattern, name)
-        number, inner, kind = match.groups() if match else (None, name, "")
+        match = re.fullmatch(body.pattern, bare)
+        number, inner, kind = match.groups() if match else (None, bare, "")
         expert = re.search(r"\.experts\.(\d+)\.", f".{inner}")
         plain = inner if expert is None else re.sub(r"experts\.\d+\.", "experts.*.", inner)
         new = ends.get(plain) if number is None else layer.get(plain)

@@ -1,11 +1,12 @@
 """The settings of a model in GGUF. What would make another model of it, and has no field in the file, is refused."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.export.gguf_bodies import Body, first_position
+from vocabtransfer.export.gguf_bodies import PICTURES, Body, first_position
 from vocabtransfer.export.gguf_rope import LONG_FACTORS, rope_settings
 
 TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
@@ -41,6 +42,8 @@ def body_notes(source: Checkpoint, body: Body, found: Mapping[str, Any]) -> tupl
         )
     if source.config.get("hidden_act") == "gelu":
         notes.append("llama.cpp computes GELU by its tanh approximation: results differ in the third or fourth digit.")
+    if any(re.fullmatch(PICTURES, name) for name in source.tensors):
+        notes.append("the part of the model that sees pictures is left out.")
     return tuple(notes)
 
 
