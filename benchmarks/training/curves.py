@@ -37,7 +37,6 @@ from vocabtransfer.training.loop import _StageRun
 
 HERE = Path(__file__).parent
 OWN = "own"
-KEPT_APART = 20  # every twentieth document of the training parts is scored, not trained on
 DOCUMENT = 1_500  # characters
 _KNOWN: dict[tuple[Path, Path], float] = {}
 
@@ -79,18 +78,19 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
     pairs, _, documents = split.read_parts(arguments.corpus, split.HELD_OUT[arguments.language])
     pairs = pairs[:: arguments.every]
     groups = documents_of([target for _, target in pairs])
+    kept_apart = groups[arguments.apart - 1 :: arguments.apart] if arguments.apart else []
+    lines = {line for each in kept_apart for line in each.split("\n")}
+    pairs = [pair for pair in pairs if pair[1] not in lines]
     arguments.work.mkdir(parents=True, exist_ok=True)
-    learned = [each for number, each in enumerate(groups) if (number + 1) % KEPT_APART]
+    learned = [each for number, each in enumerate(groups) if not arguments.apart or (number + 1) % arguments.apart]
     text.write_text("\n\n".join(learned) + "\n", encoding="utf-8")
     held_out.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
-    apart = {line for each in groups[KEPT_APART - 1 :: KEPT_APART] for line in each.split("\n")}
-    pairs = [pair for pair in pairs if pair[1] not in apart]
     source = vt.open_checkpoint(arguments.source)
     table = vt.align_corpus(pairs)
     for label, path in paths.items():
         if not path.exists():
             make_model(arguments, label, source, pairs, table).save(path)
-    same.write_text("\n\n".join(groups[KEPT_APART - 1 :: KEPT_APART]) + "\n", encoding="utf-8")
+    same.write_text("\n\n".join(kept_apart) + "\n", encoding="utf-8")
     return paths
 
 
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=128)
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--every", type=int, default=1, help="every N-th pair of the corpus only, for less text")
+    parser.add_argument("--apart", type=int, default=20, help="every N-th document is scored, not trained on; 0: none")
     parser.add_argument("--other-text", type=Path, help="text of another domain, scored at the beginning and the end")
     parser.add_argument("--batch-tokens", type=int, default=256)
     parser.add_argument("--eval-every", type=int, default=25)
