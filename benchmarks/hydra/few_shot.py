@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 OWN, NEW = "gemma", "dutch"
 TRAINED, OTHER = "libreoffice-help", "gnome-help"
 HELD_OUT, DOCUMENT = 40, 1_500  # documents kept apart, characters of a document
+BATCH = 25
 LENGTHS = (30, 120)  # characters of a sentence
 
 Pairs = list[tuple[str, str]]
@@ -95,9 +96,7 @@ def score(model: HydraForCausalLM, writer: str, prompt: str, test: Pairs) -> dic
     """Translate with one head and compare."""
     english, dutch = [pair[0] for pair in test], [pair[1] for pair in test]
     begun = time.process_time()
-    said = list(
-        model.translate(english, source=OWN, target=writer, template=prompt, chat=False, batch_size=len(test) // 2)
-    )
+    said = list(model.translate(english, source=OWN, target=writer, template=prompt, chat=False, batch_size=BATCH))
     seconds = time.process_time() - begun
     head = model.head(writer)
     written = sum(len(ids) for ids in head.encode([f" {text}" for text in said], special=False))
@@ -118,6 +117,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the model and the Hydra")
     parser.add_argument("--test", type=int, default=100, help="sentences of each domain")
     parser.add_argument("--shots", type=int, default=4, help="examples in front of every sentence")
+    parser.add_argument("--domains", nargs="+", default=["same", "other"], choices=["same", "other"])
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -127,8 +127,8 @@ def main() -> None:
     facts: dict[str, Any] = {"source": Path(options.source).stem, "shots": options.shots, "domains": {}}
     with show_progress():
         model = hydra(options, trained)
-        for domain, pairs in tests.items():
-            test = random.Random(2).sample(pairs, min(options.test, len(pairs)))
+        for domain in options.domains:
+            test = random.Random(2).sample(tests[domain], min(options.test, len(tests[domain])))
             english, dutch = zip(*test, strict=True)
             found: dict[str, Any] = {"sentences": len(test)}
             found["copy"] = {"chrf": round(CHRF().corpus_score(list(english), [list(dutch)]).score, 2)}
