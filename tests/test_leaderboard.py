@@ -12,8 +12,9 @@ import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
-from vocabtransfer.leaderboard.contest import Contest, Entry, load_model, run_contest, split_corpus, summary
+from vocabtransfer.leaderboard.contest import Contest, Entry, split_corpus, summary
 from vocabtransfer.leaderboard.inputs import LeaderboardRequest, open_contest
+from vocabtransfer.leaderboard.measuring import load_model, run_contest
 from vocabtransfer.leaderboard.plot import check_picture
 from vocabtransfer.leaderboard.untouched import SAME_SECONDS, SAME_TEXT, add_untouched
 from vocabtransfer.running.swap_tables import with_tables

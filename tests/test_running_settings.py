@@ -13,7 +13,7 @@ from vocabtransfer_cli.main import app
 
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import open_checkpoint
-from vocabtransfer.leaderboard.contest import load_model
+from vocabtransfer.leaderboard.measuring import load_model
 from vocabtransfer.running.memory import fits_in_memory
 from vocabtransfer.running.plan import needs_memory, plan_run
 from vocabtransfer.running.settings import run_settings, running_with

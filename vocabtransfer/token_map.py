@@ -7,7 +7,6 @@ Every row remembers which rule made it and on how much evidence: that is what a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
-from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.errors import UsageError
+from vocabtransfer.map_file import damage_said, packed, unpacked
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 
-FORMAT = "vocabtransfer token map 1"
 #: The file that lies beside a checkpoint made by a transfer.
 MAP_FILE = "token_map.safetensors"
 #: ... and the map of the head's rows, where they are made otherwise than the input's.
@@ -368,25 +365,14 @@ class TokenMap:
     def to_bytes(self) -> bytes:
         """Return the map as the content of a safetensors file; the same map gives the same bytes."""
         facts = {
-            "format": FORMAT,
-            "shape": json.dumps([self.n_target, self.n_source]),
-            "group_names": json.dumps(self.group_names, ensure_ascii=False),
-            "rule_names": json.dumps(self.rule_names, ensure_ascii=False),
-            "metadata": json.dumps(dict(self.metadata), ensure_ascii=False, sort_keys=True),
+            "shape": [self.n_target, self.n_source],
+            "group_names": self.group_names,
+            "rule_names": self.rule_names,
+            "metadata": dict(self.metadata),
         }
-        tensors = {
-            "weights.indptr": self.weights.indptr.astype(np.int64),
-            "weights.indices": self.weights.indices.astype(np.int32),
-            "weights.data": self.weights.data.astype(np.float32),
-            "groups.indptr": self.groups.indptr.astype(np.int64),
-            "groups.indices": self.groups.indices.astype(np.int32),
-            "groups.data": self.groups.data.astype(np.float32),
-            "rule": self.rule,
-            "evidence": self.evidence,
-        }
-        # safetensors orders the metadata map by hash; one entry keeps the file's bytes the same from run to run.
-        header = {"vocabtransfer": json.dumps(facts, ensure_ascii=False, sort_keys=True)}
-        return bytes(to_safetensors(tensors, metadata=header))
+        return packed(
+            {"weights": self.weights, "groups": self.groups}, {"rule": self.rule, "evidence": self.evidence}, facts
+        )
 
     @public
     def save(self, path: str | Path) -> None:
@@ -401,47 +387,8 @@ class TokenMap:
         Raises:
             VocabTransferError: the file is missing, damaged or not a token map.
         """
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                facts = json.loads((file.metadata() or {}).get("vocabtransfer", "{}"))
-                if facts.get("format") != FORMAT:
-                    raise VocabTransferError(
-                        f"{path} is not a token map; choose the token_map.safetensors of a built checkpoint."
-                    )
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return cls._from_file(facts, arrays)
-        except FileNotFoundError as error:
-            raise VocabTransferError(
-                f"There is no token map at {path}; build the checkpoint again or name another folder."
-            ) from error
-        except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
-            raise VocabTransferError(
-                f"The token map {path} is damaged ({error}); build the checkpoint again."
-            ) from error
-
-    @classmethod
-    def _from_file(cls, facts: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> TokenMap:
-        names = tuple(json.loads(facts["group_names"]))
-        n_target, n_source = json.loads(facts["shape"])
-        rule, rules = arrays["rule"], tuple(json.loads(facts["rule_names"]))
-        if rule.dtype != np.uint8 or (rule.size and rule.max() >= len(rules)):
-            raise ValueError("it has rules without a name")
-        return cls(
-            weights=_csr(arrays, "weights", (n_target, n_source + len(names))),
-            groups=_csr(arrays, "groups", (len(names), n_source)),
-            group_names=names,
-            rule=rule,
-            rule_names=rules,
-            evidence=arrays["evidence"],
-            metadata=json.loads(facts["metadata"]),
-        )
-
-
-def _csr(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> sparse.csr_array:
-    parts = (arrays[f"{name}.data"], arrays[f"{name}.indices"], arrays[f"{name}.indptr"])
-    matrix = sparse.csr_array(parts, shape=shape)
-    matrix.check_format(full_check=True)  # ValueError for columns that there are not
-    return matrix
+        with damage_said(path):
+            return cls(**unpacked(path))
 
 
 def _check_ids(ids: NDArray[np.integer[Any]], count: int, kind: str) -> None:

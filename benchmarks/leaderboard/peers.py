@@ -19,7 +19,8 @@ from scipy import sparse
 
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import VectorFiles
-from vocabtransfer.leaderboard.contest import Contest, Row, load_model, load_rows, save_rows, score_tables
+from vocabtransfer.leaderboard.contest import Contest, Row, load_rows, save_rows
+from vocabtransfer.leaderboard.measuring import load_model, score_tables
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import transfer
 

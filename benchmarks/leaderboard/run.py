@@ -23,7 +23,8 @@ from peers import add_trans_tokenizers, add_vector_peers
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.initialization import METHODS, Need
-from vocabtransfer.leaderboard.contest import Contest, Entry, load_rows, run_contest, summary
+from vocabtransfer.leaderboard.contest import Contest, Entry, load_rows, summary
+from vocabtransfer.leaderboard.measuring import run_contest
 from vocabtransfer.progress import show_progress
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.tokenization.train import train_tokenizer

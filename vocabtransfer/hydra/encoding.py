@@ -154,3 +154,21 @@ def id_rows(ids: Any) -> list[Any]:
         return [numbers(row) for row in rows] if several else numbers(rows)
     except TypeError:
         raise UsageError(f"ids are whole numbers, one sequence or several, not {ids!r:.60}.") from None
+
+
+def decode_rows(rows: list[Any], names: Sequence[str], head: Callable[[str], LoadedHead]) -> Any:
+    """Return the text of one sequence of ids, or the texts of several; ``names`` are their heads, one for each or group."""
+    if names and (not rows or not isinstance(rows[0], list)):
+        return head(names[0]).decode(rows)
+    if not names or len(rows) % len(names):
+        raise UsageError(f"{len(rows)} sequences cannot be divided among {len(names)} heads.")
+    factor = len(rows) // len(names)
+    return [head(names[i // factor]).decode(row) for i, row in enumerate(rows)]
+
+
+def one_a_row(given: str | Sequence[str] | None, default: list[str]) -> list[str]:
+    """Return an output head for each row: the one given, those given, or the default ones."""
+    outputs = default if given is None else [given] * len(default) if isinstance(given, str) else list(given)
+    if len(outputs) != len(default):
+        raise UsageError(f"{len(default)} rows need one output head, or as many, not {len(outputs)}.")
+    return outputs

@@ -14,7 +14,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError
 from vocabtransfer.hydra.add import add_loaded_head
-from vocabtransfer.hydra.encoding import Segment, as_rows, encode_rows, id_rows
+from vocabtransfer.hydra.encoding import Segment, as_rows, decode_rows, encode_rows, id_rows, one_a_row
 from vocabtransfer.hydra.folder import HydraFolder
 from vocabtransfer.hydra.generation import generate_across, generate_joined
 from vocabtransfer.hydra.loaded import LoadedHead
@@ -245,7 +245,7 @@ class HydraForCausalLM(nn.Module):
             ``heads`` and ``output_heads`` that say how to read the ids.
         """
         rows = as_rows(segments)
-        outputs = _one_a_row(output, [row[-1][0] for row in rows])
+        outputs = one_a_row(output, [row[-1][0] for row in rows])
         trained = [train] if isinstance(train, str) else list(train)
         side = padding_side or ("right" if trained else "left")
         if side not in ("left", "right"):
@@ -261,12 +261,7 @@ class HydraForCausalLM(nn.Module):
         """
         rows = id_rows(ids)
         names = [self._selection().output] if head is None else [head] if isinstance(head, str) else list(head)
-        if names and (not rows or not isinstance(rows[0], list)):
-            return self.head(names[0]).decode(rows)
-        if not names or len(rows) % len(names):
-            raise UsageError(f"{len(rows)} sequences cannot be divided among {len(names)} heads.")
-        factor = len(rows) // len(names)
-        return [self.head(names[i // factor]).decode(row) for i, row in enumerate(rows)]
+        return decode_rows(rows, names, self.head)
 
     @public
     def translate(
@@ -415,18 +410,11 @@ class HydraForCausalLM(nn.Module):
     ) -> tuple[Joined, list[str], torch.Tensor]:
         if not isinstance(input_ids, torch.Tensor):
             raise UsageError("give input_ids with heads, as encode returns them.")
-        outputs = _one_a_row(output_heads, [heads[-1]] * len(input_ids))
+        outputs = one_a_row(output_heads, [heads[-1]] * len(input_ids))
         # More heads may write than read: laid after the others, they leave the ids of the prompt as they are.
         names = [*heads, *sorted(set(outputs) - set(heads))]
         mask = settings.pop("attention_mask", None)
         return Joined(tuple(map(self.head, names))), outputs, torch.ones_like(input_ids) if mask is None else mask
-
-
-def _one_a_row(given: str | Sequence[str] | None, default: list[str]) -> list[str]:
-    outputs = default if given is None else [given] * len(default) if isinstance(given, str) else list(given)
-    if len(outputs) != len(default):
-        raise UsageError(f"{len(default)} rows need one output head, or as many, not {len(outputs)}.")
-    return outputs
 
 
 def _key(name: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, Need
-from vocabtransfer.leaderboard.contest import Contest, Entry, run_contest, summary
+from vocabtransfer.leaderboard.contest import Contest, Entry, summary
 from vocabtransfer.leaderboard.inputs import LeaderboardRequest, open_contest
+from vocabtransfer.leaderboard.measuring import run_contest
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.public import public
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
-from vocabtransfer.leaderboard.contest import Contest, Row, load_model, load_rows, probed_scores, save_rows
+from vocabtransfer.leaderboard.contest import Contest, Row, load_rows, save_rows
+from vocabtransfer.leaderboard.measuring import load_model, probed_scores
 
 SAME_TEXT, SAME_SECONDS = "untouched", "untouched, same CPU seconds"
 #: So many times the updates that the same text takes are the most for the same CPU time.
