@@ -21,6 +21,7 @@ from build_samples import write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
+from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.against_source import AgainstSource, HeldOutScore
 from vocabtransfer.pipeline.samples import sample_lines
 
@@ -68,6 +69,26 @@ def test_the_build_says_what_it_did(built: tuple[Path, dict[str, object]]) -> No
     assert isinstance(tokenizer, dict)
     assert tokenizer["tokens_per_word_after"] < tokenizer["tokens_per_word_before"] / 2
     assert facts["proof"]["loaded"] == "LlamaForCausalLM"  # type: ignore[index]
+
+
+def test_python_writes_what_the_command_writes(
+    built: tuple[Path, dict[str, object]], tiny_llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    output, _ = built
+    request = vt.BuildRequest(str(tiny_llama), "tatar", tmp_path / "planned", parallel=(corpus,), vocab_size=600)
+    planned = vt.build(request, dry_run=True)
+    assert planned.written is None and list(tmp_path.iterdir()) == []
+    saved = planned.save(tmp_path / "mine")
+    assert saved.written is not None and saved.proof is not None
+    listed = [
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (output, tmp_path / "mine")
+    ]
+    assert {"report.html", "README.md", "vocabtransfer.json"} <= {str(name) for name in listed[0]}
+    assert listed[0] == listed[1]
+    with pytest.raises(UsageError, match="written already"):
+        saved.save(tmp_path / "again")
+    with pytest.raises(VocabTransferError, match="exists already"):
+        planned.save(tmp_path / "mine")
 
 
 def test_the_result_is_a_plain_transformers_folder(built: tuple[Path, dict[str, object]], tiny_llama: Path) -> None:

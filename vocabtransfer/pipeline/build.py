@@ -58,11 +58,34 @@ class BuildResult:
     head: StoredHead | None = None
     proof: Proof | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    _job: _Job | None = None
 
     def __repr__(self) -> str:
         return brief(
             self, path=self.written.path if self.written else None, language=self.language.name, transfer=self.transfer
         )
+
+    @public
+    def save(self, output: str | Path | None = None, *, overwrite: bool = False) -> BuildResult:
+        """Write what a dry run made, as the build itself would have: checkpoint, report, model card, manifest, proof.
+
+        Args:
+            output: the folder; the one of the request when not given.
+            overwrite: replace an output that vocabtransfer wrote.
+
+        Raises:
+            UsageError: the build is written already, or its rows are still to be distilled.
+            VocabTransferError: an output that exists, no room on the disk.
+        """
+        if self._job is None or self.written is not None or self.head is not None:
+            raise UsageError("This build is written already: only what a dry run made is saved.")
+        if self.request.distill is not None:
+            raise UsageError("A dry run distils no rows: build without `dry_run`, or leave out `distill`.")
+        request = dataclasses.replace(self.request, overwrite=overwrite or self.request.overwrite)
+        if output is not None:
+            request = dataclasses.replace(request, output=Path(output))
+        job = dataclasses.replace(self._job, request=request, output=_check_output(request, dry_run=False))
+        return _written(dataclasses.replace(self, request=request), job)
 
 
 @public
@@ -180,17 +203,16 @@ def _made(
     *,
     dry_run: bool,
 ) -> BuildResult:
-    """Write what was made, with its report and its proof."""
-    request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
+    """Say what was made, and write it unless this is a dry run."""
+    request, language, source, found = job.request, job.language, job.source, job.found
     if against is not None:
         result = dataclasses.replace(result, notes=(*result.notes, *against.warnings()))
-    multiple = _multiple(request, found, source, len(result.vocabulary))
     plan = plan_checkpoint(
         source,
         job.output,
         vocabulary_size=len(result.vocabulary),
         link=request.link,
-        pad_to_multiple_of=multiple,
+        pad_to_multiple_of=_multiple(request, found, source, len(result.vocabulary)),
     )
     facts = build_facts(
         result,
@@ -205,8 +227,15 @@ def _made(
     facts["held_out"] = {"text": job.held_out.origin, **against.facts()} if against else None
     facts["distillation"] = dict(distillation) if distillation is not None else None
     facts["corpus"] = corpus_facts(job.corpus)
-    if dry_run:
-        return BuildResult(request, language, result, facts, plan, seconds=clock.laps)
+    made = BuildResult(request, language, result, facts, plan, seconds=job.clock.laps, _job=job)
+    return made if dry_run else _written(made, job)
+
+
+def _written(made: BuildResult, job: _Job) -> BuildResult:
+    """Write a checkpoint or a head with its report, and prove it."""
+    request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
+    result, facts = made.transfer, made.facts
+    multiple = _multiple(request, found, source, len(result.vocabulary))
     report = {**found.files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
     if request.as_head is not None and request.into is not None:
         hydra = open_hydra(request.into) if is_hydra(request.into) else create_hydra(source, request.into)
@@ -219,7 +248,7 @@ def _made(
             extra_files=report,
         )
         clock.lap("writing")
-        return BuildResult(request, language, result, facts, plan, head=head, seconds=clock.laps)
+        return dataclasses.replace(made, head=head, seconds=clock.laps)
     proofs: list[Proof] = []
 
     def proved(folder: Path) -> None:
@@ -236,7 +265,7 @@ def _made(
         extra_files={**report, "README.md": model_card(facts)},
         check=proved,
     )
-    return BuildResult(request, language, result, facts, plan, written, proof=proofs[0], seconds=clock.laps)
+    return dataclasses.replace(made, written=written, proof=proofs[0], seconds=clock.laps)
 
 
 def _check_distillable(source: Checkpoint, text: Text | None) -> None:
