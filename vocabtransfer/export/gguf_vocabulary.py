@@ -116,7 +116,7 @@ def gguf_vocabulary(source: Checkpoint, pre_tokenizer: str | None = None) -> Ggu
     else:
         raise VocabTransferError(f"the tokenizer of {source.name} is of a kind that cannot be written as GGUF.")
     tokens, types = _tokens(tokenizer, source, cutting)
-    ids = _ids(tokenizer, source)
+    ids = _ids(tokenizer, source, kind == "wordpiece")
     adds_bos, adds_eos = _adds(tokenizer, ids, "seperator" if kind == "wordpiece" else "eos")
     if kind == "wordpiece":
         if not (adds_bos and adds_eos):
@@ -273,13 +273,13 @@ def end_ids(source: Checkpoint) -> list[int]:
     return list(dict.fromkeys([end for end in (source.tokenizer.eos_token_id, *ends) if end is not None]))
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint) -> dict[str, int]:
+def _ids(tokenizer: PreTrainedTokenizerFast, source: Checkpoint, words: bool) -> dict[str, int]:
     ends = end_ids(source)
     if len(ends) > len(END_FIELDS):
         raise VocabTransferError(f"{source.name} has {len(ends)} ends of text, and GGUF has room for three.")
     ids = dict(zip(END_FIELDS, ends, strict=False))
     named = {"bos": tokenizer.bos_token_id, "padding": tokenizer.pad_token_id, "unknown": tokenizer.unk_token_id}
-    if kind_of(backend_document(tokenizer)) == "wordpiece":
+    if words:
         # llama.cpp's WordPiece puts "bos" before a text and the separator behind it.
         named |= {"bos": tokenizer.cls_token_id, "seperator": tokenizer.sep_token_id, "mask": tokenizer.mask_token_id}
     return ids | {key: i for key, i in named.items() if i is not None}
