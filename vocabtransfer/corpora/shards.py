@@ -104,7 +104,7 @@ def filter_corpus(
         raise UsageError("Name at least one shard to filter.")
     before = listed(output, "part-*.tsv.zst")
     if before and not overwrite:
-        raise VocabTransferError(f"{output} holds {len(before)} parts: give another folder, or --overwrite.")
+        raise VocabTransferError(f"{output} holds {len(before)} parts: give another folder, or `overwrite`.")
     usual = Usual.of(_first_pairs(files, rules, columns))
     parts = [joined(output, _NAME.format(i)) for i in range(len(files))]
     waiting = [joined(output, _WAITING.format(i)) for i in range(len(files))]
