@@ -177,7 +177,7 @@ def test_the_shift_brings_predicted_frequencies_nearer_to_the_language() -> None
     frequencies = generator.pareto(1.0, 50) * 100
     movable = np.ones(50, np.bool_)
     movable[:3] = False
-    shift = unigram_shift(states, head, frequencies, movable)
+    shift = unigram_shift(states, np.array_split(head, 3), frequencies, movable)
     wanted = frequencies[movable] / frequencies[movable].sum()
 
     def divergence(table: np.ndarray) -> float:

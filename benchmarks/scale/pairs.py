@@ -10,7 +10,6 @@ shards of 100,000. Every measurement runs in a process of its own, watched from 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -28,8 +27,15 @@ from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.files.text_files import write_lines
 
 SHARD = 100_000
-#: Engine, processes, and up to how many pairs.
-RUNS = (("local", 1, 3_000_000), ("ray", 2, 1_000_000), ("local", 2, 10_000_000))
+#: Engine, processes, and how many pairs: one process shows how cost grows, the others what they bring.
+RUNS = (
+    ("local", 1, 300_000),
+    ("local", 1, 1_000_000),
+    ("local", 2, 1_000_000),
+    ("ray", 2, 1_000_000),
+    ("local", 2, 3_000_000),
+    ("local", 2, 10_000_000),
+)
 
 
 def generated(real: list[tuple[str, str]], seed: int, count: int) -> Iterator[tuple[str, str]]:
@@ -115,19 +121,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="real pairs")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--target", default="russian")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 3_000_000, 10_000_000])
+    parser.add_argument("--most", type=int, default=10_000_000, help="leave out runs with more pairs")
     parser.add_argument("--work", help="(inside) one measurement, as JSON")
     options = parser.parse_args()
     if options.work:
         print(json.dumps(work(**json.loads(options.work)), ensure_ascii=False))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    make_shards(options.pairs, options.folder, max(options.sizes))
+    make_shards(options.pairs, options.folder, options.most)
     rows = []
-    for engine, processes, most in RUNS:
-        for size, kind in itertools.product(options.sizes, ("count", "filter")):
-            if size > most:
-                continue
+    for engine, processes, size in RUNS:
+        if size > options.most:
+            continue
+        for kind in ("count", "filter"):
             shards = [str(options.folder / f"in-{number:05d}.tsv") for number in range(size // SHARD)]
             output = str(options.folder / f"out-{engine}-{processes}")
             settings = {"engine": engine, "processes": processes, "target": options.target, "output": output}

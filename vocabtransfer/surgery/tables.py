@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -97,10 +98,15 @@ class NewTables:
         count = self.inputs.shape[0]
         shape = (count,) if tensor.part == "output_bias" else (count, self.source.layout.hidden)
         table = torch.empty(shape)
-        for start in range(0, count, _BLOCK):
-            stop = min(start + _BLOCK, count)
-            table[start:stop] = self.rows(tensor, start, stop)
+        for start, rows in self.blocks(tensor):
+            table[start : start + len(rows)] = rows
         return table
+
+    def blocks(self, tensor: VocabTensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the rows of a new tensor in blocks, each with the number of its first row."""
+        count = self.inputs.shape[0]
+        for start in range(0, count, _BLOCK):
+            yield start, self.rows(tensor, start, min(start + _BLOCK, count))
 
     def map_of(self, tensor: VocabTensor) -> TokenMap:
         """Return the token map that makes a tensor's rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,9 @@ DENSE_ROWS = "rows_beyond_the_map"
 KEPT = 0.9
 #: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
 MEASURED = 1_500_000_000
+
+
+_PARTS = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +100,20 @@ class TransferResult:
 
         The output is None when it is the input's (tied models, models without a head), the bias when there is none.
         """
-        every = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}
-        if part not in every:
+        if part not in _PARTS:
             raise UsageError(f"a table is input, output or bias, not {part!r}.")
-        parts = every[part]
-        tensors = [tensor for tensor in self.source.layout.tensors if tensor.part in parts and not tensor.further]
-        return self._tables.whole(tensors[0]) if tensors else None
+        tensor = self._tensor(part)
+        return self._tables.whole(tensor) if tensor is not None else None
+
+    def blocks(self, part: Literal["input", "output"]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield a new table in float32 blocks, each with the number of its first row; the output may be the input's."""
+        tensor = self._tensor(part) or self._tensor("input")
+        assert tensor is not None, "every model has an input table"
+        return self._tables.blocks(tensor)
+
+    def _tensor(self, part: str) -> VocabTensor | None:
+        tensors = self.source.layout.tensors
+        return next((each for each in tensors if each.part in _PARTS[part] and not each.further), None)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -282,21 +293,22 @@ def calibrated(result: TransferResult, seed: int) -> TransferResult:
         if not chunks or not movable.any():
             return result
         used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
-        entered, bias = result.table("input"), result.table("bias")
-        assert entered is not None, "every model has an input table"
-        rows = entered[used].numpy()
-        head = result.table("output") if source.layout.output_name else entered
-        assert head is not None, "a layout with an output name has an output table"
-        del entered
+        # No whole table is made for this: it may take more memory than the model runs in.
+        entered = np.concatenate(
+            [
+                rows[used[(used >= start) & (used < start + len(rows))] - start].numpy()
+                for start, rows in result.blocks("input")
+            ]
+        )
         try:
-            states = hidden_states(open_runnable(source, tokens=sum(map(len, chunks))), chunks, used, rows)
+            states = hidden_states(open_runnable(source, tokens=sum(map(len, chunks))), chunks, used, entered)
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
             said = first_line(problem)
             return _uncalibrated(result, said)
-        config = _writer(source.config)
+        config, bias = _writer(source.config), result.table("bias")
         shift = unigram_shift(
             states,
-            head.numpy(),
+            (rows.numpy() for _, rows in result.blocks("output")),
             token_frequencies(inputs.words, inputs.target),
             movable,
             bias.numpy() if bias is not None else None,

@@ -7,7 +7,7 @@ needs is then put along the mean hidden state, where it acts as a bias on the lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from vocabtransfer.running.blank_inputs import blank_inputs
 from vocabtransfer.running.streamed import run_together
 
 WORDS_A_CHUNK, CHUNKS, POSITIONS = 40, 32, 1024
+#: Positions whose distributions are in memory at a time: at 262,144 tokens 67 MB.
+AT_A_TIME = 64
 STEPS, STEP_SIZE, STRENGTH = 8, 0.7, 0.5
 #: Largest change of a logit, in nats: what a finite sample says about rare tokens is not to be taken to the letter.
 LARGEST = 4.0
@@ -127,7 +129,7 @@ def _longest(config: Any) -> int:
 
 def unigram_shift(
     states: NDArray[np.float32],
-    head: NDArray[np.float32],
+    head: Iterable[NDArray[np.float32]],
     frequencies: NDArray[np.float64],
     movable: NDArray[np.bool_],
     bias: NDArray[np.float32] | None = None,
@@ -138,7 +140,7 @@ def unigram_shift(
 
     Args:
         states: float32 ``(positions, hidden)``: hidden states before the head.
-        head: float32 ``(n_target, hidden)``: the new output rows.
+        head: the new output rows, float32 ``(n, hidden)`` in blocks, ``n_target`` in all.
         frequencies: float64 ``(n_target,)``: token counts in the target language.
         movable: boolean ``(n_target,)``: tokens that may be moved; the others take no part.
         bias: float32 ``(n_target,)`` of the head, if it has one.
@@ -148,21 +150,40 @@ def unigram_shift(
     centre = states.mean(axis=0)
     direction = (centre / (centre @ centre)).astype(np.float32)
     sample = states[np.linspace(0, len(states) - 1, min(POSITIONS, len(states))).astype(np.int64)]
-    logits = torch.from_numpy(sample) @ torch.from_numpy(head).T * logit_scale
-    if bias is not None:
-        logits += torch.from_numpy(bias)
-    if softcap:
-        logits = torch.tanh(logits / softcap) * softcap
+    logits = _logits(sample, head, movable, bias, softcap, logit_scale)
     gain = torch.from_numpy(sample @ direction)[:, None]
-    open_ = torch.from_numpy(movable)
-    wanted = torch.from_numpy(frequencies + 0.5)[open_].float()
+    wanted = torch.from_numpy(frequencies + 0.5)[torch.from_numpy(movable)].float()
     wanted = (wanted / wanted.sum()).log()
-    amounts = torch.zeros(int(open_.sum()))
-    logits = logits[:, open_]
+    amounts = torch.zeros(len(wanted))
     for _ in range(STEPS):
-        expected = torch.softmax(logits + gain * amounts, dim=1).mean(dim=0).clamp_min(1e-9).log()
+        total = torch.zeros(len(wanted))
+        for block, push in zip(logits.split(AT_A_TIME), gain.split(AT_A_TIME), strict=True):
+            total += torch.softmax(block + push * amounts, dim=1).sum(dim=0)
+        expected = (total / len(sample)).clamp_min(1e-9).log()
         amounts = (amounts + STEP_SIZE * (wanted - expected)).clamp(-2 * LARGEST, 2 * LARGEST)
     amounts -= (amounts * wanted.exp()).sum()
     result = np.zeros(len(movable), np.float32)
     result[movable] = (STRENGTH * amounts / logit_scale).clamp(-LARGEST, LARGEST).numpy()
     return Shift(result, direction)
+
+
+def _logits(
+    sample: NDArray[np.float32],
+    head: Iterable[NDArray[np.float32]],
+    movable: NDArray[np.bool_],
+    bias: NDArray[np.float32] | None,
+    softcap: float | None,
+    logit_scale: float,
+) -> torch.Tensor:
+    """Return the logits of the movable tokens at the sampled positions, float32 ``(positions, movable tokens)``."""
+    states = torch.from_numpy(sample)
+    logits = torch.empty(len(sample), int(movable.sum()))
+    start = done = 0
+    for rows in head:
+        here = np.flatnonzero(movable[start : start + len(rows)])
+        part = states @ torch.from_numpy(rows[here]).T * logit_scale
+        if bias is not None:
+            part += torch.from_numpy(bias[start + here])
+        logits[:, done : done + len(here)] = torch.tanh(part / softcap) * softcap if softcap else part
+        start, done = start + len(rows), done + len(here)
+    return logits
