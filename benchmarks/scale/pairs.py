@@ -29,7 +29,10 @@ from vocabtransfer.files.text_files import write_lines
 SHARD = 100_000
 #: Engine, processes, and how many pairs: one process shows how cost grows, the others what they bring.
 RUNS = (
+    ("local", 1, 100_000),
     ("local", 1, 300_000),
+    ("local", 2, 300_000),
+    ("ray", 2, 300_000),
     ("local", 1, 1_000_000),
     ("local", 2, 1_000_000),
     ("ray", 2, 1_000_000),
