@@ -4,7 +4,7 @@
 
 The model starts with the tables of one initialisation (mean of pieces, unless asked for another); the teacher is the
 model before the transfer. Text, split and seed are those of ``curves.py``, and next-token loss (``clm``) is the baseline
-that the others are compared with. Rates are those of ``--stage``, but 1e-2 for the learned map. An interrupted run goes on
+that the others are compared with. Rates are those of ``--stage``, but 3e-4 for the learned map. An interrupted run goes on
 where it stopped.
 """
 
@@ -22,8 +22,8 @@ from vocabtransfer.progress import show_progress
 
 HERE = Path(__file__).parent
 BASELINE = "clm"
-# Weights of a map are far larger than numbers of a row, and so are their steps.
-RATES = {"learned_map": "1e-2"}
+# A step of a weight moves a whole row: at 1e-2, 20 updates of Tatar took the model from 2.665 to 3.153 bits per byte.
+RATES = {"learned_map": "3e-4"}
 
 
 def curves() -> Any:

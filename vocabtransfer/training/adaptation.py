@@ -195,7 +195,7 @@ def _prepare(
         if form is not None or request.pull or {stage.name for stage in stages} != {NEW}:
             raise UsageError(
                 f"`objective='{request.objective}'` trains nothing but new rows, in a form of its own: give `stages` "
-                "new:100:1e-2, and no `tables` and `pull`."
+                "new:100:3e-4, and no `tables` and `pull`."
             )
         form = objective.form
     if accelerator.distributed_type == DistributedType.FSDP and (form is not None or request.pull):
