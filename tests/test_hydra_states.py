@@ -203,3 +203,15 @@ def test_a_thousand_random_operations() -> None:
     HydraMachine.checked = 0
     while HydraMachine.checked < 1000:
         run(examples=20, steps=50)
+
+
+def test_the_head_gets_states_in_order(sample: Sample) -> None:
+    """Of a slice of states and a table that is not trained, torch would make a copy of the table for each text."""
+    head = sample.load().view("dutch").get_output_embeddings()
+    assert not head.weight.requires_grad
+    seen: list[bool] = []
+    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    states = torch.randn(3, 5, head.weight.shape[1])[:, -1:, :]
+    assert not states.is_contiguous()
+    torch.testing.assert_close(head(states), states @ head.weight.T)
+    assert seen == [True]

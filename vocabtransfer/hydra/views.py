@@ -155,7 +155,17 @@ def output_module(module: nn.Module, head: LoadedHead) -> nn.Module:
     twin.out_features = head.rows
     if "bias" in twin._parameters:
         twin._parameters["bias"] = head.tables.bias
+    twin.register_forward_pre_hook(_contiguous)
     return twin  # type: ignore[no-any-return]
+
+
+def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Lay states out in order: of the last places of texts, and a table that is not trained, torch copies the table.
+
+    ``F.linear`` makes a batched product of such states and expands the weight once a text: gigabytes, and a hundred
+    times the time, for each prompt. Weights that want a gradient are spared, so a plain model does not show it.
+    """
+    return tuple(each.contiguous() if isinstance(each, torch.Tensor) else each for each in inputs)
 
 
 def _set_config(twin: Any, slots: Slots, head: LoadedHead, *, tied: bool) -> None:

@@ -315,6 +315,7 @@ def _multiplying(module: Any, stored: Tensor, dtype: torch.dtype, device: torch.
     def forward(input: Tensor) -> Any:
         if not module.weight.is_meta:
             return plain(input)
+        input = input.contiguous()  # for a slice of states, torch would copy the rows once for each text
         parts = [
             nn.functional.linear(input, stored[i : i + block].to(device, dtype)) for i in range(0, len(stored), block)
         ]
