@@ -71,7 +71,7 @@ def test_prediction_layers_follow_table_and_head_even_when_the_head_is_calibrate
     names = ("model.layers.2.embed_tokens.weight", "model.layers.2.shared_head.head.weight")
     folder = write(tmp_path / "source", model, extra={names[0]: table, names[1]: head})
     words = {"сәлам": 20.0, "дөнья": 9.0, "hello": 3.0}
-    result, after = built(folder, words=words, calibrate=True)
+    result, after = built(folder, evidence=vt.Evidence(words=words), calibrate=True)
     assert result.initialization.shift is not None and not result.source.layout.further
     own = "model.embed_tokens.weight" if tied else "lm_head.weight"
     assert torch.equal(after[names[0]], after["model.embed_tokens.weight"]) and torch.equal(after[names[1]], after[own])

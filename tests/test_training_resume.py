@@ -214,7 +214,7 @@ def test_running_out_of_memory_is_one_sentence_and_resumable(model: Path, text: 
     for error in errors:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LanguageModelling, "loss", fail(error))
-            with pytest.raises(VocabTransferError, match=r"not enough memory.*--resume.*--gradient-checkpointing"):
+            with pytest.raises(VocabTransferError, match=r"not enough memory.*`resume`.*`gradient_checkpointing`"):
                 vt.adapt(request(model, text, tmp_path / "out", "tables:12:1e-2", resume=True))
     resumed = vt.adapt(request(model, text, tmp_path / "out", "tables:12:1e-2", resume=True))
     direct = vt.adapt(request(model, text, tmp_path / "direct", "tables:12:1e-2"))
@@ -226,7 +226,7 @@ def test_running_out_of_memory_is_one_sentence_and_resumable(model: Path, text: 
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_the_way_out(model: Path, text: Path, tmp_path: Path) -> None:
-    with pytest.raises(VocabTransferError, match=r"NaN or infinite at update \d+ of stage all.*--restart-stage"):
+    with pytest.raises(VocabTransferError, match=r"NaN or infinite at update \d+ of stage all.*`restart_stage`"):
         vt.adapt(request(model, text, tmp_path / "out", "tables:4:1e-2", "all:20:1e30"))
     assert not (tmp_path / "out").exists()
     result = vt.adapt(
