@@ -12,7 +12,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import show_progress, track
 
 from .align_parts import check_outputs, check_table, print_facts
-from .arguments import COLUMNS_HELP, PAIR_KINDS, column_pair, existing
+from .arguments import COLUMNS_HELP, MAX_RATIO, MAX_WORDS, PAIR_KINDS, column_pair, existing
 from .output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def filter_corpus(
     target: str = typer.Option(..., help="The target language."),
     source: str = typer.Option("english", help="The source language."),
     columns: str | None = typer.Option(None, help=COLUMNS_HELP),
-    max_ratio: float = typer.Option(3.0, help="How many times longer or shorter than usual a translation may be."),
-    max_words: int = typer.Option(256, min=1, help="Words a sentence may have."),
+    max_ratio: float = MAX_RATIO,
+    max_words: int = MAX_WORDS,
     keep_identical: bool = typer.Option(False, "--keep-identical", help="Keep pairs whose sides are alike."),
     keep_duplicates: bool = typer.Option(False, "--keep-duplicates", help="Keep pairs that come again."),
     any_language: bool = typer.Option(

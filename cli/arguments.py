@@ -30,6 +30,8 @@ MEMORY = typer.Option(
 LIMIT = typer.Option(
     None, "--memory", help="What it may take, such as 6GB [default: what is free].", rich_help_panel=RUNNING
 )
+MAX_RATIO = typer.Option(3.0, help="How many times longer or shorter than usual a translation may be.")
+MAX_WORDS = typer.Option(256, min=1, help="Words a sentence may have.")
 FIELD = typer.Option(None, "--field", help=FIELD_HELP)
 
 

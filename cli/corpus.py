@@ -12,7 +12,7 @@ from rich.table import Table
 from vocabtransfer.progress import show_progress
 
 from .align_parts import check_outputs, print_facts
-from .arguments import COLUMNS_HELP, column_pair
+from .arguments import COLUMNS_HELP, MAX_RATIO, MAX_WORDS, column_pair
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ def filter_(
     target: str = typer.Option(..., help="The target language."),
     source: str = typer.Option("english", help="The source language."),
     columns: str | None = typer.Option(None, help=COLUMNS_HELP),
-    max_ratio: float = typer.Option(3.0, help="How many times longer or shorter than usual a translation may be."),
-    max_words: int = typer.Option(256, min=1, help="Words a sentence may have."),
+    max_ratio: float = MAX_RATIO,
+    max_words: int = MAX_WORDS,
     engine: str = ENGINE,
     processes: int = PROCESSES,
     overwrite: bool = typer.Option(False, help="Replace parts that are in the output."),

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from adapt_samples import Stop, files, one_thread, parameters
-from training_samples import LINES, new_tokenizer, old_tokenizer, small_model, text_file
+from training_samples import LINES, before_and_after, old_tokenizer, small_model, text_file
 
 import vocabtransfer as vt
-from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
+from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.running.load import load_causal_model
-from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.request import new_rows_of
 from vocabtransfer.training.row_distiller import RowDistiller, leading_rows, same_body
@@ -36,10 +35,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
     """A model, and what a transfer made of it."""
-    folder = tmp_path_factory.mktemp("rows")
-    old = small_model(folder / "old", old_tokenizer(), seed=1, tied=request.param)
-    transfer(old, new_tokenizer(), method="pieces").save(folder / "made")
-    return old, open_checkpoint(folder / "made")
+    return before_and_after(tmp_path_factory.mktemp("rows"), tied=request.param)
 
 
 def adaptation(old: Checkpoint, made: Checkpoint, folder: Path, **options: Any) -> vt.AdaptRequest:

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from torch import nn
-from training_samples import LINES, new_tokenizer, old_tokenizer, small_model, text_file
+from training_samples import LINES, before_and_after, new_tokenizer, text_file
 
 import vocabtransfer as vt
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.learned_map import LearnedRows, candidates
 from vocabtransfer.training.request import new_rows_of
@@ -35,10 +34,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
     """A model, and what a transfer made of it."""
-    folder = tmp_path_factory.mktemp("forms")
-    old = small_model(folder / "old", old_tokenizer(), seed=1, tied=request.param)
-    transfer(old, new_tokenizer(), method="pieces").save(folder / "made")
-    return old, open_checkpoint(folder / "made")
+    return before_and_after(tmp_path_factory.mktemp("forms"), tied=request.param)
 
 
 def adaptation(made: Checkpoint, folder: Path, *stages: str, **options: Any) -> vt.AdaptRequest:

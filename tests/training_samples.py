@@ -7,9 +7,10 @@ import torch
 from propagation_samples import save_model, tensors_of
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.checkpoint import Checkpoint
+from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.files.text import read_text
+from vocabtransfer.surgery.transfer import transfer
 from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.text import PackedText, Place, make_batch
 
@@ -31,6 +32,13 @@ def old_tokenizer() -> PreTrainedTokenizerFast:
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
     return toy_tokenizer(NEW, seed=3)
+
+
+def before_and_after(folder: Path, *, tied: bool) -> tuple[Checkpoint, Checkpoint]:
+    """Write a model, and what a transfer makes of it."""
+    old = small_model(folder / "old", old_tokenizer(), seed=1, tied=tied)
+    transfer(old, new_tokenizer(), method="pieces").save(folder / "made")
+    return old, open_checkpoint(folder / "made")
 
 
 def text_file(folder: Path, lines: Sequence[str] = LINES, times: int = 1) -> Path:

@@ -13,19 +13,18 @@ import argparse
 import json
 import resource
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from run import make_checkpoint, product_rate, read_rate, store
+from watching import private, watch
 
 from vocabtransfer.checkpoint import read_checkpoint
 from vocabtransfer.files.packages import fetch_npm
-from vocabtransfer.running.plan import plan_run
+from vocabtransfer.running.plan import dtype_name, plan_run
 from vocabtransfer.running.settings import parse_bytes
 from vocabtransfer.surgery.unigram_calibration import CHUNKS, WORDS_A_CHUNK
 
@@ -53,30 +52,21 @@ def make_source(name: str, folder: Path, layers: int | None) -> Path:
 
 def watched(command: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
     """Run a command that prints JSON; return what it printed, and its peaks of memory, CPU seconds and bytes read."""
-    begun = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        peak = {"private": 0, "resident": 0}
-        read = 0
-        seen = psutil.Process(process.pid)
-        while process.poll() is None:
-            try:
-                memory = seen.memory_info()
-                peak["private"] = max(peak["private"], memory.rss - memory.shared)
-                peak["resident"] = max(peak["resident"], memory.rss)
-                read = seen.io_counters().read_bytes
-            except psutil.NoSuchProcess:
-                break
-            time.sleep(0.05)
-        printed = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    peak = {"private": 0, "resident": 0, "read": 0}
+
+    def look(process: psutil.Process) -> None:
+        peak["private"] = max(peak["private"], private(process))
+        peak["resident"] = max(peak["resident"], process.memory_info().rss)
+        peak["read"] = process.io_counters().read_bytes
+
+    printed, seconds = watch(command, look, every=0.05)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return json.loads(printed), {
-        "wall_s": round(time.perf_counter() - begun, 1),
+    return printed, {
+        "wall_s": round(seconds, 1),
         "cpu_s": round(used.ru_utime + used.ru_stime, 1),
         "peak_private_gb": round(peak["private"] / 1e9, 2),
         "peak_resident_gb": round(peak["resident"] / 1e9, 2),
-        "read_from_disk_gb": round(read / 1e9, 1),
+        "read_from_disk_gb": round(peak["read"] / 1e9, 1),
     }
 
 
@@ -107,7 +97,7 @@ def main() -> None:
     row = {
         "model": path.name,
         "stored_gb": round(stored / 1e9, 2),
-        "dtype": str(plan.dtype).removeprefix("torch."),
+        "dtype": dtype_name(plan.dtype),
         "memory_allowed": options.memory,
         "threads": torch.get_num_threads(),
         **cost,

@@ -13,15 +13,14 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 from run import store
+from watching import private, watch
 
 from vocabtransfer.alignment.corpora import read_parallel
 from vocabtransfer.files.text_files import write_lines
@@ -81,42 +80,26 @@ def work(kind: str, shards: list[str], options: dict[str, Any]) -> dict[str, Any
     return {"kept": made.kept, "dropped": made.dropped}
 
 
-def private(process: psutil.Process) -> int:
-    memory = process.memory_info()
-    return int(memory.rss - memory.shared)
-
-
 def watched(command: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a command that prints JSON; return that, its time, and the peaks of it and of all processes it started."""
-    begun = time.perf_counter()
-    lead = largest = workers = 0
+    peak = {"lead": 0, "worker": 0}
     cpu: dict[int, float] = {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        seen = psutil.Process(process.pid)
-        while process.poll() is None:
-            try:
-                children = {child.pid: child for child in seen.children(recursive=True)}
-                lead = max(lead, private(seen))
-                each = []
-                for pid, one in {process.pid: seen, **children}.items():
-                    used = one.cpu_times()
-                    cpu[pid] = used.user + used.system
-                    if pid != process.pid:
-                        each.append(private(one))
-                largest, workers = max([largest, *each]), max(workers, len(each))
-            except psutil.NoSuchProcess:
-                pass
-            time.sleep(0.2)
-        printed = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    cost = {
-        "seconds": round(time.perf_counter() - begun, 1),
+
+    def look(lead: psutil.Process) -> None:
+        peak["lead"] = max(peak["lead"], private(lead))
+        for one in (lead, *lead.children(recursive=True)):
+            used = one.cpu_times()
+            cpu[one.pid] = used.user + used.system
+            if one.pid != lead.pid:
+                peak["worker"] = max(peak["worker"], private(one))
+
+    printed, seconds = watch(command, look, every=0.2)
+    return printed, {
+        "seconds": round(seconds, 1),
         "cpu_s": round(sum(cpu.values()), 1),
-        "peak_private_mb": round(lead / 1e6),
-        "largest_worker_private_mb": round(largest / 1e6),
+        "peak_private_mb": round(peak["lead"] / 1e6),
+        "largest_worker_private_mb": round(peak["worker"] / 1e6),
     }
-    return json.loads(printed), cost
 
 
 def main() -> None:

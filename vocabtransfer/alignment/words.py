@@ -10,13 +10,14 @@ Many orthographies have a letter that people type as a quotation mark: Hawaiian 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import regex
 from numpy.typing import NDArray
 
 from vocabtransfer.alignment.edge_marks import EDGE_MARKS, NO_MARKS, lettered_marks
+from vocabtransfer.errors import VocabTransferError
 
 # Lao, Khmer ... have no spaces between words; a grapheme cluster keeps a consonant together with its vowels and tones.
 _CLUSTER_SCRIPTS = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -117,6 +118,13 @@ class WordCounts:
             for word in split_words(chunk):
                 self._words[word] += count
         self._chunks.clear()
+
+
+def in_order(counts: Mapping[str, int], named: str) -> dict[str, float]:
+    """Return counted words in the order of the words; `VocabTransferError` naming the text where there is none."""
+    if not counts:
+        raise VocabTransferError(f"{named}: there is no word in the text.")
+    return {word: float(count) for word, count in sorted(counts.items())}
 
 
 def fold_marks(word: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vocabtransfer.alignment.corpora import Columns, read_parallel
 from vocabtransfer.alignment.engines import Engine, open_engine
 from vocabtransfer.alignment.filters import SAMPLE, SEEN, PairFilter, Seen, Usual, digest
-from vocabtransfer.alignment.words import WordCounts
+from vocabtransfer.alignment.words import WordCounts, in_order
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.remote import expanded, fetched, joined, listed, moved, removed, stored
 from vocabtransfer.files.text import read_text
@@ -50,9 +50,7 @@ def count_corpus(
         found = workers.map(_count_shard, ((file, field) for file in files))
         for words in track(found, "counting words", len(files)):
             counts.update(words)
-    if not counts:
-        raise VocabTransferError(f"{', '.join(shards)}: there is no word in the text.")
-    return {word: float(count) for word, count in sorted(counts.items())}
+    return in_order(counts, ", ".join(shards))
 
 
 def _count_shard(file: str, field: str | None) -> dict[str, int]:

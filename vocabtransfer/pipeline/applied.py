@@ -87,11 +87,12 @@ def apply_saved_map(
         with step("proving that the checkpoint loads and generates"):
             proofs.append(prove_beside(model, place, prompts, None))
 
+    running = running_facts(model)
     report = {
         "vocabtransfer": __version__,
         "request": {"source": local_name(source), "map": local_name(folder), "norm": norm, "seed": seed},
         "method": {"name": made.method.name, "calibrated": made.initialization.shift is not None},
-        "running": running_facts(model),
+        "running": running,
         "rows_by_rule": made.token_map.counts_by_rule(),
         "notes": list(made.notes),
     }
@@ -103,7 +104,7 @@ def apply_saved_map(
         extra_files={"report.json": to_json(report)},
         check=proved,
     )
-    return Applied(made, written, proofs[0], running_facts(model))
+    return Applied(made, written, proofs[0], running)
 
 
 def _frequent(vocabulary: Vocabulary, made: TransferResult) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from vocabtransfer.alignment.words import WordCounts
-from vocabtransfer.errors import VocabTransferError
+from vocabtransfer.alignment.words import WordCounts, in_order
 from vocabtransfer.files.text import Text
 from vocabtransfer.progress import track
 
@@ -20,7 +19,4 @@ def count_words(
         words.add(line)
         if see is not None:
             see(line)
-    counts = words.counts()
-    if not counts:
-        raise VocabTransferError(f"{text}: there is no word in the text.")
-    return {word: float(count) for word, count in sorted(counts.items())}
+    return in_order(words.counts(), str(text))

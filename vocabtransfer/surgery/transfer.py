@@ -44,8 +44,6 @@ DENSE_ROWS = "rows_beyond_the_map"
 KEPT = 0.9
 #: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
 MEASURED = 1_500_000_000
-
-
 _PARTS = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}
 
 
