@@ -67,6 +67,12 @@ def adapt(
     batch_tokens: int | None = typer.Option(
         None, help="Tokens of an update [default: 8,192; on a CPU 512].", rich_help_panel=TRAINING
     ),
+    documents_apart: bool = typer.Option(
+        False,
+        "--documents-apart",
+        help="No document sees those before it in its row of text.",
+        rich_help_panel=TRAINING,
+    ),
     weight_decay: float = typer.Option(0.1, help="Of the body's matrices; tables have none.", rich_help_panel=TRAINING),
     tables: str = typer.Option(
         "rows",
@@ -87,6 +93,15 @@ def adapt(
     seed: int = typer.Option(0, help="For everything random.", rich_help_panel=TRAINING),
     device: str | None = typer.Option(None, help=f"{DEVICE_HELP} [default: auto].", rich_help_panel=COST),
     dtype: str = typer.Option("float32", help="Of computation; parameters stay float32.", rich_help_panel=COST),
+    optimizer_dtype: str = typer.Option(
+        "float32", help="Of AdamW's two moments; bfloat16 halves them.", rich_help_panel=COST
+    ),
+    attention: str | None = typer.Option(
+        None,
+        help="How it is computed: sdpa, eager, flex_attention, flash_attention_2, flash_attention_3 [default: what the "
+        "model takes, mostly sdpa].",
+        rich_help_panel=COST,
+    ),
     gradient_accumulation: int | None = typer.Option(
         None, help="Passes an update [default: so that logits take 512 MiB].", rich_help_panel=COST
     ),
@@ -140,6 +155,9 @@ def adapt(
         passes=gradient_accumulation,
         gradient_checkpointing=gradient_checkpointing,
         dtype=cast(Literal["fp32", "bf16"], SHORT.get(dtype, dtype)),
+        optimizer_dtype=cast(Literal["fp32", "bf16"], SHORT.get(optimizer_dtype, optimizer_dtype)),
+        attention=attention,
+        documents_apart=documents_apart,
         device=device,
         cpu=cpu,
         weight_decay=weight_decay,
@@ -163,7 +181,7 @@ def adapt(
     with show_progress(not as_json and first):
         result = run(request)
     leave_group()
-    facts: dict[str, Any] = {"output": str(result.output), **result.facts}
+    facts: dict[str, Any] = {"output": str(result.output), **result.facts, "throughput": list(result.throughput)}
     if result.written is not None:
         facts |= {"bytes_written": result.written.bytes_written, "bytes_linked": result.written.bytes_linked}
     if not first:
@@ -187,4 +205,12 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("bits per byte", f"{facts['curve'][0]['bits_per_byte']:.4f} before, {facts['bits_per_byte']:.4f} after")
         )
+    lines += [
+        (
+            f"speed of {speed['stage']}",
+            f"{speed['tokens_per_second']:,.0f} tokens a second, MFU {speed['mfu']:.0%} of "
+            f"{speed['peak_operations_per_second'] * speed['devices'] / 1e12:,.2f} TFLOP/s ({speed['peak_source']})",
+        )
+        for speed in facts["throughput"]
+    ]
     return [*lines, ("output", facts["output"])]

@@ -11,6 +11,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "digits": ("fold", "keep"),
     "dtype": ("float32", "bfloat16", "float16", "auto"),
     "adapt:dtype": ("float32", "bfloat16"),
+    "optimizer_dtype": ("float32", "bfloat16"),
     "leaderboard:dtype": ("float32", "bfloat16"),
     "effort": ("accurate", "fast"),
     "engine": ("local", "ray"),

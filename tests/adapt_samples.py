@@ -63,7 +63,13 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    folder: Path, *, tied: bool = True, seed: int = 3, dropout: float = 0.1, dtype: torch.dtype = torch.float32
+    folder: Path,
+    *,
+    tied: bool = True,
+    seed: int = 3,
+    dropout: float = 0.1,
+    dtype: torch.dtype = torch.float32,
+    key_heads: int = 1,
 ) -> Path:
     """Write a Llama of five layers, with the map of a transfer that copied its first rows."""
     torch.manual_seed(seed)
@@ -74,7 +80,7 @@ def make_model(
         intermediate_size=24,
         num_hidden_layers=5,
         num_attention_heads=2,
-        num_key_value_heads=1,
+        num_key_value_heads=key_heads,
         max_position_embeddings=128,
         tie_word_embeddings=tied,
         bos_token_id=0,

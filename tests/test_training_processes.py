@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from adapt_samples import files, launch, make_model, parameters, request, write_text
+from transformers import LlamaConfig
 
 import vocabtransfer as vt
+from vocabtransfer.training.processes import ModelShares
 
 STAGES = ("new:3:1e-2", "tables:3:1e-2", "lora:3:1e-2", "all:3:1e-3")
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
@@ -15,6 +17,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"]
 ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 MODULE = ["--module", "vocabtransfer_cli.main"]
+CUT = {"PARALLELISM_CONFIG_TP_SIZE": "2"}
 LAUNCHERS = {
     "torchrun": (TORCHRUN, {}),
     "torchrun-fsdp": (TORCHRUN, FSDP),
@@ -70,6 +73,58 @@ def test_two_processes_resume_with_the_same_bytes(tmp_path: Path, environment: d
     done = launch(TORCHRUN, *arguments(model, text, tmp_path / "out", "--resume", "--restart-stage"), **environment)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tied", "processes"), [(True, 2), (False, 2), (False, 4)])
+def test_a_cut_model_learns_what_a_whole_one_learns(tmp_path: Path, tied: bool, processes: int) -> None:
+    model = make_model(tmp_path / "model", tied=tied, dropout=0.0, key_heads=2)
+    text, stages = write_text(tmp_path / "nl.txt"), (STAGES[0], STAGES[1], STAGES[3])
+    words = [word for word in arguments(model, text, tmp_path / "cut") if word not in ("--stage", *STAGES)]
+    words += [word for stage in stages for word in ("--stage", stage)]
+    command = [str(processes) if word == "2" else word for word in TORCHRUN]
+    done = launch(command, *words, **CUT)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    torch.set_num_threads(1)
+    one = vt.adapt(
+        request(model, text, tmp_path / "one", *stages, held_out=(text,), held_out_bytes=300, evaluate_every=2)
+    )
+    for mine, theirs in zip(facts["curve"], one.facts["curve"], strict=True):
+        assert mine["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"], rel=1e-4)
+        assert mine["tokens"] == theirs["tokens"]
+    ours, theirs = parameters(tmp_path / "cut"), parameters(tmp_path / "one")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in theirs)
+    assert facts["stages"][0]["first_loss"] == pytest.approx(one.facts["stages"][0]["first_loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_cut_model_resumes_with_the_same_bytes(tmp_path: Path) -> None:
+    model, text = make_model(tmp_path / "model", key_heads=2), write_text(tmp_path / "nl.txt")
+    more = ["--optimizer-dtype", "bfloat16", "--documents-apart", "--save-every", 1]
+    words = [word for word in arguments(model, text, tmp_path / "whole", *more) if word not in ("--stage", *STAGES)]
+    whole = launch(TORCHRUN, *words, "--stage", "tables:3:1e-2", "--stage", "all:3:1e-3", **CUT)
+    assert whole.returncode == 0, whole.stderr
+    words[words.index(tmp_path / "whole")] = tmp_path / "out"
+    stopped = launch(TORCHRUN, *words, "--stage", "tables:3:1e-2", "--stage", "all:3:1e30", **CUT)
+    assert "NaN or infinite" in stopped.stdout + stopped.stderr
+    words += ["--stage", "tables:3:1e-2", "--stage", "all:3:1e-3", "--resume", "--restart-stage"]
+    done = launch(TORCHRUN, *words, **CUT)
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("shares", "tied", "heads", "said"),
+    [
+        (ModelShares(2, 2), True, 2, "input and head at once cannot be cut"),
+        (ModelShares(4, 1), False, 4, "num_key_value_heads is 2, which cannot be held in 4 parts"),
+    ],
+)
+def test_what_cannot_be_cut_is_said(shares: ModelShares, tied: bool, heads: int, said: str) -> None:
+    config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=2, hidden_size=16)
+    with pytest.raises(vt.VocabTransferError, match=said):
+        shares.check(config, tied)
 
 
 @pytest.mark.slow

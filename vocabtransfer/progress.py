@@ -67,19 +67,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` unchanged while a bar counts them (no bar outside `show_progress`)."""
+def track(items: Iterable[T], description: str | Callable[[], str], total: int | None = None) -> Iterator[T]:
+    """Yield ``items`` unchanged while a bar counts them (no bar outside `show_progress`).
+
+    A ``description`` that is called is asked anew after every item.
+    """
     display = _display.get()
     if display is None:
         yield from items
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    task = display.add_task(description, total=total)
+    label = description if callable(description) else lambda: description
+    task = display.add_task(label(), total=total)
     try:
         for item in items:
             yield item
-            display.advance(task)
+            display.update(task, advance=1, description=label())
     finally:
         display.remove_task(task)
 

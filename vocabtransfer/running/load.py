@@ -28,16 +28,20 @@ def load_model(folder: Path, *, dtype: torch.dtype | str = torch.float32) -> Pre
     return cast(PreTrainedModel, model.eval())
 
 
-def load_causal_model(folder: Path, device: str = "cpu", precision: torch.dtype | None = None) -> PreTrainedModel:
+def load_causal_model(
+    folder: Path, device: str = "cpu", precision: torch.dtype | None = None, **options: Any
+) -> PreTrainedModel:
     """Load a checkpoint folder for scoring; nothing is downloaded.
 
-    Not given, the precision is float32 on a CPU, and the checkpoint's own elsewhere.
+    Not given, the precision is float32 on a CPU, and the checkpoint's own elsewhere. ``options`` are further ones of
+    transformers' ``from_pretrained``; those that are None are left out.
 
     Raises `VocabTransferError` when transformers has no causal model for it, and for a device that is not there.
     """
     try:
         dtype = precision or (torch.float32 if device == "cpu" else "auto")
-        model: Any = folder_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True)
+        given = {name: value for name, value in options.items() if value is not None}
+        model: Any = folder_opener(folder).from_pretrained(folder, dtype=dtype, local_files_only=True, **given)
         return cast(PreTrainedModel, model.to(device).eval())
     except (ValueError, OSError, RuntimeError, AssertionError, ImportError) as problem:
         raise VocabTransferError(

@@ -26,7 +26,6 @@ from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.memory import is_out_of_memory
-from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.estimate import sentence_before
 from vocabtransfer.training.facts import run_facts
@@ -38,7 +37,7 @@ from vocabtransfer.training.objectives import (
     Surroundings,
     find_objective,
 )
-from vocabtransfer.training.processes import open_accelerator
+from vocabtransfer.training.processes import ModelShares, open_accelerator
 from vocabtransfer.training.request import (
     LAYER_IS_FOR,
     AdaptRequest,
@@ -51,6 +50,7 @@ from vocabtransfer.training.result import file_names, write_adapter, write_model
 from vocabtransfer.training.row_distiller import RowDistiller
 from vocabtransfer.training.row_stage import NUMBERS, SIDES, new_tables, run_row_stage, set_rows
 from vocabtransfer.training.run import Pace, Run
+from vocabtransfer.training.settings import settings_of
 from vocabtransfer.training.sizes import block_of, rows_of
 from vocabtransfer.training.stages import (
     ALL,
@@ -64,7 +64,7 @@ from vocabtransfer.training.stages import (
     merge_lora,
     table_parameters,
 )
-from vocabtransfer.training.state import Progress, State, fingerprint, fingerprints, state_folder
+from vocabtransfer.training.state import Progress, State, state_folder
 from vocabtransfer.training.table_forms import form_of
 from vocabtransfer.training.text import Mixture, PackedText, Position
 
@@ -75,12 +75,15 @@ class AdaptResult:
 
     ``facts`` is what ``adapt.json`` holds; ``losses`` are the training losses of all updates, in nats a token (or
     chunk), by stage. ``written`` is None for an adapter, and in all processes but the first.
+    ``throughput`` has the speed of each stage that this call trained by the whole model: tokens a second, and model
+    FLOPs utilisation.
     """
 
     output: Path
     facts: Mapping[str, Any]
     losses: tuple[tuple[float, ...], ...]
     written: WriteReport | None = None
+    throughput: tuple[Mapping[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         return brief(
@@ -200,6 +203,14 @@ def _prepare(
         form = objective.form
     if accelerator.distributed_type == DistributedType.FSDP and (form is not None or request.pull):
         raise UsageError("`tables`, `pull` and `objective='learned_map'` need whole tables: train without FSDP.")
+    shares = ModelShares.of(accelerator)
+    if shares.tensor > 1:
+        shares.check(shell.config, checkpoint.layout.tied)
+        if form is not None or request.pull or LORA in {stage.name for stage in stages}:
+            raise UsageError(
+                "`tables`, `pull`, `objective='learned_map'` and a stage lora need whole matrices: train without tensor "
+                "parallelism."
+            )
     separator = document_separator(shell, tokenizer)
     target = PackedText(tokenizer, read_text(request.text), separator, block, request.seed, objective.needs_text)
     source = replace(target, text=read_text(request.source_text), stream=1) if request.source_text else None
@@ -220,7 +231,7 @@ def _prepare(
         )
         if request.held_out and not held_out:
             raise VocabTransferError(f"`held_out` {request.held_out}: there is no text to score.")
-        settings = _settings(request, checkpoint, teacher, stages, block)
+        settings = settings_of(request, checkpoint, teacher, stages, block)
         settings["batch_tokens"] = request.batch_tokens or rows * block
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
     if accelerator.is_main_process:
@@ -239,11 +250,13 @@ def _prepare(
         request.weight_decay,
         pull=request.pull,
         keeps_best=bool(held_out),
+        half_moments=request.optimizer_dtype == "bf16",
+        apart=separator if request.documents_apart else None,
     )
     mixture = Mixture(target, source, request.share)
     return Run(
         *(accelerator, tokenizer, objective, mixture, held_out, state, pace, stages),
-        *(request.lora, new_rows, request.seed, distiller, form),
+        *(request.lora, new_rows, request.seed, distiller, form, request.attention, shares),
     )
 
 
@@ -269,40 +282,6 @@ def _distiller(
     return found
 
 
-def _settings(
-    request: AdaptRequest, checkpoint: Checkpoint, teacher: Checkpoint | None, stages: tuple[Stage, ...], block: int
-) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed, by the names of its fields."""
-    return {
-        "model": _identity(checkpoint),
-        "text": fingerprints(read_text(request.text)),
-        "source_text": fingerprints(read_text(request.source_text)),
-        "source_share": request.share,
-        "held_out": fingerprints(read_text(request.held_out)),
-        "held_out_bytes": request.held_out_bytes,
-        "stages": [stage.label for stage in stages],
-        "objective": request.objective,
-        "teacher": _identity(teacher) if teacher is not None else {},
-        "seed": request.seed,
-        "block": block,
-        "dtype": request.dtype,
-        "evaluate_every": request.evaluate_every,
-        "patience": request.patience,
-        "weight_decay": request.weight_decay,
-        "tables": request.tables,
-        "bpe_dropout": request.bpe_dropout,
-        "pull": request.pull,
-        "lora_rank": request.lora.rank,
-        "lora_alpha": request.lora.alpha,
-    }
-
-
-def _identity(checkpoint: Checkpoint) -> dict[str, str]:
-    files = [shard.file for shard in checkpoint.shards] + [checkpoint.path / "config.json"]
-    files += [path for name in ("tokenizer.json", MAP_FILE) if (path := checkpoint.path / name).is_file()]
-    return {file.name: fingerprint(file) for file in files}
-
-
 def _train(run: Run, checkpoint: Checkpoint) -> None:
     """Run the stages that are left, each on a model freshly loaded with what the ones before it made."""
     done = run.state.finished()
@@ -312,7 +291,7 @@ def _train(run: Run, checkpoint: Checkpoint) -> None:
             progress = run_row_stage(run, number, progress)
             continue
         with step("loading the model"):
-            model, _ = load_model(run, checkpoint, number)
+            model, _ = load_model(run, checkpoint, number, run.shares)
         if number <= max(done, 1):
             _check_written_back(checkpoint, model, run.stages)
         progress = run_stage(run, number, model, progress)
@@ -325,12 +304,19 @@ def _check_written_back(checkpoint: Checkpoint, model: PreTrainedModel, stages: 
     file_names(checkpoint, model, names)
 
 
-def load_model(run: Run, checkpoint: Checkpoint, stages: int) -> tuple[PreTrainedModel, list[str]]:
+def load_model(
+    run: Run, checkpoint: Checkpoint, stages: int, shares: ModelShares | None = None
+) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint with what the first ``stages`` stages made of it; return it and the parameters that changed.
 
-    float32 on the CPU; the low-rank updates of finished stages are merged.
+    float32 on the CPU, or cut as ``shares`` says and where its parts belong; the low-rank updates of finished stages are
+    merged.
     """
-    model = load_causal_model(checkpoint.path)
+    cut = shares.config() if shares is not None else None
+    device = str(run.accelerator.device) if cut is not None else "cpu"
+    model = load_causal_model(
+        checkpoint.path, device, torch.float32, attn_implementation=run.attention, distributed_config=cut
+    )
     changed: dict[str, None] = {}
     for number in range(stages):
         is_lora = run.stages[number].name == LORA
@@ -368,7 +354,8 @@ def _result(run: Run, checkpoint: Checkpoint, request: AdaptRequest) -> AdaptRes
                 checkpoint, output, model, changed, facts, link=request.link, overwrite=request.overwrite
             )
         run.state.remove()
-    return AdaptResult(output, facts, losses, written)
+    meters = (run.meters[number] for number in sorted(run.meters))
+    return AdaptResult(output, facts, losses, written, tuple(meter.facts() for meter in meters if meter.updates))
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class ChunkLikelihoods:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed divergence of all chunks, and their number."""
-        logits = model(input_ids=batch.input_ids[:, :-1], use_cache=False).logits
+        logits = model(**batch.inputs(-1), use_cache=False).logits
         reading = self._teacher.read(batch)
         count = len(reading.chunks)
         if not count:

@@ -53,7 +53,7 @@ class TokenDistillation:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed distance of all places that count, with cross entropy in proportion, and their number."""
-        output = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
+        output = model(**batch.inputs(), use_cache=False, output_hidden_states=True)
         states = output.hidden_states[-1]
         reading = self._teacher.read(batch)
         ours = torch.from_numpy(reading.chunks.pairs[:, 0])

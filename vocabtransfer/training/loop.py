@@ -18,7 +18,9 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.progress import step, track
+from vocabtransfer.training.attention import check_separable
 from vocabtransfer.training.interruption import Interrupted
+from vocabtransfer.training.moments import HalfMomentsAdamW
 from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.processes import (
     gradient_norm,
@@ -34,6 +36,7 @@ from vocabtransfer.training.stages import NEW, load_values, make_trainable, tabl
 from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
 from vocabtransfer.training.table_forms import TableForm
 from vocabtransfer.training.text import Position, Row, make_batch
+from vocabtransfer.training.throughput import Meter, peak_of, token_operations
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
@@ -74,18 +77,30 @@ class _StageRun:
             enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
         model.train()
-        torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.accelerator.process_index))
-        self.optimizer: torch.optim.Optimizer
-        self.model: nn.Module
-        self.model, self.optimizer = run.accelerator.prepare(model, _optimizer(trained, model, run.pace, self.form))
+        run.meters[number] = self.meter = self._new_meter(model)
+        torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.shares.place))
+        self.optimizer: torch.optim.Optimizer = _optimizer(trained, model, run.pace, self.form)
+        self.model: nn.Module = model
+        if run.shares.tensor == 1:  # else transformers cut and placed it
+            self.model, self.optimizer = run.accelerator.prepare(model, self.optimizer)
         self.trained = named_trainable(self.plain)
         self.learnt = self.trained | (self.form.parameters if self.form is not None else {})
         self._restore(tensors)
+        if run.pace.apart is not None:
+            name, rows = type(self.plain).__name__, int(self.plain.config.get_text_config().vocab_size)
+            check_separable(self.model, name, run.pace.apart, rows, run.accelerator.device, run.accelerator.autocast)
 
     @property
     def plain(self) -> PreTrainedModel:
         """The model without what accelerate puts around it."""
         return cast(PreTrainedModel, self.run.accelerator.unwrap_model(self.model))
+
+    def _new_meter(self, model: PreTrainedModel) -> Meter:
+        accelerator = self.run.accelerator
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        peak, source = peak_of(accelerator.device, dtype)
+        operations = token_operations(model, self.run.mixture.target.block)
+        return Meter(self.stage.name, operations, peak, source, accelerator.num_processes)
 
     def train(self) -> Progress:
         """Make the updates that are left, evaluating and saving on the way."""
@@ -94,11 +109,12 @@ class _StageRun:
             self._begin()
         batches = run.mixture.batches(Position.from_json(progress.position), pace.rows)
         left = range(progress.update, self.updates)
-        for _ in track(left, f"stage {self.stage.name}", total=len(left)):
+        for _ in track(left, lambda: self.meter.describe(f"stage {self.stage.name}"), total=len(left)):
             if self._is_worn_out():
                 break
             rows, position = next(batches)
-            stopped = self._update(rows)
+            with self.meter.update(run.tokens_per_update):
+                stopped = self._update(rows)
             progress.update += 1
             progress.position = position.to_json()
             last = progress.update == self.updates
@@ -127,13 +143,14 @@ class _StageRun:
     def _update(self, rows: list[Row]) -> bool:
         """Make one update on a batch of rows; return whether somebody asked for an end."""
         accelerator, progress = self.run.accelerator, self.progress
-        own = rows[accelerator.process_index :: accelerator.num_processes]
+        shares = self.run.shares
+        own = rows[shares.place :: shares.data]
         passes = self._passes(own)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.zero_grad(set_to_none=True)  # a form may keep tables from the optimizer
         total, count = 0.0, 0
         for place, part in enumerate(passes):
-            batch = make_batch(part, accelerator.device)
+            batch = make_batch(part, accelerator.device, self.run.pace.apart)
             # Only the last pass tells the other processes its gradients, which are the sums over all passes by then.
             with nullcontext() if place == len(passes) - 1 else accelerator.no_sync(self.model):
                 loss, counted = self._loss(batch)
@@ -141,9 +158,10 @@ class _StageRun:
             total += loss.item()
             count += counted
         total, everything, asked = summed(accelerator, total, count, float(self.run.stop.asked))
+        total, everything = total / shares.tensor, everything / shares.tensor  # neighbours read the same
         self.stage.check_finite(total, "loss", progress.update + 1)
         # Gradients are sums over this process's tokens, averaged over processes: this makes them means over all tokens.
-        share = accelerator.num_processes / max(everything, 1)
+        share = shares.data / max(everything, 1)
         norm = share * gradient_norm(accelerator, self._cut_gradients())
         self.stage.check_finite(norm, "gradient", progress.update + 1)
         for parameter in self.trained.values():
@@ -267,7 +285,8 @@ def _optimizer(
     if form is not None:
         others = [*(others if form.rows_learn else []), *form.parameters.values()]
     groups = [{"params": decayed, "weight_decay": pace.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=pace.betas)
+    kind = HalfMomentsAdamW if pace.half_moments else torch.optim.AdamW
+    return kind([group for group in groups if group["params"]], lr=0.0, betas=pace.betas)
 
 
 def _masks(model: PreTrainedModel, new_rows: NDArray[np.bool_] | None) -> dict[str, Tensor]:

@@ -47,12 +47,19 @@ class Batch:
     separators; the last row of a stretch of text may be filled up with separators. ``labels`` int64 (rows, 1 + block):
     the same ids where a token is to be predicted from what stands before it in its row, `IGNORED` elsewhere (at
     separators and in the first column). ``segments`` are the documents' parts in the order of rows and places; they are
-    there only for objectives with ``needs_text``.
+    there only for objectives with ``needs_text``. ``places`` int64 like ``input_ids`` counts a document's tokens from the
+    separator in front of it, where documents of a row are kept apart; None where they see what stands before them.
     """
 
     input_ids: Tensor
     labels: Tensor
     segments: tuple[Segment, ...] = ()
+    places: Tensor | None = None
+
+    def inputs(self, stop: int | None = None) -> dict[str, Tensor]:
+        """Return what the model is called with: the columns up to ``stop``."""
+        ids = {"input_ids": self.input_ids[:, :stop]}
+        return ids if self.places is None else {**ids, "position_ids": self.places[:, :stop]}
 
 
 class Objective(Protocol):
@@ -64,10 +71,10 @@ class Objective(Protocol):
     def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed loss in nats (a scalar that requires grad) and how many tokens or chunks it sums.
 
-        ``model`` may be wrapped (DDP, FSDP): call it exactly once, as a whole, with ``use_cache=False``; ask for
-        ``output_hidden_states=True`` rather than reach for its parts. Where nothing in the batch counts, return zero
-        times something the model computed, and 0. Random choices come from torch's own generator, which is saved and
-        restored with a checkpoint; other state between calls would break exact resumption.
+        ``model`` may be wrapped (DDP, FSDP): call it exactly once, as a whole, with `Batch.inputs` and
+        ``use_cache=False``; ask for ``output_hidden_states=True`` rather than reach for its parts. Where nothing in the
+        batch counts, return zero times something the model computed, and 0. Random choices come from torch's own
+        generator, which is saved and restored with a checkpoint; other state between calls would break exact resumption.
         """
         ...
 
@@ -117,7 +124,7 @@ class LanguageModelling:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed cross entropy of all labels, and their number."""
-        logits = model(input_ids=batch.input_ids[:, :-1], use_cache=False).logits
+        logits = model(**batch.inputs(-1), use_cache=False).logits
         labels = batch.labels[:, 1:]
         summed = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"

@@ -1,12 +1,16 @@
-"""Where training runs: one process, or several under `accelerate launch` or torchrun (DDP, FSDP).
+"""Where training runs: one process, or several under `accelerate launch` or torchrun (DDP, FSDP, tensor parallel).
 
 accelerate finds the device and the processes and wraps the model; what is needed beyond it is here. Sharding is FSDP2
-(`fully_shard`), whatever version the launcher's settings name: its parameters keep their names and rows.
+(`fully_shard`), whatever version the launcher's settings name: its parameters keep their names and rows. Where the launcher
+names a size of tensor parallelism, transformers cuts the model as it loads it, and shards it with FSDP2 too where there are
+more processes than that; see `ModelShares`.
 """
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -14,12 +18,69 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedD
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.running.plan import find_device
 
 Precision = Literal["fp32", "bf16"]
+
+#: The launcher's settings of parallelism, as accelerate names them, and those that are not for training here.
+_TENSOR, _SETTINGS = "PARALLELISM_CONFIG_TP_SIZE", "ACCELERATE_USE_PARALLELISM_CONFIG"
+_REFUSED = {"CP_SIZE": "context parallelism", "SP_SIZE": "sequence parallelism", "DP_REPLICATE_SIZE": "replicas"}
+
+
+@dataclass(frozen=True)
+class ModelShares:
+    """How processes share a model and the text: ``tensor`` neighbours hold one model together and read the same text.
+
+    ``data`` groups of such neighbours read different text, ``place`` is the number of this process's group. Groups shard
+    the model among themselves (FSDP2) when ``tensor`` is above 1; else accelerate decides.
+    """
+
+    tensor: int = 1
+    data: int = 1
+    place: int = 0
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> "ModelShares":
+        """Return what the launcher asked for; `UsageError` where the processes cannot be shared out so."""
+        processes, tensor = accelerator.num_processes, int(os.environ.get(_TENSOR, "1"))
+        for key, what in _REFUSED.items():
+            if tensor > 1 and int(os.environ.get(f"PARALLELISM_CONFIG_{key}", "1")) > 1:
+                raise UsageError(f"Tensor parallelism goes with FSDP, not with {what}: leave that out.")
+        if processes % tensor:
+            raise UsageError(
+                f"{processes} processes cannot hold a model in {tensor} parts: give a multiple of {tensor}."
+            )
+        return cls(tensor, processes // tensor, accelerator.process_index // tensor)
+
+    def check(self, config: Any, tied: bool) -> None:
+        """Raise `UsageError` where a model cannot be held so; ``config`` is transformers', ``tied`` of its table.
+
+        Cut and sharded at once, a tied table gets gradients that one process does not compute (seen with transformers 5.24).
+        """
+        if tied and self.tensor > 1 and self.data > 1:
+            raise UsageError(
+                "A table that is input and head at once cannot be cut for tensor parallelism and sharded too: give as many "
+                "processes as parts, or build the model with `untie`."
+            )
+        text = config.get_text_config(decoder=True)
+        for key in ("num_attention_heads", "num_key_value_heads"):
+            count = getattr(text, key, None)
+            if isinstance(count, int) and count % self.tensor:
+                raise UsageError(f"The model's {key} is {count}, which cannot be held in {self.tensor} parts.")
+
+    def config(self) -> Any:
+        """Return what transformers loads a model by, None where it is not to cut it."""
+        if self.tensor == 1:
+            return None
+        try:
+            from transformers.distributed import DistributedConfig
+
+            return DistributedConfig(tp_size=self.tensor, fsdp_size=self.data)
+        except (ImportError, TypeError):
+            raise UsageError("Training with tensor parallelism needs transformers 5.24 or newer.") from None
 
 
 #: Where accelerate reads which device a lone process takes.
@@ -56,7 +117,23 @@ def open_accelerator(
 
 
 def _accelerator(dtype: Precision, cpu: bool, unused_parameters: bool) -> Accelerator:
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    cut = int(os.environ.get(_TENSOR, "1")) > 1
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not cut
+    with _without(_SETTINGS, *(["ACCELERATE_USE_FSDP"] if cut else [])):
+        return _sharing(dtype, cpu, sharded, unused_parameters)
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Take variables out of the environment for as long as accelerate looks at it."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _sharing(dtype: Precision, cpu: bool, sharded: bool, unused_parameters: bool) -> Accelerator:
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2) if sharded else None
     if plugin is not None and plugin.cpu_ram_efficient_loading:
         plugin.cpu_ram_efficient_loading = False  # every process reads the weights: they are memory-mapped
@@ -96,11 +173,17 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:
-    """Return a tensor of a parameter's shape as the parameter lies: on its device, and sharded as it is."""
+    """Return a tensor of a parameter's shape as the parameter lies: on its device, and sharded as it is.
+
+    Where it has one column or row for all of the parameter's, it stays whole along that side.
+    """
     if isinstance(parameter, DTensor):
-        return distribute_tensor(
-            full.to(parameter.device_mesh.device_type), parameter.device_mesh, parameter.placements
-        )
+        mesh = parameter.device_mesh
+        placements = [
+            Replicate() if isinstance(place, Shard) and full.shape[place.dim] != parameter.shape[place.dim] else place
+            for place in parameter.placements
+        ]
+        return distribute_tensor(full.to(mesh.device_type), mesh, placements)
     return full.to(parameter.device)
 
 
@@ -119,10 +202,20 @@ def gradient_norm(accelerator: Accelerator, gradients: Sequence[Tensor]) -> floa
     own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
     # Small pieces are summed in one order in float64, so that a resumed run cuts gradients to the same bit.
     norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in own])
-    squares = float(norms.square().sum())
-    if isinstance(gradients[0], DTensor):
-        squares = summed(accelerator, squares)[0]
-    return math.sqrt(squares)
+    if not any(isinstance(gradient, DTensor) for gradient in gradients):
+        return math.sqrt(float(norms.square().sum()))
+    # A piece that several processes hold counts once.
+    held = torch.tensor([_holders(gradient, accelerator.num_processes) for gradient in gradients]).to(norms)
+    return math.sqrt(summed(accelerator, float((norms.square() / held).sum()))[0])
+
+
+def _holders(gradient: Tensor, processes: int) -> int:
+    """Return how many of the processes hold the same piece of a gradient."""
+    if not isinstance(gradient, DTensor):
+        return processes
+    mesh = gradient.device_mesh
+    pieces = [mesh.size(side) for side, place in enumerate(gradient.placements) if not place.is_replicate()]
+    return processes // math.prod(pieces)
 
 
 def random_states(accelerator: Accelerator) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from vocabtransfer.public import settle_fields
 from vocabtransfer.reprs import asked
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.token_map import MAP_FILE, TokenMap
+from vocabtransfer.training.attention import check_attention
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
 from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
@@ -47,7 +48,10 @@ class AdaptRequest:
         batch_tokens: tokens of an update, over all processes; 8,192 when not given (512 on a CPU).
         passes: passes that a process makes for an update; when not given, as many as keep the logits under 512 MiB.
         gradient_checkpointing: compute activations twice rather than keep them.
-        dtype: precision of computation, "fp32" or "bf16"; parameters and moments are float32 in any case.
+        dtype: precision of computation, "fp32" or "bf16"; parameters are float32 in any case.
+        optimizer_dtype: how AdamW's two moments are kept, "fp32" or "bf16"; see `HalfMomentsAdamW`.
+        attention: how attention is computed, one of `ATTENTIONS`; what transformers takes for the model when not given.
+        documents_apart: let no document of a row see those before it; each begins at place 0, as when it is scored.
         cpu: stay off accelerators.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" or None takes a GPU when there is one. Launchers of several processes
             give each its own, so none of them can be named there.
@@ -86,6 +90,9 @@ class AdaptRequest:
     passes: int | None = None
     gradient_checkpointing: bool = False
     dtype: Precision = "fp32"
+    optimizer_dtype: Precision = "fp32"
+    attention: str | None = None
+    documents_apart: bool = False
     cpu: bool = False
     device: str | None = None
     weight_decay: float = 0.1
@@ -142,6 +149,11 @@ def check_numbers(request: AdaptRequest) -> None:
             raise UsageError(f"{option} is {number}: it must be 1 or more.")
     if request.dtype not in ("fp32", "bf16"):
         raise UsageError(f"`dtype` is float32 or bfloat16 (fp32, bf16 in Python), not {request.dtype!r}.")
+    if request.optimizer_dtype not in ("fp32", "bf16"):
+        raise UsageError(
+            f"`optimizer_dtype` is float32 or bfloat16 (fp32, bf16 in Python), not {request.optimizer_dtype!r}."
+        )
+    check_attention(request.attention, request.dtype)
     if not 0 <= request.weight_decay < 1:
         raise UsageError(f"`weight_decay` is {request.weight_decay}: it must be from 0 to below 1.")
     if not 0 <= request.bpe_dropout < 1:

@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.training.interruption import StopSign
 from vocabtransfer.training.objectives import Objective
+from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.row_distiller import RowDistiller
 from vocabtransfer.training.stages import LoraShape, Stage
 from vocabtransfer.training.state import State
 from vocabtransfer.training.table_forms import FormMaker
 from vocabtransfer.training.text import Mixture
+from vocabtransfer.training.throughput import Meter
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Pace:
     take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
     evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns
     towards where its stage began: it goes back by ``pull`` times the learning rate of the way at every update (L2-SP,
-    arXiv 1802.01483).
+    arXiv 1802.01483). ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the separator of documents that are
+    not to see each other, None where they may.
     """
 
     rows: int
@@ -37,13 +40,16 @@ class Pace:
     betas: tuple[float, float] = (0.9, 0.95)
     pull: float = 0.0
     keeps_best: bool = False
+    half_moments: bool = False
+    apart: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """What all stages of a run share.
 
-    ``form`` makes what tables (rows, hidden), by name, are made of; None where every row learns for itself.
+    ``form`` makes what tables (rows, hidden), by name, are made of; None where every row learns for itself. ``meters`` has
+    the speed of the stages that this process trained, by their number; ``shares`` says what this process holds and reads.
     """
 
     accelerator: Accelerator
@@ -59,7 +65,10 @@ class Run:
     seed: int
     rows: RowDistiller | None = None
     form: FormMaker | None = None
+    attention: str | None = None
+    shares: ModelShares = field(default_factory=ModelShares)
     stop: StopSign = field(default_factory=StopSign)
+    meters: dict[int, Meter] = field(default_factory=dict)
 
     @property
     def tokens_per_update(self) -> int:

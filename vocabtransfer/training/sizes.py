@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.evaluation.scoring import default_window
+from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.request import AdaptRequest
 
 #: Tokens of an update where none are named: on an accelerator, and on a CPU, where text goes through in shorter rows too.
@@ -25,7 +26,7 @@ def block_of(request: AdaptRequest, shell: PreTrainedModel, accelerator: Acceler
 
 def rows_of(request: AdaptRequest, block: int, accelerator: Accelerator) -> int:
     """Return how many blocks an update holds; `UsageError` when the processes cannot share them."""
-    processes = accelerator.num_processes
+    processes = ModelShares.of(accelerator).data
     if request.batch_tokens is None:
         wanted = CPU_BATCH_TOKENS if accelerator.device.type == "cpu" else BATCH_TOKENS
         return int(math.ceil(wanted / (block * processes)) * processes)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.public import public, settle_fields
+from vocabtransfer.training.processes import like
 
 NEW, TABLES, OUTER, LORA, ALL = "new", "tables", "outer", "lora", "all"
 STAGE_NAMES = (NEW, TABLES, OUTER, LORA, ALL)
@@ -196,4 +197,4 @@ def load_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in values.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(like(value, parameters[name]))

@@ -32,6 +32,8 @@ _FORMAT = "vocabtransfer adaptation 1"
 # Value and two moments in float32; with held-out text the best checkpoint stays beside the last and the one being written.
 BYTES_A_NUMBER = 3 * 12 + 4
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+#: What runs were begun with that know nothing of these settings.
+_EARLIER = {"optimizer_dtype": "fp32", "documents_apart": False}
 
 
 @dataclass
@@ -140,7 +142,7 @@ class State:
             if name == "stages":
                 same = found[name][:begun] == value[:begun] and len(value) >= begun
             else:
-                same = found.get(name) == value
+                same = found.get(name, _EARLIER.get(name)) == value
             if not same:
                 shown = isinstance(value, list | dict)
                 what = f"another `{name}`" if shown else f"`{name}` {found.get(name)}, not {value}"

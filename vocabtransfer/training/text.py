@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.texts import encode_batches
 from vocabtransfer.files.text import Text
+from vocabtransfer.training.attention import places_in_documents
 from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.objectives import IGNORED, Batch, Segment
 
@@ -241,8 +242,10 @@ class Mixture:
             yield batch, position
 
 
-def make_batch(rows: Sequence[Row], device: torch.device) -> Batch:
-    """Put rows on a device as one batch."""
+def make_batch(rows: Sequence[Row], device: torch.device, apart: int | None = None) -> Batch:
+    """Put rows on a device as one batch; the separator ``apart``, where documents are not to see each other."""
     segments = (replace(segment, row=number) for number, row in enumerate(rows) for segment in row.segments)
     ids, labels = np.stack([row.ids for row in rows]), np.stack([row.labels for row in rows])
-    return Batch(torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device), tuple(segments))
+    everything = torch.from_numpy(ids).to(device)
+    places = places_in_documents(everything, apart) if apart is not None else None
+    return Batch(everything, torch.from_numpy(labels).to(device), tuple(segments), places)

@@ -1,0 +1,157 @@
+"""What training takes and gives on large models: moments in half the memory, attention, documents apart, speed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from adapt_samples import dying_after, files, make_model, request, write_text
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, Qwen3MoeConfig
+
+import vocabtransfer as vt
+from vocabtransfer.training.attention import check_separable, places_in_documents
+from vocabtransfer.training.moments import HalfMomentsAdamW
+from vocabtransfer.training.throughput import Meter, token_operations
+
+SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+def test_half_moments_step_as_whole_ones_do() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(300, 20)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    half = HalfMomentsAdamW([ours], 1e-2, (0.9, 0.95), 0.1)
+    whole = torch.optim.AdamW([theirs], 1e-2, (0.9, 0.95), weight_decay=0.1)
+    for _ in range(50):
+        gradient = torch.randn_like(start) * torch.logspace(-6, 2, 20)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        half.step()
+        whole.step()
+    state = half.state[ours]
+    assert (state["exp_avg"].dtype, state["exp_avg_sq"].dtype) == (torch.bfloat16, torch.bfloat16)
+    second = whole.state[theirs]["exp_avg_sq"]
+    assert ((state["exp_avg_sq"].float() - second).abs() <= 0.04 * second).all()
+    moved = (theirs - start).abs().mean()
+    assert (ours - theirs).abs().mean() < 0.01 * moved
+    assert (ours - theirs).abs().max() < 0.02
+
+
+def test_half_moments_take_any_shape_and_leave_what_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocabtransfer.training.moments.NUMBERS_AT_A_TIME", 7)
+    turned = torch.nn.Parameter(torch.arange(12.0).reshape(3, 4).T)
+    straight, still = torch.nn.Parameter(turned.detach().contiguous()), torch.nn.Parameter(torch.ones(2))
+    optimizer = HalfMomentsAdamW([turned, straight, still], 1e-1, (0.9, 0.95))
+    for parameter in (turned, straight):
+        parameter.grad = torch.ones(4, 3)
+    optimizer.step()
+    assert torch.equal(turned, straight) and turned[0, 0].item() == pytest.approx(-0.1)
+    assert torch.equal(still, torch.ones(2)) and still not in optimizer.state
+    with pytest.raises(ValueError, match=r"betas up to 0\.97"):
+        HalfMomentsAdamW([still], 1e-1, (0.9, 0.999))
+
+
+def test_a_run_with_half_moments_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    model, text = make_model(tmp_path / "model"), write_text(tmp_path / "nl.txt")
+    given = {"optimizer_dtype": "bf16", "documents_apart": True, "save_every": 3}
+    stages = ("new:4:1e-2", "all:6:1e-3")
+    whole = vt.adapt(request(model, text, tmp_path / "whole", *stages, **given))
+    with dying_after(8):
+        vt.adapt(request(model, text, tmp_path / "out", *stages, **given))
+    with pytest.raises(vt.VocabTransferError, match="`optimizer_dtype` bf16, not fp32"):
+        vt.adapt(request(model, text, tmp_path / "out", *stages, resume=True, documents_apart=True))
+    vt.adapt(request(model, text, tmp_path / "out", *stages, resume=True, **given))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert whole.facts["optimizer_dtype"] == "bf16" and whole.facts["documents_apart"]
+
+
+def test_a_run_says_how_fast_it_was_and_writes_it_nowhere(tmp_path: Path) -> None:
+    model, text = make_model(tmp_path / "model"), write_text(tmp_path / "nl.txt")
+    done = vt.adapt(request(model, text, tmp_path / "out", "tables:3:1e-2", "all:2:1e-3"))
+    assert [(speed["stage"], speed["updates"]) for speed in done.throughput] == [("tables", 3), ("all", 2)]
+    assert all(speed["tokens_per_second"] > 0 and 0 < speed["mfu"] < 1 for speed in done.throughput)
+    assert done.throughput[0]["operations_per_token"] < done.throughput[1]["operations_per_token"]
+    assert "throughput" not in json.loads((tmp_path / "out" / "adapt.json").read_text())
+
+
+def test_operations_are_those_of_the_products() -> None:
+    config = LlamaConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config)
+    matrices = 2 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24) + 50 * 16
+    attention = 12 * 2 * 16 * 32
+    assert token_operations(model, 32) == 6 * matrices + attention
+    model.requires_grad_(False)
+    model.get_input_embeddings().requires_grad_(True)
+    assert token_operations(model, 32) == 4 * matrices + 2 * 50 * 16 + attention
+
+
+def test_of_experts_those_that_a_token_goes_to_count() -> None:
+    shape = {**SMALL, "head_dim": 8, "num_key_value_heads": 2, "moe_intermediate_size": 4, "num_experts_per_tok": 2}
+    few, many = (AutoModelForCausalLM.from_config(Qwen3MoeConfig(**shape, num_experts=count)) for count in (4, 8))
+    routers = 6 * 2 * 16 * 4
+    assert token_operations(many, 8) - token_operations(few, 8) == routers
+
+
+def test_the_first_update_is_left_out_of_the_speed() -> None:
+    meter = Meter("all", 10.0, 1000.0, "measured", devices=2)
+    assert meter.describe("stage all") == "stage all"
+    for _ in range(3):
+        with meter.update(100):
+            pass
+    assert meter.tokens == 200 and meter.updates == 3
+    meter.seconds = 4.0
+    assert (meter.tokens_per_second, meter.share) == (50.0, 0.25)
+    assert meter.describe("stage all") == "stage all, 50 tokens/s, MFU 25%"
+
+
+def test_places_begin_at_the_separator() -> None:
+    ids = torch.tensor([[0, 5, 6, 0, 7, 0, 0], [9, 9, 0, 4, 4, 4, 4]])
+    assert places_in_documents(ids, 0).tolist() == [[0, 1, 2, 0, 1, 0, 0], [0, 1, 0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("config", [LlamaConfig(**SMALL), GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)])
+def test_documents_apart_are_read_as_if_alone(config: AutoConfig, attention: str) -> None:
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    ids = torch.tensor([[3, 10, 11, 3, 12, 13, 14]])
+    with torch.no_grad():
+        together = model(input_ids=ids, position_ids=places_in_documents(ids, 3), use_cache=False).logits
+        alone = model(input_ids=ids[:, 3:], use_cache=False).logits
+    assert torch.allclose(together[:, 3:], alone, atol=1e-5)
+    check_separable(model, "Model", 3, 50, torch.device("cpu"), torch.no_grad)
+
+
+def test_a_model_that_carries_states_on_is_refused() -> None:
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(vt.VocabTransferError, match="cannot be kept apart"):
+        check_separable(model, "Mamba", 3, 50, torch.device("cpu"), torch.no_grad)
+
+
+def test_attention_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    model, text = make_model(tmp_path / "model", dropout=0.0), write_text(tmp_path / "nl.txt")
+    losses = [
+        vt.adapt(request(model, text, tmp_path / name, "all:3:1e-3", attention=name)).losses[0]
+        for name in ("sdpa", "eager")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"attention": "flash"}, "`attention` is one of eager, sdpa"),
+        ({"attention": "flash_attention_2"}, "computes in bfloat16"),
+        ({"attention": "flash_attention_2", "dtype": "bf16"}, "needs a GPU and the package flash-attn"),
+        ({"optimizer_dtype": "fp16"}, "`optimizer_dtype` is float32 or bfloat16"),
+    ],
+)
+def test_what_is_not_there_is_said_at_once(tmp_path: Path, given: dict[str, str], said: str) -> None:
+    text = write_text(tmp_path / "nl.txt")
+    with pytest.raises(vt.VocabTransferError, match=said):
+        vt.adapt(request(tmp_path / "nothing", text, tmp_path / "out", "all:3:1e-3", **given))
