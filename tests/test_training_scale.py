@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from adapt_samples import dying_after, files, make_model, request, write_text
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, Qwen3MoeConfig
 
 import vocabtransfer as vt
+from vocabtransfer.running.settings import running_with
 from vocabtransfer.training.attention import check_separable, places_in_documents
 from vocabtransfer.training.moments import HalfMomentsAdamW
+from vocabtransfer.training.needs import layer_bytes, need_of
 from vocabtransfer.training.throughput import Meter, token_operations
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -155,3 +158,51 @@ def test_what_is_not_there_is_said_at_once(tmp_path: Path, given: dict[str, str]
     text = write_text(tmp_path / "nl.txt")
     with pytest.raises(vt.VocabTransferError, match=said):
         vt.adapt(request(tmp_path / "nothing", text, tmp_path / "out", "all:3:1e-3", **given))
+
+
+def kept_by(layers: int, body: bool) -> float:
+    """Bytes that autograd keeps for a token of a Llama of so many layers."""
+    shape = {**SMALL, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": layers}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, intermediate_size=160, num_key_value_heads=2)).train()
+    model.requires_grad_(body)
+    model.get_input_embeddings().requires_grad_(True)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros((2, 32), dtype=torch.int64), use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 64
+
+
+@pytest.mark.parametrize("body", [True, False])
+def test_activations_are_counted_as_autograd_keeps_them(body: bool) -> None:
+    text = LlamaConfig(hidden_size=64, num_attention_heads=4, intermediate_size=160, num_key_value_heads=2)
+    assert kept_by(3, body) - kept_by(2, body) == pytest.approx(layer_bytes(text, 32, False, body, None), rel=0.05)
+
+
+def test_memory_is_said_and_kept_to(tmp_path: Path) -> None:
+    model, text = make_model(tmp_path / "model"), write_text(tmp_path / "nl.txt")
+    checkpoint, accelerator = vt.open_checkpoint(model), Accelerator(cpu=True)
+    config = AutoConfig.from_pretrained(model)
+    stages = [vt.Stage.parse(stage) for stage in ("tables:1:1e-3", "all:1:1e-3")]
+    needs = [
+        need_of(request(model, text, tmp_path / "out", **given), checkpoint, stages[-1:], config, (4, 16), accelerator)
+        for given in ({}, {"optimizer_dtype": "bf16"}, {"gradient_checkpointing": True})
+    ]
+    numbers = checkpoint.parameters
+    assert needs[0].weights == needs[0].gradients == 4 * numbers
+    assert (needs[0].moments, needs[1].moments) == (8 * numbers, 4 * numbers)
+    assert needs[2].activations < needs[0].activations
+    tables = need_of(request(model, text, tmp_path / "out"), checkpoint, stages[:1], config, (4, 16), accelerator)
+    assert tables.gradients == 4 * checkpoint.layout.rows * 16
+    both = need_of(request(model, text, tmp_path / "out"), checkpoint, stages, config, (4, 16), accelerator)
+    assert both.total == needs[0].total
+    assert needs[0].sentence("m", accelerator).startswith("Training m needs 0.0 GB of ")
+    with running_with(memory=1000), pytest.raises(vt.VocabTransferError, match="take `gradient_checkpointing`"):
+        vt.adapt(request(model, text, tmp_path / "out", "all:1:1e-3"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "nl.txt"]

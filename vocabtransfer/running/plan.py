@@ -209,7 +209,12 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def needs_memory(doing: str, needed: int, device: str) -> str:
+def needs_memory(
+    doing: str,
+    needed: int,
+    device: str,
+    advice: str = "take a smaller model, a `dtype` of fewer bytes or another `device`",
+) -> str:
     """Return a sentence on what work needs and what is free; ``doing`` is its subject, such as "Serving hydra".
 
     Free is what the device has, or what `running_with` allows. Raises `VocabTransferError` when that is too little.
@@ -218,7 +223,7 @@ def needs_memory(doing: str, needed: int, device: str) -> str:
     free = free_memory(device) if allowed is None else allowed
     sentence = f"{doing} needs {_gb(needed)} of {_gb(free)} free on {device}"
     if needed > free:
-        raise VocabTransferError(f"{sentence}: take a smaller model, a `dtype` of fewer bytes or another `device`.")
+        raise VocabTransferError(f"{sentence}: {advice}.")
     return f"{sentence}."
 
 

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
-from vocabtransfer.training.loop import LOGITS_AT_A_TIME, LONGEST_GRADIENT
+from vocabtransfer.training.loop import LONGEST_GRADIENT
 from vocabtransfer.training.objectives import IGNORED
+from vocabtransfer.training.run import LOGITS_AT_A_TIME
 from vocabtransfer.training.stages import LORA, LoraShape, Stage, add_lora, merge_lora
 
 Messages = list[dict[str, str]]

@@ -30,6 +30,7 @@ from vocabtransfer.training.cuts import Cuts
 from vocabtransfer.training.estimate import sentence_before
 from vocabtransfer.training.facts import run_facts
 from vocabtransfer.training.loop import run_stage
+from vocabtransfer.training.needs import need_of
 from vocabtransfer.training.objectives import (
     ChoosesText,
     FormsTables,
@@ -234,6 +235,12 @@ def _prepare(
         settings = settings_of(request, checkpoint, teacher, stages, block)
         settings["batch_tokens"] = request.batch_tokens or rows * block
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
+    begun = state.finished() if request.resume and state.exists() else 0
+    left = [stage for number, stage in enumerate(stages) if number >= begun and (number or distiller is None)]
+    memory = ""
+    if left:  # rows that learn alone need less
+        need = need_of(request, checkpoint, left, shell.config, (rows // shares.data, block), accelerator)
+        memory = need.sentence(checkpoint.name, accelerator)
     if accelerator.is_main_process:
         if request.resume and state.exists():
             state.resume(settings, restart_stage=request.restart_stage)
@@ -256,7 +263,7 @@ def _prepare(
     mixture = Mixture(target, source, request.share)
     return Run(
         *(accelerator, tokenizer, objective, mixture, held_out, state, pace, stages),
-        *(request.lora, new_rows, request.seed, distiller, form, request.attention, shares),
+        *(request.lora, new_rows, request.seed, distiller, form, request.attention, shares, memory),
     )
 
 

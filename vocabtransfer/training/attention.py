@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_torch_flex_attn_available
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_torch_flex_attn_available,
+)
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 

@@ -6,7 +6,7 @@ import torch
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.progress import duration
-from vocabtransfer.running.plan import multiplications
+from vocabtransfer.running.plan import SMALL, multiplications
 from vocabtransfer.training.run import Run
 from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES
 
@@ -38,9 +38,9 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
         each = 2 * parameters * (2 + _SHARES[stage.name]) * run.tokens_per_update
         seconds += each * stage.updates(run.tokens_per_update) / rate
     if seconds < _LEAST_SECONDS:
-        return ""
+        return run.memory if 4 * parameters > SMALL else ""
     plan = ", ".join(f"{stage.updates(run.tokens_per_update):,} of {stage.name}" for stage in left)
     return (
         f"Updates of {run.tokens_per_update:,} tokens: {plan}. About {duration(seconds)} on {run.accelerator.device.type} "
-        f"({parameters / 1e6:,.0f} million parameters); after Ctrl-C the run can be resumed."
+        f"({parameters / 1e6:,.0f} million parameters); after Ctrl-C the run can be resumed. {run.memory}".rstrip()
     )

@@ -31,7 +31,7 @@ from vocabtransfer.training.processes import (
     summed,
     whole,
 )
-from vocabtransfer.training.run import Pace, Run
+from vocabtransfer.training.run import LOGITS_AT_A_TIME, Pace, Run
 from vocabtransfer.training.stages import NEW, load_values, make_trainable, table_parameters
 from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
 from vocabtransfer.training.table_forms import TableForm
@@ -39,8 +39,6 @@ from vocabtransfer.training.text import Position, Row, make_batch
 from vocabtransfer.training.throughput import Meter, peak_of, token_operations
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-# Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
-LOGITS_AT_A_TIME = 1 << 27
 LONGEST_GRADIENT = 1.0
 
 

@@ -76,7 +76,7 @@ class ModelShares:
         if self.tensor == 1:
             return None
         try:
-            from transformers.distributed import DistributedConfig
+            from transformers.distributed.configuration_utils import DistributedConfig
 
             return DistributedConfig(tp_size=self.tensor, fsdp_size=self.data)
         except (ImportError, TypeError):
@@ -167,9 +167,9 @@ def leave_group() -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor as one piece on the CPU, a copy; every process must call this for sharded tensors."""
+    """Return a tensor as one piece on the CPU, itself where it is that; all processes must call this for sharded ones."""
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().to("cpu", copy=True)
+    return full.detach().to("cpu")
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:

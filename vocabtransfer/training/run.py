@@ -17,6 +17,9 @@ from vocabtransfer.training.table_forms import FormMaker
 from vocabtransfer.training.text import Mixture
 from vocabtransfer.training.throughput import Meter
 
+# Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
+LOGITS_AT_A_TIME = 1 << 27
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -48,8 +51,9 @@ class Pace:
 class Run:
     """What all stages of a run share.
 
-    ``form`` makes what tables (rows, hidden), by name, are made of; None where every row learns for itself. ``meters`` has
-    the speed of the stages that this process trained, by their number; ``shares`` says what this process holds and reads.
+    ``form`` makes what tables (rows, hidden), by name, are made of; None where every row learns for itself. ``shares`` says
+    what this process holds and reads, ``memory`` what it needs. ``meters`` has the speed of the stages that this process
+    trained, by their number.
     """
 
     accelerator: Accelerator
@@ -67,6 +71,7 @@ class Run:
     form: FormMaker | None = None
     attention: str | None = None
     shares: ModelShares = field(default_factory=ModelShares)
+    memory: str = ""
     stop: StopSign = field(default_factory=StopSign)
     meters: dict[int, Meter] = field(default_factory=dict)
 

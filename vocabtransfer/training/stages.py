@@ -149,8 +149,14 @@ def make_trainable(model: PreTrainedModel, stage: Stage, lora: LoraShape) -> dic
     return chosen
 
 
+def layer_number(name: str) -> int | None:
+    """Return the number of the layer that a parameter belongs to; None for one in no layer."""
+    found = _LAYER.match(name)
+    return int(found["number"]) if found else None
+
+
 def _outer_layers(model: PreTrainedModel) -> set[str]:
-    numbers = {name: int(found["number"]) for name, _ in model.named_parameters() if (found := _LAYER.match(name))}
+    numbers = {name: number for name, _ in model.named_parameters() if (number := layer_number(name)) is not None}
     if not numbers:
         raise VocabTransferError(f"{type(model).__name__} has no numbered layers: take the stage all or lora instead.")
     last = max(numbers.values()) - OUTER_LAYERS
