@@ -1,5 +1,6 @@
 """The README and the pages of docs/: their Python runs, their commands exist, their links lead somewhere."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -35,6 +36,7 @@ def commands(page: Path) -> list[list[str]]:
     """Every line of a page's shell blocks that calls vocabtransfer, in words, without what follows a pipe or ``;``."""
     lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in re.split(r"\s*(?:;|&&|\|)\s*", line.split(" #")[0])]
+    parts = [re.sub(r"^.* vocabtransfer_cli\.main ", "vocabtransfer ", part) for part in parts]  # behind a launcher
     return [shlex.split(part)[1:] for part in parts if part.startswith("vocabtransfer ")]
 
 
@@ -140,3 +142,14 @@ def test_the_site_builds(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     commands = (tmp_path / "site/command-line.html").read_text(encoding="utf-8")
     assert "vocabtransfer build" in commands and "--vocabulary" in commands
+
+
+def test_the_recipes_say_what_the_script_prints() -> None:
+    spec = importlib.util.spec_from_file_location("recipes", ROOT / "benchmarks/scale/recipes.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules["recipes"] = made  # dataclasses look their module up
+    spec.loader.exec_module(made)
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    for recipe in made.RECIPES:
+        assert "\n".join(made.table(recipe)) in page, recipe.title

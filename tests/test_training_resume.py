@@ -259,7 +259,7 @@ def test_a_full_disk_is_told_before_training(
 ) -> None:
     from vocabtransfer.training import state
 
-    monkeypatch.setattr(state, "BYTES_A_NUMBER", 1 << 60)
+    monkeypatch.setattr(state, "CHECKPOINTS", 1 << 60)
     with pytest.raises(VocabTransferError, match=r"GB for checkpoints.*go on with `resume`"):
         vt.adapt(request(model, text, tmp_path / "out", "tables:4:1e-2"))
     assert not (tmp_path / "out").exists()

@@ -58,7 +58,8 @@ class _StageRun:
         self.updates = self.stage.updates(run.tokens_per_update)
         torch.manual_seed(run.seed * 1000 + number)  # low-rank updates begin at random, the same in every process
         trained = make_trainable(model, self.stage, run.lora)
-        run.state.check_space(sum(parameter.numel() for parameter in trained.values()))
+        each = 8 if run.pace.half_moments else 12  # a value and two moments
+        run.state.check_space(sum(parameter.numel() for parameter in trained.values()), each)
         self.form = run.form(_matrices(model, run)) if run.form is not None else None
         self.start = {name: p.detach().clone() for name, p in trained.items()} if run.pace.pull else {}
         found = run.state.latest()
@@ -214,21 +215,26 @@ class _StageRun:
         self.progress.record(self.stage.name, bits)
 
     def _values(self) -> dict[str, Tensor]:
-        return {name: whole(parameter) for name, parameter in self.trained.items()}
+        return self._gathered(self.trained)
+
+    def _gathered(self, tensors: dict[str, Any]) -> dict[str, Tensor]:
+        """Return tensors in one piece in the first process, which writes them; nothing in the others."""
+        found = ((name, whole(tensor, self.run.accelerator.is_main_process)) for name, tensor in tensors.items())
+        return {name: tensor for name, tensor in found if tensor is not None}
 
     def _save(self) -> None:
         """Write a checkpoint: values, moments, random states, and how far the run is."""
         optimizer = _inner(self.optimizer)
         moments = {
-            f"{moment}:{name}": whole(optimizer.state[parameter][moment])
+            f"{moment}:{name}": optimizer.state[parameter][moment]
             for name, parameter in self.learnt.items()
             if parameter in optimizer.state
             for moment in MOMENTS
         }
         form = self.form.parameters if self.form is not None else {}
-        formed = {name: whole(parameter) for name, parameter in form.items()}
         random = random_states(self.run.accelerator)
-        tensors = checkpoint_tensors(self._values(), moment=moments, form=formed, random=random)
+        kept, formed = self._gathered(moments), self._gathered(form)
+        tensors = checkpoint_tensors(self._values(), moment=kept, form=formed, random=random)
         if self.run.accelerator.is_main_process:
             with step("saving"):
                 keep = self.progress.best if self.run.pace.keeps_best else None

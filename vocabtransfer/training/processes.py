@@ -166,10 +166,13 @@ def leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor as one piece on the CPU, itself where it is that; all processes must call this for sharded ones."""
+def whole(tensor: Tensor, wanted: bool = True) -> Tensor | None:
+    """Return a tensor as one piece on the CPU, itself where it is that, None where this process does not want it.
+
+    All processes must call this for sharded tensors.
+    """
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().to("cpu")
+    return full.detach().to("cpu") if wanted else None
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ from vocabtransfer.files.whole import whole_path
 
 SETTINGS, TENSORS, PROGRESS = "settings.json", "tensors.safetensors", "progress.json"
 _FORMAT = "vocabtransfer adaptation 1"
-# Value and two moments in float32; with held-out text the best checkpoint stays beside the last and the one being written.
-BYTES_A_NUMBER = 3 * 12 + 4
+#: With held-out text the best checkpoint stays beside the last and the one being written; then come values alone.
+CHECKPOINTS = 3
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 #: What runs were begun with that know nothing of these settings.
 _EARLIER = {"optimizer_dtype": "fp32", "documents_apart": False}
@@ -165,9 +165,9 @@ class State:
             shutil.rmtree(self.folder)
         self._release()
 
-    def check_space(self, numbers: int) -> None:
-        """Raise `VocabTransferError` unless the disk has room to train so many numbers."""
-        needed, free = numbers * BYTES_A_NUMBER, shutil.disk_usage(self.folder).free
+    def check_space(self, numbers: int, each: int = 12) -> None:
+        """Raise `VocabTransferError` unless the disk has room to train so many numbers, ``each`` with its moments' bytes."""
+        needed, free = numbers * (CHECKPOINTS * each + 4), shutil.disk_usage(self.folder).free
         if needed > free:
             raise VocabTransferError(
                 f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints, but its disk has {free / 1e9:.2f} GB free: "
