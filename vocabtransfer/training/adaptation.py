@@ -206,7 +206,7 @@ def _prepare(
         raise UsageError("`tables`, `pull` and `objective='learned_map'` need whole tables: train without FSDP.")
     shares = ModelShares.of(accelerator)
     if shares.tensor > 1:
-        shares.check(shell.config, checkpoint.layout.tied)
+        shares.check(shell.config)
         if form is not None or request.pull or LORA in {stage.name for stage in stages}:
             raise UsageError(
                 "`tables`, `pull`, `objective='learned_map'` and a stage lora need whole matrices: train without tensor "

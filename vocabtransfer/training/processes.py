@@ -2,8 +2,7 @@
 
 accelerate finds the device and the processes and wraps the model; what is needed beyond it is here. Sharding is FSDP2
 (`fully_shard`), whatever version the launcher's settings name: its parameters keep their names and rows. Where the launcher
-names a size of tensor parallelism, transformers cuts the model as it loads it, and shards it with FSDP2 too where there are
-more processes than that; see `ModelShares`.
+names a size of tensor parallelism, transformers cuts the model as it loads it; see `ModelShares`.
 """
 
 import math
@@ -34,8 +33,7 @@ _REFUSED = {"CP_SIZE": "context parallelism", "SP_SIZE": "sequence parallelism",
 class ModelShares:
     """How processes share a model and the text: ``tensor`` neighbours hold one model together and read the same text.
 
-    ``data`` groups of such neighbours read different text, ``place`` is the number of this process's group. Groups shard
-    the model among themselves (FSDP2) when ``tensor`` is above 1; else accelerate decides.
+    ``data`` groups of such neighbours read different text, ``place`` is the number of this process's group.
     """
 
     tensor: int = 1
@@ -48,22 +46,23 @@ class ModelShares:
         processes, tensor = accelerator.num_processes, int(os.environ.get(_TENSOR, "1"))
         for key, what in _REFUSED.items():
             if tensor > 1 and int(os.environ.get(f"PARALLELISM_CONFIG_{key}", "1")) > 1:
-                raise UsageError(f"Tensor parallelism goes with FSDP, not with {what}: leave that out.")
+                raise UsageError(f"Tensor parallelism does not go with {what}: leave that out.")
         if processes % tensor:
             raise UsageError(
                 f"{processes} processes cannot hold a model in {tensor} parts: give a multiple of {tensor}."
             )
         return cls(tensor, processes // tensor, accelerator.process_index // tensor)
 
-    def check(self, config: Any, tied: bool) -> None:
-        """Raise `UsageError` where a model cannot be held so; ``config`` is transformers', ``tied`` of its table.
+    def check(self, config: Any) -> None:
+        """Raise `UsageError` where a model cannot be held so; ``config`` is transformers'.
 
-        Cut and sharded at once, a tied table gets gradients that one process does not compute (seen with transformers 5.24).
+        Models that are cut and sharded at once are refused: a tied table then gets other gradients than in one process
+        (transformers 5.24: losses differ from the second update on), and rows alone do not train.
         """
-        if tied and self.tensor > 1 and self.data > 1:
+        if self.tensor > 1 and self.data > 1:
             raise UsageError(
-                "A table that is input and head at once cannot be cut for tensor parallelism and sharded too: give as many "
-                "processes as parts, or build the model with `untie`."
+                f"A model cut in {self.tensor} parts needs {self.tensor} processes, not {self.tensor * self.data}: cutting "
+                "and sharding at once is not there."
             )
         text = config.get_text_config(decoder=True)
         for key in ("num_attention_heads", "num_key_value_heads"):
@@ -78,7 +77,7 @@ class ModelShares:
         try:
             from transformers.distributed.configuration_utils import DistributedConfig
 
-            return DistributedConfig(tp_size=self.tensor, fsdp_size=self.data)
+            return DistributedConfig(tp_size=self.tensor)
         except (ImportError, TypeError):
             raise UsageError("Training with tensor parallelism needs transformers 5.24 or newer.") from None
 
