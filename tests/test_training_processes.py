@@ -97,22 +97,6 @@ def test_a_cut_model_learns_what_a_whole_one_learns(tmp_path: Path, tied: bool) 
     assert facts["stages"][0]["first_loss"] == pytest.approx(one.facts["stages"][0]["first_loss"], rel=1e-6)
 
 
-@pytest.mark.slow
-def test_a_cut_model_resumes_with_the_same_bytes(tmp_path: Path) -> None:
-    model, text = make_model(tmp_path / "model", key_heads=2), write_text(tmp_path / "nl.txt")
-    more = ["--optimizer-dtype", "bfloat16", "--documents-apart", "--save-every", 1]
-    words = [word for word in arguments(model, text, tmp_path / "whole", *more) if word not in ("--stage", *STAGES)]
-    whole = launch(TORCHRUN, *words, "--stage", "tables:3:1e-2", "--stage", "all:3:1e-3", **CUT)
-    assert whole.returncode == 0, whole.stderr
-    words[words.index(tmp_path / "whole")] = tmp_path / "out"
-    stopped = launch(TORCHRUN, *words, "--stage", "tables:3:1e-2", "--stage", "all:3:1e30", **CUT)
-    assert "NaN or infinite" in stopped.stdout + stopped.stderr
-    words += ["--stage", "tables:3:1e-2", "--stage", "all:3:1e-3", "--resume", "--restart-stage"]
-    done = launch(TORCHRUN, *words, **CUT)
-    assert done.returncode == 0, done.stderr
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-
-
 @pytest.mark.parametrize(
     ("shares", "heads", "said"),
     [

@@ -236,6 +236,10 @@ def _prepare(
         settings["batch_tokens"] = request.batch_tokens or rows * block
         settings["teacher_layer"] = distiller.layer if distiller is not None else None
     begun = state.finished() if request.resume and state.exists() else 0
+    if begun and shares.tensor > 1:
+        raise UsageError(
+            "A cut model resumes in its first stage only: begin anew with `overwrite` and without `resume`."
+        )
     left = [stage for number, stage in enumerate(stages) if number >= begun and (number or distiller is None)]
     memory = ""
     if left:  # rows that learn alone need less
