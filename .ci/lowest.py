@@ -1,45 +1,42 @@
 """Run the suite with the oldest packages that pyproject.toml allows: an environment of its own, then the tests.
 
-    python .ci/lowest.py build/lowest [--list] [words for pytest]
+    python .ci/lowest.py build/lowest [words for pytest]
 
-Every floor becomes "the newest patch of that series" (numpy>=2.0 is numpy==2.0.*): who has a series has its patches.
-The tools of the tests themselves (pytest and its plugins) are the newest.
+uv chooses them, for it can: of each package that pyproject.toml names the oldest that it allows, of all others the
+newest that go with these. Only the tools of the tests (pytest and its plugins) are the newest, too.
 """
 
 import os
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("corpora", "data", "notebook", "plot", "serve", "training")
-FLOOR = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)")
+EXTRAS = "corpora,data,notebook,plot,serve,suite,training"
 
 
-def floors() -> list[str]:
-    """Return a constraint for every package that the library and its extras need."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(each for name in EXTRAS for each in project["optional-dependencies"][name])]
-    found = [FLOOR.match(each) for each in wanted]
-    return [f"{match[1]}=={match[2]}.*" for match in found if match is not None]
+def make(place: Path, python: Path) -> None:
+    """Make the environment. What was begun and not ended is begun again, with what was fetched still in uv's cache."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "uv"], check=True)
+    uv = [str(python), "-m", "uv", "pip"]
+    install = [*uv, "install", "--quiet", "--python", str(python)]
+    subprocess.run([*install, "--resolution", "lowest-direct", "--editable", f"{ROOT}[{EXTRAS}]"], check=True)
+    chosen = subprocess.run(
+        [*uv, "freeze", "--exclude-editable", "--python", str(python)], check=True, capture_output=True, text=True
+    ).stdout
+    constraints = place / "constraints.part"
+    constraints.write_text(chosen, encoding="utf-8")
+    subprocess.run([*install, "--constraint", str(constraints), "--editable", f"{ROOT}[test]"], check=True)
+    constraints.rename(place / "constraints.txt")
 
 
 def main() -> None:
     """Make the environment where there is none, and run the tests in it."""
     place, words = Path(sys.argv[1]).absolute(), sys.argv[2:]
-    if "--list" in words:
-        print("\n".join(floors()))
-        return
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (place / "constraints.txt").is_file():
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        constraints = place / "constraints.part"
-        constraints.write_text("\n".join(floors()) + "\n", encoding="utf-8")
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
-        constraints.rename(place / "constraints.txt")
+        make(place, python)
     subprocess.run([str(python), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *words], check=True, cwd=ROOT)
 
 

@@ -12,6 +12,10 @@ from vocabtransfer_cli.main import app
 # Pages link to files of the repository that are not part of the site: there only their names are left.
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+((?:benchmarks|notebooks|data|tests|LICENSE|CONTRIBUTING)[^)]*)\)")
 
+# A browser may break a line after any hyphen: "-" / "-method".
+INLINE_CODE = re.compile(r"<code>([^<]*-[^<]*)</code>")
+HYPHENED = re.compile(r"(?<![\w/.])-{0,2}\w+(?:-\w+)*-\w+|(?<![\w/.])--?\w+")
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
@@ -26,6 +30,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Name files outside docs/ instead of linking to them."""
     return OUTSIDE.sub(r"\1 (`\2` in the repository)", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the names of options in one piece where they stand in a line of text."""
+    whole = r'<span class="whole">\g<0></span>'
+    return INLINE_CODE.sub(lambda found: f"<code>{HYPHENED.sub(whole, found[1])}</code>", html)
 
 
 def command_line() -> str:
@@ -54,8 +64,7 @@ def _row(parameter: Any) -> str:
         else ", ".join(parameter.opts)
     )
     default = parameter.default
-    shown = (
-        "required" if parameter.required else "" if default in (None, False, (), []) or callable(default) else default
-    )
+    unsaid = default is None or default is False or default in ((), []) or callable(default)
+    shown = "required" if parameter.required else "" if unsaid else default
     text = (getattr(parameter, "help", "") or "").replace("|", "\\|").replace("\n", " ")
     return f"| `{names}` | {text} | {shown} |"
