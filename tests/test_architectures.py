@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from architecture_samples import families, judge, make, tokenizers
+from build_samples import write_pairs
 
 from vocabtransfer.errors import UnexpectedError
 from vocabtransfer.pipeline.build import build
@@ -50,12 +51,8 @@ def test_what_does_not_run_on_text_alone_is_built_with_a_note(family: str, tmp_p
     old, _ = tokenizers()
     source = tmp_path / "source"
     made_as = make(family, source, old)
-    text = tmp_path / "text.txt"
-    text.write_text(
-        "\n".join(f"het boek nummer {i} ligt op de tafel in de kamer" for i in range(300)), encoding="utf-8"
-    )
-    request = BuildRequest(str(source), "dutch", output=tmp_path / "out", text=(text,), vocab_size=400)
-    result = build(request)
+    pairs = write_pairs(tmp_path / "en-tt.tsv")  # the shipped tables are large, and the same for any model
+    result = build(BuildRequest(str(source), "tatar", output=tmp_path / "out", parallel=(pairs,), vocab_size=400))
     assert result.proof is not None and result.proof.loaded.startswith(made_as)
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
@@ -66,11 +63,9 @@ def test_a_model_that_fails_while_it_is_scored_leaves_a_note(
     def fails(*_: object, **__: object) -> None:
         raise UnexpectedError("bits_per_byte failed") from AttributeError("no image_outputs")
 
-    monkeypatch.setattr("vocabtransfer.pipeline.build.score_new_tables", fails)
-    text = tmp_path / "text.txt"
-    text.write_text(
-        "\n".join(f"het boek nummer {i} ligt op de tafel in de kamer" for i in range(2000)), encoding="utf-8"
-    )
-    request = BuildRequest(str(tiny_llama), "dutch", output=tmp_path / "out", text=(text,), vocab_size=400)
+    monkeypatch.setattr("vocabtransfer.pipeline.scoring.score_new_tables", fails)
+    pairs = write_pairs(tmp_path / "en-tt.tsv")
+    asked = {"parallel": (pairs,), "held_out": (pairs,), "vocab_size": 400}
+    request = BuildRequest(str(tiny_llama), "tatar", output=tmp_path / "out", **asked)  # type: ignore[arg-type]
     notes = " ".join(build(request).facts["notes"])
     assert "The result was not scored: the model did not run (no image_outputs)." in notes

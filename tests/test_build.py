@@ -331,7 +331,7 @@ def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: 
         "vocabtransfer.pipeline.target_tokenizer.train_tokenizer",
         "vocabtransfer.surgery.transfer.hidden_states",
         "vocabtransfer.surgery.tables.NewTables.rows",
-        "vocabtransfer.pipeline.build.render_page",
+        "vocabtransfer.pipeline.report.render_page",
         "vocabtransfer.pipeline.build.prove_beside",
     ],
 )

@@ -153,6 +153,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "list_heads": {"hydra": "nowhere"},
         "merge_tables": {"tables": [table], "weights": [1.0]},
         "remove_head": {"hydra": "nowhere", "name": "x"},
+        "report_files": {"result": vt.transfer(checkpoint, new, method="pieces", calibrate=False), "language": "tatar"},
         "rename_head": {"hydra": "nowhere", "name": "x", "new_name": "y"},
         "run_leaderboard": {"request": vt.LeaderboardRequest("nowhere", "tatar", pairs)},
         "swap_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},

@@ -39,6 +39,7 @@ _HOMES = {
     "Vocabulary": "vocabtransfer.vocabulary",
     "build": "vocabtransfer.pipeline.build",
     "BuildRequest": "vocabtransfer.pipeline.build",
+    "report_files": "vocabtransfer.pipeline.report",
     "propagate": "vocabtransfer.propagation",
     "PropagationResult": "vocabtransfer.propagation",
     "open_adapted": "vocabtransfer.propagation",
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from vocabtransfer.leaderboard.inputs import LeaderboardRequest
     from vocabtransfer.leaderboard.run import run_leaderboard
     from vocabtransfer.pipeline.build import BuildRequest, build
+    from vocabtransfer.pipeline.report import report_files
     from vocabtransfer.progress import show_progress
     from vocabtransfer.propagation import (
         PropagationResult,

@@ -11,8 +11,8 @@ from typing import Any
 
 from vocabtransfer.checkpoint import Checkpoint, WritePlan, WriteReport, check_target, open_checkpoint, plan_checkpoint
 from vocabtransfer.corpora.folder import Corpus
-from vocabtransfer.errors import UnexpectedError, UsageError, VocabTransferError, first_line
-from vocabtransfer.evaluation.against_source import AgainstSource, cannot_score_tables, score_new_tables
+from vocabtransfer.errors import UsageError
+from vocabtransfer.evaluation.against_source import AgainstSource
 from vocabtransfer.files.cards import local_name
 from vocabtransfer.files.text import Text
 from vocabtransfer.hydra import add_head, create_hydra, is_hydra, open_hydra
@@ -22,13 +22,15 @@ from vocabtransfer.initialization import find_method
 from vocabtransfer.languages import Language, find_language
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.evidence import gather_evidence
-from vocabtransfer.pipeline.facts import build_facts, corpus_facts, to_json
+from vocabtransfer.pipeline.facts import build_facts, corpus_facts
 from vocabtransfer.pipeline.gathering import find_held_out, is_given_data, no_data, ships, with_corpus
 from vocabtransfer.pipeline.held_out import HeldOut
-from vocabtransfer.pipeline.page import model_card, render_page
+from vocabtransfer.pipeline.page import model_card
 from vocabtransfer.pipeline.presets import with_preset
 from vocabtransfer.pipeline.proof import Proof, prove_beside
+from vocabtransfer.pipeline.report import pages
 from vocabtransfer.pipeline.request import BuildRequest
+from vocabtransfer.pipeline.scoring import score_result
 from vocabtransfer.pipeline.spelling import unspelled_notes
 from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer, default_vocab_size, make_tokenizer
 from vocabtransfer.pipeline.untied import untied
@@ -189,7 +191,7 @@ class _Job:
 
 
 def _scored(job: _Job, result: TransferResult) -> tuple[TransferResult, AgainstSource | None]:
-    against, unscored = _score(result, job.held_out, job.request.held_out_bytes)
+    against, unscored = score_result(result, job.held_out, job.request.held_out_bytes)
     job.clock.lap("scoring")
     notes = (note for note in unscored if note not in result.notes)
     return dataclasses.replace(result, notes=(*result.notes, *notes)), against
@@ -236,7 +238,7 @@ def _written(made: BuildResult, job: _Job) -> BuildResult:
     request, language, source, found, clock = job.request, job.language, job.source, job.found, job.clock
     result, facts = made.transfer, made.facts
     multiple = _multiple(request, found, source, len(result.vocabulary))
-    report = {**found.files, "report.json": to_json(facts), "report.html": render_page(facts, result)}
+    report = {**found.files, **pages(facts, result)}
     if request.as_head is not None and request.into is not None:
         hydra = open_hydra(request.into) if is_hydra(request.into) else create_hydra(source, request.into)
         head = add_head(
@@ -303,27 +305,6 @@ def _multiple(request: BuildRequest, found: TargetTokenizer, source: Checkpoint,
     if found.in_place and request.pad_to_multiple_of == 1 and tokens <= source.layout.vocabulary_rows:
         return source.layout.vocabulary_rows
     return request.pad_to_multiple_of
-
-
-def _score(result: TransferResult, held_out: HeldOut, max_bytes: int) -> tuple[AgainstSource | None, tuple[str, ...]]:
-    """Score the new tables and the untouched source on the held-out text, or say why that was not done."""
-    if max_bytes == 0:
-        return None, ()
-    if not held_out.lines:
-        return None, ("There was too little text to set some aside, so the result was not scored: give `held_out`.",)
-    refusal = cannot_score_tables(result.source)
-    if refusal:
-        return None, (refusal,)
-    table = result.table("input")
-    assert table is not None, "every model has an input table"
-    tables = (table, result.table("output"), result.table("bias"))
-    try:
-        return score_new_tables(result.source, result.tokenizer, tables, held_out.lines, max_bytes=max_bytes), ()
-    except Exception as problem:  # whatever a model class trips over: the rows are good without a score
-        if isinstance(problem, VocabTransferError) and not isinstance(problem, UnexpectedError):
-            raise
-        said = first_line(problem.__cause__ or problem)
-        return None, (f"The result was not scored: the model did not run ({said}).",)
 
 
 def _inputs(request: BuildRequest) -> dict[str, Any]:

@@ -157,7 +157,11 @@ class TransferResult:
         extra_files: Mapping[str, bytes] | None = None,
         check: Callable[[Path], object] | None = None,
     ) -> WriteReport:
-        """Write the checkpoint, with its token map beside it; see `vocabtransfer.checkpoint.write_checkpoint`."""
+        """Write the checkpoint, with its token map beside it; see `vocabtransfer.checkpoint.write_checkpoint`.
+
+        The report and the model card say for which language the tables were made, so they are not written unasked:
+        give ``extra_files=report_files(result, language, evidence)``.
+        """
         return write_checkpoint(
             self.source,
             Path(target),
