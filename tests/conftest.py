@@ -16,6 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from build_samples import write_pairs
 from hypothesis import settings
 from tokenizer_samples import first_tokens, largest_slow
 from transformers import PreTrainedTokenizerFast
@@ -191,6 +192,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few sentence pairs, English and Tatar, to build a tiny model's vocabulary from. Read it only."""
+    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 @pytest.fixture(scope="module")

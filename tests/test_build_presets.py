@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from build_samples import write_pairs
 
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, find_method
@@ -11,12 +10,6 @@ from vocabtransfer.initialization.registry import ALIASES
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.pipeline.presets import PRESETS, find_preset, with_preset
 from vocabtransfer.training.stages import Stage
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
-
 
 # One of each shape by default; the others differ in figures.
 BY_DEFAULT = {preset.vocabulary: name for name, preset in PRESETS.items()}.values()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from build_samples import TATAR, write_pairs
-from test_build import run_inside
+from build_samples import TATAR
+from command_samples import command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vocabtransfer as vt
@@ -27,11 +27,6 @@ from vocabtransfer.pipeline.shapes import (
 from vocabtransfer.tokenization.swap import swap_tokenizer
 from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.tokenization.write import write_tokenizer
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("corpus") / "en-tt.tsv")
 
 
 def request(tiny: Path, corpus: Path, output: Path, **options: object) -> BuildRequest:
@@ -115,13 +110,13 @@ def test_the_command_line_says_what_was_chosen_and_why(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = ("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus, "--output", tmp_path / "out")
-    code, out, err = run_inside(capsys, *usual, "--vocabulary", "swap", "--new-tokens", 20)
+    code, out, err = command(capsys, *usual, "--vocabulary", "swap", "--new-tokens", 20)
     assert code == 0, err
     assert "swap" in out and "asked for" in out and "gave their ids" in out
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| vocabulary | swap" in card and "swap" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["vocabulary"]["shape"] == "swap"
-    code, out, _ = run_inside(capsys, *usual, "--vocabulary", "stretch", "--json")
+    code, out, _ = command(capsys, *usual, "--vocabulary", "stretch", "--json")
     assert code == 2 and "replace, extend, swap" in json.loads(out)["error"]
 
 

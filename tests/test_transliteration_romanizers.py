@@ -102,7 +102,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3), language=st.sampled_from(sorted(HARD)), keep=st.booleans())
 def test_memory_makes_no_difference(texts: list[str], language: str, keep: bool) -> None:
     romanizer = engine(language, "keep" if keep else "fold")
