@@ -14,6 +14,7 @@ QUICK = (
     *("bart", "bert", "clip", "gemma2", "gemma3_text", "gpt2", "llama", "qwen3", "roberta", "t5", "whisper", "rwkv"),
     *("deepseek_v3", "deepseek_v4", "gemma3n_text", "gemma4_text", "mllama", "t5gemma"),
 )
+HELD_OUT = Path(__file__).parents[1] / "data" / "held_out" / "tt.txt"
 #: Whatever else changes, these must not be refused.
 WORK = {
     "gemma2",
@@ -65,7 +66,7 @@ def test_a_model_that_fails_while_it_is_scored_leaves_a_note(
 
     monkeypatch.setattr("vocabtransfer.pipeline.scoring.score_new_tables", fails)
     pairs = write_pairs(tmp_path / "en-tt.tsv")
-    asked = {"parallel": (pairs,), "held_out": (pairs,), "vocab_size": 400}
+    asked = {"parallel": (pairs,), "held_out": (HELD_OUT,), "vocab_size": 400}
     request = BuildRequest(str(tiny_llama), "tatar", output=tmp_path / "out", **asked)  # type: ignore[arg-type]
     notes = " ".join(build(request).facts["notes"])
     assert "The result was not scored: the model did not run (no image_outputs)." in notes

@@ -83,7 +83,7 @@ class Text:
     def _lines(self) -> Iterator[str]:
         """Yield all lines, an empty one behind each record."""
         if self.source is not None:
-            yield from self.source()
+            yield from _checked(self.source())
         for file in self.files:
             records = open_records(file, named=() if self.field is None else (self.field,))
             if records is None:
@@ -135,6 +135,16 @@ def is_paths(value: object) -> TypeGuard[TextFiles]:
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(path, PathLike) for path in value)
     return isinstance(value, PathLike | Text)
+
+
+def _checked(lines: object) -> Iterator[str]:
+    """Yield lines in memory; what is no line is said before anything is made of it."""
+    if not isinstance(lines, Iterable):
+        raise UsageError(f"text in memory is lines, not {type(lines).__name__}.")
+    for line in lines:
+        if not isinstance(line, str):
+            raise UsageError(f"text in memory is lines of text, and one is {type(line).__name__}.")
+        yield line
 
 
 def as_text(text: TextLike) -> Text:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vocabtransfer.errors import UsageError
 from vocabtransfer.evaluation.against_source import HELD_OUT_BYTES
 from vocabtransfer.files.text import TextLike, as_text
 from vocabtransfer.languages import find_language
@@ -53,10 +52,7 @@ def report_files(
     against = None
     if held_out is not None:
         text = as_text(held_out)
-        lines = tuple(text())
-        if not all(isinstance(line, str) for line in lines):
-            raise UsageError("`held_out` is the path of a text file, or lines of text.")
-        kept = HeldOut(lines, ", ".join(text.names()) or "held_out")
+        kept = HeldOut(tuple(text()), ", ".join(text.names()) or "held_out")
         against, unscored = score_result(result, kept, held_out_bytes)
         said = (*unscored, *(against.warnings() if against else ()))
         result = replace(result, notes=(*result.notes, *(note for note in said if note not in result.notes)))
