@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from vocabtransfer.checkpoint import read_checkpoint
@@ -157,6 +158,33 @@ def test_generation_and_layers_that_stay(tmp_path: Path, batches: list[torch.Ten
     assert torch.equal(whole.generate(batches[0], **settings), lazy.generate(batches[0], **settings))
     whole_passes = 6 * sum(unit.nbytes for unit in stream.units)
     assert stream.read_bytes < whole_passes
+
+
+class Conversions(TorchDispatchMode):
+    """Counts tensors of so many numbers that are converted to another precision."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers, self.count = numbers, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.count += func is torch.ops.aten._to_copy.default and result.numel() == self.numbers
+        return result
+
+
+@pytest.mark.parametrize(("keep_bytes", "reads"), [(0, 6), (1 << 30, 0)])
+def test_the_head_stays_when_all_layers_do(
+    keep_bytes: int, reads: int, tmp_path: Path, batches: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "TABLE_ELEMENTS", 100)
+    whole, lazy = both(save_model("llama", tmp_path), keep_bytes=keep_bytes)
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    expected = whole.generate(batches[0], **settings)
+    assert torch.equal(lazy.generate(batches[0], **settings), expected)
+    with Conversions(320 * 32) as seen:
+        assert torch.equal(lazy.generate(batches[0], **settings), expected)
+    assert seen.count == reads
 
 
 def test_other_rows_may_be_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 import psutil
 import torch
-from run import make_checkpoint, product_rate, read_rate, store
+from keeping import store
+from run import make_checkpoint, product_rate, read_rate
 from watching import private, watch
 
 from vocabtransfer.checkpoint import read_checkpoint

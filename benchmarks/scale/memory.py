@@ -5,10 +5,12 @@ shares half of its tokens. Each size has a process of its own, in which the stag
 given back to the system before the next. Counted is the largest private memory above what a stage began with. Pages of
 mapped files are not private: the system takes them back when it wants to.
 
-Least squares give ``peak = a + b V + c V d`` for each stage. ``b`` is what strings and maps of a vocabulary take, ``c`` is
-bytes for each number of a table: 4 would be one copy in float32, 2 one in bfloat16.
+Least squares give ``peak = a + b V + c V d + e d^2`` for each stage. ``b`` is what strings and maps of a vocabulary take,
+``c`` is bytes for each number of a table: 4 would be one copy in float32, 2 one in bfloat16. ``e`` is what grows with the
+layers of the body, of which these models have two with 10 d^2 numbers each, and with square maps of width d.
 
     python benchmarks/scale/memory.py --folder /some/disk
+    python benchmarks/scale/memory.py --folder /some/disk --lines   # the lines again, through what was measured before
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from run import store
+from keeping import RESULTS, store
 
 from vocabtransfer import Evidence, open_checkpoint, propagate, transfer
 from vocabtransfer.alignment.table import WordTable
@@ -45,7 +47,10 @@ from vocabtransfer.tokenization.save import save_tokenizer
 VOCABULARIES, HIDDEN = (16_000, 32_000, 64_000), (512, 1024, 2048)
 METHODS = ("pieces", "mean", "trans_tokenization", "auto", "hewitt")
 #: What a slope says, by its least bytes a number of the table.
-MEANINGS = ((3.5, "a copy in float32"), (1.5, "a copy as stored"), (0.2, "part of a table"), (0.0, "no table"))
+MEANINGS = (
+    *((7.5, "both tables in float32: the whole model runs"), (3.5, "a table in float32"), (1.5, "a table as stored")),
+    *((0.7, "part of a table"), (0.0, "no table")),
+)
 
 
 def made_words(count: int, seed: int, known: list[str] = []) -> list[str]:  # noqa: B006
@@ -142,7 +147,7 @@ def stages(folder: Path, vocabulary: int, hidden: int) -> dict[str, Callable[[],
 def line(rows: list[dict[str, Any]], stage: str) -> dict[str, Any]:
     """Return the least-squares line of a stage, with the share of the spread that it explains."""
     own = [row for row in rows if row["stage"] == stage]
-    sizes = np.array([[1.0, row["V"], row["V"] * row["d"]] for row in own])
+    sizes = np.array([[1.0, row["V"], row["V"] * row["d"], row["d"] ** 2] for row in own])
     peaks = np.array([row["peak_mb"] * 1e6 for row in own])
     scale = sizes.max(axis=0)
     found = np.linalg.lstsq(sizes / scale, peaks, rcond=None)[0] / scale
@@ -154,10 +159,16 @@ def line(rows: list[dict[str, Any]], stage: str) -> dict[str, Any]:
         "fixed_mb": round(found[0] / 1e6, 1),
         "bytes_a_token": round(float(found[1])),
         "bytes_a_number": round(slope, 2),
+        "bytes_of_d_squared": round(float(found[3])),
         "says": next(said for least, said in MEANINGS if slope >= least or least == 0.0),
         "explained": round(1 - float((left**2).sum()) / spread, 3) if spread else 1.0,
         "largest_residual_mb": round(float(np.abs(left).max()) / 1e6, 1),
     }
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    lines = [line(rows, stage) for stage in dict.fromkeys(row["stage"] for row in rows)]
+    store("memory.json", {"lines": lines, "runs": rows})
 
 
 def main() -> None:
@@ -165,8 +176,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=VOCABULARIES)
     parser.add_argument("--hidden", type=int, nargs="+", default=HIDDEN)
+    parser.add_argument("--lines", action="store_true", help="draw the lines again through the runs that are kept")
     parser.add_argument("--one", action="store_true", help="(inside) one size in this process")
     options = parser.parse_args()
+    if options.lines:
+        keep(json.loads((RESULTS / "memory.json").read_text())["runs"])
+        return
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rows: list[dict[str, Any]] = []
@@ -185,9 +200,7 @@ def main() -> None:
         rows += json.loads(done.stdout.splitlines()[-1])
         for made in options.folder.iterdir():
             shutil.rmtree(made)
-    store(
-        "memory.json", {"lines": [line(rows, stage) for stage in dict.fromkeys(r["stage"] for r in rows)], "runs": rows}
-    )
+    keep(rows)
 
 
 if __name__ == "__main__":

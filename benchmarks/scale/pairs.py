@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from run import store
+from keeping import store
 from watching import private, watch
 
 from vocabtransfer.alignment.corpora import read_parallel

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import store
+from keeping import store
 from transformers import AutoConfig
 
 from vocabtransfer.checkpoint import Checkpoint, open_checkpoint

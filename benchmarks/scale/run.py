@@ -10,7 +10,6 @@ cache dropped where the system allows it), and how fast one product runs in that
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 import torch
+from keeping import store
 from transformers import AutoConfig
 
 from vocabtransfer.checkpoint import read_checkpoint
@@ -27,7 +27,6 @@ from vocabtransfer.running.plan import open_planned, plan_run
 from vocabtransfer.running.streamed import run_together, stream_of
 from vocabtransfer.tokenization.save import save_tokenizer
 
-HERE = Path(__file__).parent
 COMMON = {"dtype": "bfloat16", "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 MODELS: dict[str, dict[str, Any]] = {
     "llama3-8b": {
@@ -112,14 +111,6 @@ def read_rate(path: Path) -> float:
             while got := stream.readinto(buffer):
                 count += got
     return count / (time.perf_counter() - begun)
-
-
-def store(name: str, row: dict[str, Any]) -> None:
-    """Print what was measured and keep it beside this file."""
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    (results / name).write_text(json.dumps(row, indent=2) + "\n")
-    print(json.dumps(row, indent=2))
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ class LayerStream:
     """What loads and drops the layers of one model; `open_streamed` makes it.
 
     ``keep_bytes`` is how much memory may hold layers from one pass to the next: the first layers stay. ``layer_bytes``
-    is the largest layer; about two of them are in memory at a time.
+    is the largest layer; about two of them are in memory at a time. ``spare_bytes`` is what is left when all layers stay.
     """
 
     def __init__(self, model: Any, weights: StoredWeights, keep_bytes: int = 0) -> None:
@@ -68,9 +68,10 @@ class LayerStream:
         self.layer_bytes = max((unit.nbytes for unit in self.units), default=0)
         for unit in self.units:
             unit.kept = unit.nbytes <= keep_bytes
-            keep_bytes -= unit.nbytes
             if not unit.kept:
                 break
+            keep_bytes -= unit.nbytes
+        self.spare_bytes = keep_bytes if all(unit.kept for unit in self.units) else 0
         for unit in self.units:
             unit.module.register_forward_pre_hook(lambda _m, _i, unit=unit: self._enter(unit))
             unit.module.register_forward_hook(lambda _m, _i, _o, unit=unit: self._leave(unit))
@@ -184,7 +185,7 @@ def open_streamed(
         make: makes the model from its configuration; called with parameters left empty.
         dtype: what it computes in. Stored weights are converted as they are read.
         device: where it runs.
-        keep_bytes: memory that may hold layers from one pass to the next.
+        keep_bytes: memory that may hold layers from one pass to the next, and the head when all layers stay.
 
     The model is for inference: nothing in it can be trained or saved. `stream_of` gives its `LayerStream`.
 
@@ -203,7 +204,7 @@ def open_streamed(
     place = torch.device(device)
     weights = StoredWeights(model, checkpoint.tensors, dtype, place)
     stream = LayerStream(model, weights, keep_bytes)
-    tables = _stand_in_tables(model, weights, dtype, place)
+    tables = _stand_in_tables(model, weights, dtype, place, stream.spare_bytes)
     weights.load(weights.others([unit.name for unit in stream.units], tables))
     model.tie_weights()  # a small table was put in anew: what shared the empty one shares it again
     for name, buffer in model.named_buffers():
@@ -258,8 +259,13 @@ def _parameters(module: nn.Module) -> int:
     return sum(value.numel() for value in module.parameters())
 
 
-def _stand_in_tables(model: Any, weights: StoredWeights, dtype: torch.dtype, device: torch.device) -> list[str]:
-    """Let large embeddings and the head take their rows from the disk; return the names of their weights."""
+def _stand_in_tables(
+    model: Any, weights: StoredWeights, dtype: torch.dtype, device: torch.device, spare_bytes: int
+) -> list[str]:
+    """Let large embeddings and the head take their rows from the disk; return the names of their weights.
+
+    A head of at most ``spare_bytes`` stays in memory once it was read.
+    """
     names: list[str] = []
     tables: dict[int, Any] = {}
     head, rows = model.get_output_embeddings(), len(model.get_input_embeddings().weight)
@@ -278,7 +284,8 @@ def _stand_in_tables(model: Any, weights: StoredWeights, dtype: torch.dtype, dev
             info = weights.exact(key)
             stored = load_tensor(info) if info is not None else tables.get(id(module.weight))
             if stored is not None:
-                vars(module)["forward"] = _multiplying(module, stored, dtype, device)
+                stays = stored.numel() * dtype.itemsize <= spare_bytes
+                vars(module)["forward"] = _multiplying(module, stored, dtype, device, stays)
                 names.append(key)
     return names
 
@@ -307,18 +314,27 @@ def _gathering(module: Any, stored: Tensor, dtype: torch.dtype, device: torch.de
     return forward
 
 
-def _multiplying(module: Any, stored: Tensor, dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Any]:
-    """Return a forward pass of the head over blocks of its stored rows."""
+def _multiplying(
+    module: Any, stored: Tensor, dtype: torch.dtype, device: torch.device, stays: bool
+) -> Callable[[Tensor], Any]:
+    """Return a forward pass of the head over blocks of its stored rows, which stay once they were read or are dropped."""
     plain = module.forward
-    block = max(HEAD_BYTES // (stored.shape[1] * torch.empty((), dtype=dtype).element_size()), 1)
+    block = max(HEAD_BYTES // (stored.shape[1] * dtype.itemsize), 1)
+    kept: list[Tensor] = []
+
+    def blocks() -> Iterable[Tensor]:
+        if kept:
+            return kept
+        read = (stored[i : i + block].to(device, dtype) for i in range(0, len(stored), block))
+        if stays:
+            kept.extend(read)
+        return kept or read
 
     def forward(input: Tensor) -> Any:
         if not module.weight.is_meta:
             return plain(input)
         input = input.contiguous()  # for a slice of states, torch would copy the rows once for each text
-        parts = [
-            nn.functional.linear(input, stored[i : i + block].to(device, dtype)) for i in range(0, len(stored), block)
-        ]
+        parts = [nn.functional.linear(input, rows) for rows in blocks()]
         result = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return result if module.bias is None else result + module.bias.to(device, dtype)
 
