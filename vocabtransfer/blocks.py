@@ -31,23 +31,17 @@ def blocks_of(size: int | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def rows_of_block(width: int, itemsize: int = 4) -> int:
-    """Return how many rows of ``width`` numbers fit into a block: a multiple of `GROUP`, one group at least.
+def row_blocks(count: int, width: int, *, single: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield ``(start, stop)`` over ``count`` rows of ``width`` float32 numbers, a block at a time: whole groups.
 
-    >>> rows_of_block(1024), rows_of_block(1 << 20)
-    (8192, 1024)
+    With ``single`` a block may be any number of rows, for tensors whose rows are large and need not be made together.
+
+    >>> with blocks_of(100):
+    ...     list(row_blocks(2000, 8)), list(row_blocks(5, 8, single=True))
+    ([(0, 1024), (1024, 2000)], [(0, 3), (3, 5)])
     """
-    return max(block_bytes() // max(width * itemsize * GROUP, 1), 1) * GROUP
-
-
-def row_blocks(count: int, width: int, itemsize: int = 4) -> Iterator[tuple[int, int]]:
-    """Yield ``(start, stop)`` over ``count`` rows of ``width`` numbers, a block at a time.
-
-    >>> with blocks_of(1):
-    ...     list(row_blocks(2000, 8))
-    [(0, 1024), (1024, 2000)]
-    """
-    size = rows_of_block(width, itemsize)
+    least = 1 if single else GROUP
+    size = max(block_bytes() // max(4 * width * least, 1), 1) * least
     for start in range(0, count, size):
         yield start, min(start + size, count)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from vocabtransfer.blocks import GROUP
 from vocabtransfer.errors import UsageError
 from vocabtransfer.map_file import damage_said, packed, unpacked
 from vocabtransfer.public import public
@@ -27,6 +28,8 @@ MAP_FILE = "token_map.safetensors"
 OUTPUT_MAP_FILE = "token_map_output.safetensors"
 #: The rule of a row that nothing has been said about yet; its weights are all zero.
 NONE = "none"
+#: Source rows that are read at once, unless a single row needs more.
+MOST_SOURCE_ROWS = 8192
 
 
 class RowReader(Protocol):
@@ -327,7 +330,13 @@ class TokenMap:
         here = columns < self.n_source
         parts = []
         if here.any():
-            parts.append(self._read(table, columns[here].astype(np.int64)))
+            read = columns[here].astype(np.int64)
+            if stop - start > 1 and len(read) > MOST_SOURCE_ROWS:
+                # Rows of many sources would draw in the whole table. Each row's sum is its own, so halves change nothing.
+                half = (start + stop) // 2
+                averages = self.group_rows(table) if group_rows is None and len(self.group_names) else group_rows
+                return np.concatenate([self.apply(table, *rows, averages) for rows in ((start, half), (half, stop))])
+            parts.append(self._read(table, read))
         if not here.all():
             rows = self.group_rows(table) if group_rows is None else group_rows
             parts.append(rows[columns[~here] - self.n_source])
@@ -354,7 +363,7 @@ class TokenMap:
             f"the {self.n_source} rows of the source."
         )
 
-    def blocks(self, table: RowReader, size: int = 4096) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self, table: RowReader, size: int = GROUP) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield ``(start, rows)`` over the whole new table."""
         averages = self.group_rows(table) if self.group_names else None
         for start in range(0, self.n_target, size):

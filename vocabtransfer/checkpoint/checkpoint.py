@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from vocabtransfer.blocks import row_blocks
 from vocabtransfer.checkpoint.adapters import refuse_wrapped
 from vocabtransfer.checkpoint.config_values import check_config, check_generation_config
 from vocabtransfer.checkpoint.layout import VocabLayout, find_layout
@@ -28,7 +29,6 @@ from vocabtransfer.vocabulary import Kind, Vocabulary
 
 # Rows shorter than this share of the median were never trained: padding, reserved tokens, tokens no text contains.
 UNTRAINED_SHARE = 0.01
-BLOCK_ELEMENTS = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +158,8 @@ class Checkpoint:
 
     def _row_norms(self, name: str) -> NDArray[np.float32]:
         rows, width = self._info(name).shape
-        block = max(1, BLOCK_ELEMENTS // width)
         norms = np.empty(rows, dtype=np.float32)
-        for start in range(0, rows, block):
-            stop = min(start + block, rows)
+        for start, stop in row_blocks(rows, width):
             norms[start:stop] = self.read_rows(name, start, stop).float().norm(dim=1).numpy()
         return norms
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from vocabtransfer.blocks import groups
+from vocabtransfer.blocks import row_blocks as table_blocks
 from vocabtransfer.checkpoint.checkpoint import Checkpoint
 from vocabtransfer.checkpoint.layout import VocabTensor
 from vocabtransfer.checkpoint.plan import WritePlan, new_shape, shard_entries, shard_metadata
@@ -84,10 +86,11 @@ def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, coun
     row_shape = info.shape[1:] if tensor.part != "output_bias" else ()
     is_integer = tensor.part == "lookup"
     total = torch.zeros(row_shape, dtype=torch.float64)
-    for start, stop in track(list(row_blocks((count, *row_shape))), f"writing {info.name}"):
+    for start, stop in track(list(table_blocks(count, math.prod(row_shape))), f"writing {info.name}"):
         block = _checked(give(tensor, start, stop), info, start, (stop - start, *row_shape))
         if rows > count and not is_integer:
-            total += block.sum(dim=0, dtype=torch.float32)
+            for begin, end in groups(start, stop):  # the sum is the same whatever the blocks
+                total += block[begin - start : end - start].sum(dim=0, dtype=torch.float32)
         checksum = _write_block(new, block, checksum)
     if rows > count:
         row = torch.full_like(total, PADDING_BIAS) if tensor.part == "output_bias" else total / count
@@ -100,7 +103,10 @@ def write_table(new: Any, info: TensorInfo, tensor: VocabTensor, rows: int, coun
 
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield ``(start, stop)`` over the first axis, `BLOCK_ELEMENTS` numbers at a time, one row at least."""
+    """Yield ``(start, stop)`` over the first axis, `BLOCK_ELEMENTS` numbers at a time, one row at least.
+
+    The size is fixed: sums over these blocks do not depend on what a run may take.
+    """
     count = shape[0] if shape else 1
     size = max(1, BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
     for start in range(0, count, size):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from vocabtransfer.blocks import groups
 from vocabtransfer.checkpoint import Checkpoint, TensorInfo, VocabTensor
 from vocabtransfer.checkpoint.tensors import TORCH_DTYPES
 from vocabtransfer.initialization.fallback import pieces_map
@@ -91,7 +92,10 @@ class NewTable:
         out = np.empty(
             (stop - start, self._instruct.hidden), np.float32 if self._dtype == torch.float32 else np.float64
         )
-        out[mapped] = self.mapped(mapped + start)
+        for begin, end in groups(start, stop):  # a product's last bit may depend on how many rows it has
+            own = mapped[(mapped >= begin - start) & (mapped < end - start)]
+            if len(own):
+                out[own] = self.mapped(own + start)
         out[kept] = self._instruct.take(taken[kept], self._dtype)
         self._adapted.release()
         self._instruct.release()

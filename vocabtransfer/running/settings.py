@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from vocabtransfer.blocks import BLOCK_BYTES, blocks_of
 from vocabtransfer.errors import UsageError
 
 DTYPES = ("float32", "bfloat16", "float16")
+#: How many blocks of a table would fill the memory that a run may take.
+BLOCKS_OF_MEMORY = 64
 _PREFIXES = ("", "k", "m", "g", "t")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
@@ -37,6 +40,8 @@ def run_settings() -> RunSettings:
 def running_with(device: str | None = None, dtype: str | None = None, memory: int | None = None) -> Iterator[None]:
     """Let models run so inside the block, wherever the call that opens them does not say otherwise.
 
+    Tables are then worked on in blocks of a 64th of ``memory``, 32 MiB at most; see `vocabtransfer.blocks`.
+
     Raises `UsageError` for a precision that is not known and for a memory of nothing.
     """
     if dtype not in (None, "auto", *DTYPES):
@@ -46,7 +51,8 @@ def running_with(device: str | None = None, dtype: str | None = None, memory: in
     settings = RunSettings(device, None if dtype == "auto" else dtype, memory)
     before = _CURRENT.set(settings)
     try:
-        yield
+        with blocks_of(None if memory is None else min(BLOCK_BYTES, max(memory // BLOCKS_OF_MEMORY, 1))):
+            yield
     finally:
         _CURRENT.reset(before)
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vocabtransfer.blocks import GROUP, groups, row_blocks
 from vocabtransfer.checkpoint import Checkpoint, VocabTensor
 from vocabtransfer.initialization import Initialization, Part, Tables, TransferInputs, find_method
 from vocabtransfer.initialization.norms import Norm, rescaled, wanted_norms
 from vocabtransfer.token_map import TokenMap
 
-_BLOCK = 4096
 _SAMPLE = 16_384  # rows that the spread of a table is estimated from
 
 
@@ -42,7 +42,7 @@ class TableRows:
 
     def _mean_row(self) -> torch.Tensor:
         if self._mean is None:
-            parts = (part.double().sum(dim=0) for part in self._table.split(_BLOCK))
+            parts = (part.double().sum(dim=0) for part in self._table.split(GROUP))
             self._mean = (torch.stack(list(parts)).sum(dim=0) / len(self._table)).float()
         return self._mean
 
@@ -105,8 +105,8 @@ class NewTables:
     def blocks(self, tensor: VocabTensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the rows of a new tensor in blocks, each with the number of its first row."""
         count = self.inputs.shape[0]
-        for start in range(0, count, _BLOCK):
-            yield start, self.rows(tensor, start, min(start + _BLOCK, count))
+        for start, stop in row_blocks(count, 1 if tensor.part == "output_bias" else self.source.layout.hidden):
+            yield start, self.rows(tensor, start, stop)
 
     def map_of(self, tensor: VocabTensor) -> TokenMap:
         """Return the token map that makes a tensor's rows."""
@@ -131,7 +131,13 @@ class NewTables:
             rows[here - start] = self._plain_map.apply(table, start, stop)[here - start]
         elif dense is not None and len(here):
             part: Part = "output" if tensor.part == "output" else "input"
-            rows[here - start] = dense.rows(part, here)
+            # A product's last bit may depend on how many rows it has, so rows are always made in the same company.
+            for begin, end in groups(start, stop):
+                own = np.arange(begin // GROUP * GROUP, min(begin // GROUP * GROUP + GROUP, self.inputs.shape[0]))
+                own = own[dense.mask[own]]
+                asked = (own >= begin) & (own < end)
+                if asked.any():
+                    rows[own[asked] - start] = dense.rows(part, own)[asked]
         return rows
 
     def _with_noise(
