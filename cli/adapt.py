@@ -8,10 +8,9 @@ import typer
 from vocabtransfer.progress import show_progress
 
 from .arguments import DEVICE_HELP, FIELD_HELP, KINDS, existing, link_kind
+from .choices import SHORT
 from .output import JSON_OPTION, print_json, print_table, quiet_transformers
 
-#: Training libraries call precisions by these names, and so did earlier versions of this command.
-SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 DATA, TRAINING, COST, RESULT = "Text", "Training", "Memory and speed", "Result"
 
 

@@ -66,7 +66,7 @@ def calibrate(
     from vocabtransfer.self_training.answers import AnswerTraining
     from vocabtransfer.self_training.self_calibration import CalibrateRequest
     from vocabtransfer.self_training.self_calibration import calibrate as run
-    from vocabtransfer.training.stages import LoraShape
+    from vocabtransfer.training.stage import LoraShape
 
     request = CalibrateRequest(
         model=model,

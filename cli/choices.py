@@ -25,6 +25,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "leaderboard:vocabulary": ("auto", "replace", "extend", "swap"),
 }
 
+#: Training libraries call precisions by these names, and so did earlier versions of `adapt`: both are taken.
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 #: Longer lists stand in the text of the help: in a column of their own they would cut names on narrow terminals.
 LONGEST = 15
 

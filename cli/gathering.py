@@ -22,8 +22,8 @@ class GatheringCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Check the words, then do what they ask for."""
-        check_early(_path(ctx), ctx.params)
         with speaking_of_options(self.params):
+            check_early(_path(ctx), ctx.params)
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

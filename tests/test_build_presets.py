@@ -9,7 +9,7 @@ from vocabtransfer.initialization import METHODS, find_method
 from vocabtransfer.initialization.registry import ALIASES
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.pipeline.presets import PRESETS, find_preset, with_preset
-from vocabtransfer.training.stages import Stage
+from vocabtransfer.training.stage import Stage
 
 # One of each shape by default; the others differ in figures.
 BY_DEFAULT = {preset.vocabulary: name for name, preset in PRESETS.items()}.values()

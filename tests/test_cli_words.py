@@ -32,6 +32,12 @@ WRONG = [
         ["align", "nowhere.tsv", "--target", "tatar", "--output", "t.tsv.xz"],
         "corpus nowhere.tsv: there is no such file",
     ),
+    (["inspect", "docs", "word"], "There is no token map at docs"),
+    (["build", "--source", "smollm2", "--target", "dutchh"], "no language is known as 'dutchh'"),
+    (["build", "--source", "smollm2", "--target", "dutch", "--vocabulary", "all"], "--vocabulary is one of auto, "),
+    (["evaluate", "smollm2", "--text", "README.md", "--dtype", "int3"], "--dtype is one of float32, "),
+    (["adapt", "smollm2", "--text", "README.md", "--output", "out", "--stage", "new:1"], "--stage new:1: write NAME:"),
+    (["adapt", "smollm2", "--text", "README.md", "--output", "out", "--objective", "x"], "--objective is one of clm, "),
 ]
 
 

@@ -29,7 +29,7 @@ from vocabtransfer.self_training.dialogues import Dialogue, read_dialogues, writ
 from vocabtransfer.self_training.self_calibration import CalibrateRequest, _script, calibrate
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
-from vocabtransfer.training.stages import LoraShape
+from vocabtransfer.training.stage import LoraShape
 
 LINES = [f"Бу {i} нче, озынрак җөмлә." for i in range(40)]
 COPY = "Copy this text exactly as it is:\n\nкитап"

@@ -138,7 +138,7 @@ def test_budgets_count_updates_or_tokens(tied: Path, text: Path, tmp_path: Path)
 
 
 def test_without_stages_there_are_sensible_ones(tied: Path, tmp_path: Path) -> None:
-    from vocabtransfer.training.stages import default_stages
+    from vocabtransfer.training.stage import default_stages
 
     assert [stage.name for stage in default_stages(True)] == ["new", "tables", "outer"]
     assert [stage.name for stage in default_stages(False)] == ["tables", "outer"]

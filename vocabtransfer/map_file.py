@@ -15,6 +15,7 @@ from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
 from vocabtransfer.errors import UsageError, VocabTransferError
+from vocabtransfer.files.named import no_map
 
 FORMAT = "vocabtransfer token map 1"
 
@@ -65,9 +66,7 @@ def damage_said(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise VocabTransferError(
-            f"There is no token map at {path}; build the checkpoint again or name another folder."
-        ) from error
+        raise no_map(Path(path)) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise VocabTransferError(f"The token map {path} is damaged ({error}); build the checkpoint again.") from error
 

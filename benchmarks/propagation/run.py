@@ -38,7 +38,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 import vocabtransfer as vt
 from vocabtransfer.progress import show_progress, track
 from vocabtransfer.running.load import load_causal_model
-from vocabtransfer.training.stages import Stage
+from vocabtransfer.training.stage import Stage
 
 HERE = Path(__file__).parent
 HELD_OUT = {"gnome-help", "debian-handbook"}

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from vocabtransfer.errors import UsageError, VocabTransferError
 
+#: What a build calls its token map.
+MAP_FILE = "token_map.safetensors"
+
 
 def no_model(text: str) -> UsageError:
     """Return the error for a name that can be no model."""
@@ -14,3 +17,10 @@ def check_built(path: Path) -> None:
     """Raise `VocabTransferError` for what can be no folder of a build."""
     if not path.is_dir():
         raise VocabTransferError(f"{path} is not a folder; give one that vocabtransfer built.")
+    if not (path / MAP_FILE).exists():
+        raise no_map(path / MAP_FILE)
+
+
+def no_map(path: Path) -> VocabTransferError:
+    """Return the error for a token map that is not there."""
+    return VocabTransferError(f"There is no token map at {path}; build the checkpoint again or name another folder.")

@@ -25,7 +25,7 @@ from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.training import AdaptRequest, Interrupted, Stage
 from vocabtransfer.training.adaptation import DistilledRows, distilled_rows
 from vocabtransfer.training.row_pace import updates_within
-from vocabtransfer.training.stages import NEW
+from vocabtransfer.training.stage import NEW
 from vocabtransfer.training.state import SETTINGS, state_folder
 
 LEARNING_RATE = 5e-4

@@ -14,7 +14,8 @@ from vocabtransfer.progress import track
 from vocabtransfer.training.loop import LONGEST_GRADIENT
 from vocabtransfer.training.objectives import IGNORED
 from vocabtransfer.training.run import LOGITS_AT_A_TIME
-from vocabtransfer.training.stages import LORA, LoraShape, Stage, add_lora, merge_lora
+from vocabtransfer.training.stage import LORA, LoraShape, Stage
+from vocabtransfer.training.stages import add_lora, merge_lora
 
 Messages = list[dict[str, str]]
 

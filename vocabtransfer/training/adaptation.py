@@ -53,18 +53,8 @@ from vocabtransfer.training.row_stage import NUMBERS, SIDES, new_tables, run_row
 from vocabtransfer.training.run import Pace, Run
 from vocabtransfer.training.settings import settings_of
 from vocabtransfer.training.sizes import block_of, rows_of
-from vocabtransfer.training.stages import (
-    ALL,
-    LORA,
-    NEW,
-    OUTER,
-    Stage,
-    add_lora,
-    default_stages,
-    load_values,
-    merge_lora,
-    table_parameters,
-)
+from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, Stage, default_stages
+from vocabtransfer.training.stages import add_lora, load_values, merge_lora, table_parameters
 from vocabtransfer.training.state import Progress, State, state_folder
 from vocabtransfer.training.table_forms import form_of
 from vocabtransfer.training.text import Mixture, PackedText, Position

@@ -8,7 +8,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.progress import duration
 from vocabtransfer.running.plan import SMALL, multiplications
 from vocabtransfer.training.run import Run
-from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES
+from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, TABLES
 
 #: Passes over all parameters, in multiplications and additions a parameter and token: forwards, backwards through the
 #: activations, and backwards into the parameters that learn, as a share of all.

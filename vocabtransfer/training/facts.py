@@ -7,7 +7,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.files.text import read_text
 from vocabtransfer.training.request import AdaptRequest
 from vocabtransfer.training.run import Run
-from vocabtransfer.training.stages import LORA
+from vocabtransfer.training.stage import LORA
 from vocabtransfer.training.state import Progress
 from vocabtransfer.version import __version__
 

@@ -32,7 +32,8 @@ from vocabtransfer.training.processes import (
     whole,
 )
 from vocabtransfer.training.run import LOGITS_AT_A_TIME, Pace, Run
-from vocabtransfer.training.stages import NEW, load_values, make_trainable, table_parameters
+from vocabtransfer.training.stage import NEW
+from vocabtransfer.training.stages import load_values, make_trainable, table_parameters
 from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
 from vocabtransfer.training.table_forms import TableForm
 from vocabtransfer.training.text import Position, Row, make_batch

@@ -15,7 +15,8 @@ from vocabtransfer.training.attention import EAGER
 from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.request import AdaptRequest
 from vocabtransfer.training.run import LOGITS_AT_A_TIME
-from vocabtransfer.training.stages import ALL, LORA, OUTER, OUTER_LAYERS, Stage, layer_number
+from vocabtransfer.training.stage import ALL, LORA, OUTER, Stage
+from vocabtransfer.training.stages import OUTER_LAYERS, layer_number
 
 _ADVICE = (
     "take `gradient_checkpointing`, `optimizer_dtype` bfloat16, a larger `passes`, a smaller `block`, or stages that train "

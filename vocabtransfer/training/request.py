@@ -21,7 +21,7 @@ from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.attention import check_attention
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
-from vocabtransfer.training.stages import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
+from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
 from vocabtransfer.training.table_forms import ROWS, check_form
 
 HYDRA_FILE = "hydra.json"

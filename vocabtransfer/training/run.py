@@ -11,7 +11,7 @@ from vocabtransfer.training.interruption import StopSign
 from vocabtransfer.training.objectives import Objective
 from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.row_distiller import RowDistiller
-from vocabtransfer.training.stages import LoraShape, Stage
+from vocabtransfer.training.stage import LoraShape, Stage
 from vocabtransfer.training.state import State
 from vocabtransfer.training.table_forms import FormMaker
 from vocabtransfer.training.text import Mixture

@@ -6,7 +6,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.files.text import read_text
 from vocabtransfer.token_map import MAP_FILE
 from vocabtransfer.training.request import AdaptRequest
-from vocabtransfer.training.stages import Stage
+from vocabtransfer.training.stage import Stage
 from vocabtransfer.training.state import fingerprint, fingerprints
 
 
