@@ -76,4 +76,5 @@ def check_early(command: str, values: Mapping[str, Any]) -> None:
 def _check_choice(command: str, option: str, value: Any) -> None:
     choices = choices_of(command, option)
     if choices and isinstance(value, str) and value not in (*choices, *SHORT.values()):
-        raise UsageError(f"`{option}` is one of {', '.join(choices)}, not {value!r}.")
+        said = " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        raise UsageError(f"`{option}` is {said}, not {value!r}.")
