@@ -23,6 +23,14 @@ NOT_RUN: Mapping[str, str] = {
     "vocabtransfer build --source qwen3-0.6b": "models of a hub; test_family.py does the same with small ones",
     "vocabtransfer apply qwen3-0.6b-tatar": "goes on from the line above",
     "curl localhost": "asks the server of the line above",
+    "torchrun": "several processes; test_training_processes.py launches two",
+    "accelerate launch": "the same",
+    "PARALLELISM_CONFIG_TP_SIZE=2 torchrun": "the same, one model cut in two",
+    "ACCELERATE_USE_FSDP=true": "64 GPUs",
+}
+#: Pages of which no command is run: test_docs.py checks that commands and options are there.
+ON_PAPER = {
+    "recipes.md": "for GPUs and models that are not here; its figures are compared with the script that computes them"
 }
 #: Languages of blocks that hold no example to run.
 SHOWN = {"text", "json"}
@@ -61,7 +69,9 @@ def run_line(line: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if examples(page) and page.parent.name != "extend"], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if examples(page) and page.parent.name != "extend" and page.name not in ON_PAPER],
+    ids=lambda page: page.name,
 )
 def test_every_example_of_a_page_runs(
     page: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
