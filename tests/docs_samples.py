@@ -39,7 +39,11 @@ EXCHANGED: Mapping[str, Mapping[str, str]] = {
         "--source llama3 --target yoruba --fetch --output out": "--source my-llama --target yoruba --fetch --output yo",
         "--output out-trained": "--stage tables:2:1e-4 --output out-trained",
     },
-    "training.md": {"new:400:5e-4": "new:3:5e-4", "20min": "3", "gemma.gguf": "my-llama"},
+    "training.md": {
+        **{"new:400:5e-4": "new:3:5e-4", "20min": "3", "gemma.gguf": "my-llama"},
+        **{"--teacher smollm2": "--teacher my-llama", "new:100:3e-4": "new:3:3e-4"},
+        "--tables pieces --bpe-dropout": "--stage tables:3:1e-4 --tables pieces --bpe-dropout",
+    },
     "training-and-propagation.md": {
         "--teacher smollm2": "--stage tables:2:1e-4 --teacher my-llama",
         "--output smollm2-nl": "--stage new:2:1e-4 tables:2:1e-4 --output smollm2-nl",
@@ -94,6 +98,9 @@ class Place:
     def dutch(self, place: Path) -> None:
         self._transferred("nl").save(place)
 
+    def tatar(self, place: Path) -> None:
+        self._transferred("tt").save(place)
+
     def chat(self, place: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(self.tiny_llama)
         with torch.no_grad():
@@ -126,6 +133,7 @@ PREPARED: Mapping[str, Callable[[Place, Path], None]] = {
     "A": Place.dutch,
     "build/gemma-dutch": Place.dutch,
     "build/smollm2-dutch": Place.dutch,
+    "build/smollm2-tatar": Place.tatar,
     "my-lora": Place.lora,
     "HYDRA": Place.hydra,
     "en-nl.tsv.gz": _write(lambda: gzip.compress(_pairs("nl").encode())),
@@ -134,6 +142,7 @@ PREPARED: Mapping[str, Callable[[Place, Path], None]] = {
     "news.txt": _write(lambda: _text("yo").encode()),
     "nl.txt": _write(lambda: _text("nl").encode()),
     "nl.txt.zst": _write(lambda: zstandard.compress(_text("nl").encode())),
+    "tt.txt": _write(lambda: _text("tt").encode()),
     "en.txt": _write(lambda: _text("en").encode()),
     "dev.txt": _write(lambda: "\n\n".join(reversed(sentences("nl"))).encode()),
     "held-out.txt": _write(lambda: _text("tt").encode()),

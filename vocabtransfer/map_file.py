@@ -15,7 +15,7 @@ from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-from vocabtransfer.files.named import no_map
+from vocabtransfer.map_name import no_map
 
 FORMAT = "vocabtransfer token map 1"
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from vocabtransfer.errors import UsageError, VocabTransferError
-
-#: What a build calls its token map.
-MAP_FILE = "token_map.safetensors"
+from vocabtransfer.map_name import MAP_FILE, no_map
 
 
 def no_model(text: str) -> UsageError:
@@ -19,8 +17,3 @@ def check_built(path: Path) -> None:
         raise VocabTransferError(f"{path} is not a folder; give one that vocabtransfer built.")
     if not (path / MAP_FILE).exists():
         raise no_map(path / MAP_FILE)
-
-
-def no_map(path: Path) -> VocabTransferError:
-    """Return the error for a token map that is not there."""
-    return VocabTransferError(f"There is no token map at {path}; build the checkpoint again or name another folder.")
