@@ -19,13 +19,11 @@ from scipy import sparse
 from vocabtransfer.blocks import GROUP
 from vocabtransfer.errors import UsageError
 from vocabtransfer.map_file import damage_said, packed, unpacked
-from vocabtransfer.map_name import MAP_FILE as _MAP_FILE
+from vocabtransfer.map_name import MAP_FILE as MAP_FILE
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 
-#: The file that lies beside a checkpoint made by a transfer.
-MAP_FILE = _MAP_FILE
-#: ... and the map of the head's rows, where they are made otherwise than the input's.
+#: Beside `MAP_FILE`, the map of the head's rows, where they are made otherwise than the input's.
 OUTPUT_MAP_FILE = "token_map_output.safetensors"
 #: The rule of a row that nothing has been said about yet; its weights are all zero.
 NONE = "none"

@@ -2,11 +2,10 @@
 
 import math
 
-import torch
-
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.progress import duration
 from vocabtransfer.running.plan import SMALL, multiplications
+from vocabtransfer.training.processes import computed_in
 from vocabtransfer.training.run import Run
 from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, TABLES
 
@@ -31,7 +30,7 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
     parameters = sum(math.prod(info.shape) for info in checkpoint.tensors.values())
     if not checkpoint.layout.tied and checkpoint.layout.input_name in checkpoint.tensors:
         parameters -= math.prod(checkpoint.tensors[checkpoint.layout.input_name].shape)  # looked up, not multiplied
-    dtype = torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = computed_in(run.accelerator)
     rate = _REACHED * multiplications(str(run.accelerator.device), dtype) * run.accelerator.num_processes
     seconds = 0.0
     for stage in left:

@@ -23,6 +23,7 @@ from vocabtransfer.training.interruption import Interrupted
 from vocabtransfer.training.moments import HalfMomentsAdamW
 from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.processes import (
+    computed_in,
     gradient_norm,
     like,
     named_trainable,
@@ -97,8 +98,7 @@ class _StageRun:
 
     def _new_meter(self, model: PreTrainedModel) -> Meter:
         accelerator = self.run.accelerator
-        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        peak, source = peak_of(accelerator.device, dtype)
+        peak, source = peak_of(accelerator.device, computed_in(accelerator))
         operations = token_operations(model, self.run.mixture.target.block)
         return Meter(self.stage.name, operations, peak, source, accelerator.num_processes)
 

@@ -1,16 +1,15 @@
 """AdamW whose two moments are kept in bfloat16: half the optimiser's memory, the same arithmetic."""
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from vocabtransfer.training.processes import own_part
 
 #: Numbers of a parameter that are worked on at a time: three float32 pieces of these are all that a step needs besides.
 NUMBERS_AT_A_TIME = 1 << 22
-
-MomentsType = Literal["fp32", "bf16"]
 
 
 class HalfMomentsAdamW(torch.optim.AdamW):
@@ -56,10 +55,11 @@ class HalfMomentsAdamW(torch.optim.AdamW):
         state["step"] += 1
         done = float(state["step"])
         (beta1, beta2), rate = group["betas"], float(group["lr"])
-        own = _own(parameter)
+        own = own_part(parameter)
         values = own.contiguous().view(-1)  # a copy where it is not contiguous
+        assert parameter.grad is not None, "a parameter without a gradient is left alone"
         gradient, first, second = (
-            _own(tensor).contiguous().view(-1) for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            own_part(tensor).contiguous().view(-1) for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"])
         )
         length = rate / (1 - beta1**done)
         root = (1 - beta2**done) ** 0.5
@@ -74,9 +74,3 @@ class HalfMomentsAdamW(torch.optim.AdamW):
             values[part].addcdiv_(mean, square.sqrt_().div_(root).add_(group["eps"]), value=-length)
         if not own.is_contiguous():
             own.copy_(values.view(own.shape))
-
-
-def _own(tensor: Tensor | None) -> Tensor:
-    """Return this process's part of a tensor."""
-    assert tensor is not None, "a parameter without a gradient is left alone"
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -16,7 +16,8 @@ from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.request import AdaptRequest
 from vocabtransfer.training.run import LOGITS_AT_A_TIME
 from vocabtransfer.training.stage import ALL, LORA, OUTER, Stage
-from vocabtransfer.training.stages import OUTER_LAYERS, layer_number
+from vocabtransfer.training.stages import layer_number, outer_numbers
+from vocabtransfer.training.throughput import head_width
 
 _ADVICE = (
     "take `gradient_checkpointing`, `optimizer_dtype` bfloat16, a larger `passes`, a smaller `block`, or stages that train "
@@ -75,12 +76,13 @@ def need_of(
     parts = accelerator.num_processes if sharded or shares.tensor > 1 else 1
     copies = 2 if accelerator.num_processes > 1 and parts == 1 else 1  # DDP gathers gradients in a second place
     moments = 4 if request.optimizer_dtype == "bf16" else 8
+    largest = max(_groups(counts).values(), default=0)
     found = []
     for stage in stages:
         learns, added = _learning(stage, counts, request.lora.rank, checkpoint)
         pulled = 4 * learns if request.pull else 0
         # Of what is sharded one layer, or the tables, are whole at a time.
-        gathered = (8 if learns else 4) * max(_groups(counts).values(), default=0) if parts > 1 else 0
+        gathered = (8 if learns else 4) * largest if parts > 1 else 0
         found.append(
             Need(
                 4 * (every + added) / parts + gathered + pulled,
@@ -115,9 +117,8 @@ def _learning(stage: Stage, counts: dict[str, int], rank: int, checkpoint: Check
     tables = sum(counts.get(tensor.name, 0) for tensor in checkpoint.layout.tensors)
     if stage.name == OUTER:
         layers = _groups(counts)
-        last = max((number for number in layers if number is not None), default=0) - OUTER_LAYERS
-        outer = [n for number, n in layers.items() if number is not None and (number < OUTER_LAYERS or number > last)]
-        return tables + sum(outer), 0
+        outer = outer_numbers([number for number in layers if number is not None])
+        return tables + sum(layers[number] for number in outer), 0
     if stage.name == LORA:
         names = {tensor.name for tensor in checkpoint.layout.tensors}
         shapes = [info.shape for name, info in checkpoint.tensors.items() if name not in names]
@@ -148,8 +149,7 @@ def layer_bytes(text: Any, block: int, half: bool, body: bool, attention: str | 
     """
     hidden = int(getattr(text, "hidden_size", 0) or 0)
     heads = int(getattr(text, "num_attention_heads", 0) or 0)
-    width = int(getattr(text, "head_dim", 0) or hidden // max(heads, 1))
-    keys = width * int(getattr(text, "num_key_value_heads", None) or heads)
+    keys = head_width(text) * int(getattr(text, "num_key_value_heads", None) or heads)
     inner = getattr(text, "moe_intermediate_size", None) if getattr(text, "num_experts_per_tok", None) else None
     inner = int(inner or getattr(text, "intermediate_size", None) or 4 * hidden)
     inner *= int(getattr(text, "num_experts_per_tok", None) or 1)

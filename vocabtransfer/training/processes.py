@@ -165,6 +165,16 @@ def leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
+def computed_in(accelerator: Accelerator) -> torch.dtype:
+    """Return the precision that products are computed in."""
+    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, the whole of one that is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensor: Tensor, wanted: bool = True) -> Tensor | None:
     """Return a tensor as one piece on the CPU, itself where it is that, None where this process does not want it.
 
@@ -201,7 +211,7 @@ def gradient_norm(accelerator: Accelerator, gradients: Sequence[Tensor]) -> floa
     """Return the length of all gradients as one vector, the same in every process."""
     if not gradients:
         return 0.0
-    own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    own = [own_part(gradient) for gradient in gradients]
     # Small pieces are summed in one order in float64, so that a resumed run cuts gradients to the same bit.
     norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in own])
     if not any(isinstance(gradient, DTensor) for gradient in gradients):

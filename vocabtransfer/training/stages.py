@@ -1,6 +1,7 @@
 """What a stage of an adaptation trains in a model."""
 
 import re
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -48,12 +49,18 @@ def layer_number(name: str) -> int | None:
     return int(found["number"]) if found else None
 
 
+def outer_numbers(numbers: Collection[int]) -> set[int]:
+    """Return which numbers of layers are among the first and last two."""
+    last = max(numbers, default=0) - OUTER_LAYERS
+    return {number for number in numbers if number < OUTER_LAYERS or number > last}
+
+
 def _outer_layers(model: PreTrainedModel) -> set[str]:
     numbers = {name: number for name, _ in model.named_parameters() if (number := layer_number(name)) is not None}
     if not numbers:
         raise VocabTransferError(f"{type(model).__name__} has no numbered layers: take the stage all or lora instead.")
-    last = max(numbers.values()) - OUTER_LAYERS
-    return {name for name, number in numbers.items() if number < OUTER_LAYERS or number > last}
+    outer = outer_numbers(numbers.values())
+    return {name for name, number in numbers.items() if number in outer}
 
 
 def add_lora(model: PreTrainedModel, shape: LoraShape) -> Any:

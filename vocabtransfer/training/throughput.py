@@ -55,8 +55,13 @@ def token_operations(model: PreTrainedModel, block: int) -> float:
         share = _share_of_experts(config) if ".experts." in name else 1.0
         total += share * parameter.numel() * (6 if parameter.requires_grad else 4)
     layers, heads = (int(getattr(config, key, 0) or 0) for key in ("num_hidden_layers", "num_attention_heads"))
-    width = int(getattr(config, "head_dim", 0) or getattr(config, "hidden_size", 0) // max(heads, 1))
-    return total + 12.0 * layers * heads * width * block
+    return total + 12.0 * layers * heads * head_width(config) * block
+
+
+def head_width(config: Any) -> int:
+    """Return how many numbers one head of attention works on; ``config`` is that of a body of text."""
+    hidden, heads = (int(getattr(config, key, 0) or 0) for key in ("hidden_size", "num_attention_heads"))
+    return int(getattr(config, "head_dim", 0) or hidden // max(heads, 1))
 
 
 def _share_of_experts(config: Any) -> float:
