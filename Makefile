@@ -11,13 +11,13 @@ demo: $(VENV)/.installed  ## set up and run the main job on the embedded default
 	$(BIN)/vocabtransfer build --source smollm2 --target tatar --output $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev  ## set up and pass the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/.installed-dev  ## the slow ones too
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow"
 
 coverage: $(VENV)/.installed-dev  ## the default suite, and which lines it ran: a table, and pages in build/coverage
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report term:skip-covered --cov-report html:build/coverage
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 lowest:  ## the suite with the oldest versions that pyproject.toml allows, in an environment of its own
 	$(PYTHON) .ci/lowest.py build/lowest

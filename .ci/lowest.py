@@ -37,7 +37,7 @@ def main() -> None:
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (place / "constraints.txt").is_file():
         make(place, python)
-    subprocess.run([str(python), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *words], check=True, cwd=ROOT)
+    subprocess.run([str(python), "-m", "pytest", "-n", "auto", "--dist", "worksteal", *words], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "cohere": {**WIDE, "logit_scale": 0.5},
     "granite": {**WIDE, "embedding_multiplier": 3.0, "logits_scaling": 2.0},
 }
+#: Of these, the ones that differ most: learned positions, a bias, another width, ALiBi, windows, scaled logits.
+FAR_APART = ("gpt2", "phi", "opt", "bloom", "gemma3_text", "granite")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from test_alignment_aligner import CORPUS, GOLD, Links, error_rate, links_of
+from thinned import first_of
 
 from vocabtransfer.alignment import align, align_corpus, options, shard_steps, shards
 from vocabtransfer.alignment.aligner_text import number_pairs
@@ -128,7 +129,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     return (folder / "table.tsv").read_bytes(), (folder / "links").read_bytes()
 
 
-@pytest.mark.parametrize(("threads", "processes", "seed"), [("1", 1, "1"), ("2", 2, "2")])
+@pytest.mark.parametrize(("threads", "processes", "seed"), first_of([("1", 1, "1"), ("2", 2, "2")], ("1", 1, "1")))
 def test_the_same_bytes_on_any_number_of_threads_and_processes(
     tmp_path: Path, script: Path, expected: tuple[bytes, bytes], threads: str, processes: int, seed: str
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thinned import first_of
 
 from vocabtransfer.alignment import table as table_module
 from vocabtransfer.alignment import table_file
@@ -200,7 +201,7 @@ def test_bad_tables_are_refused_by_line(tmp_path: Path, content: str, message: s
         ([f"{i:07d}\t{'b' * 90}\t1\n" for i in range(4000)], "unfolds to more than"),
     ],
 )
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", first_of([".gz", ".zst"], ".zst"))
 def test_what_is_packed_inside_a_table_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], message: str, suffix: str
 ) -> None:

@@ -47,6 +47,7 @@ def test_no_family_is_silently_wrong(family: str, tmp_path: Path) -> None:
     assert verdict.state != "wrong", verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama4", "kosmos-2"])
 def test_what_does_not_run_on_text_alone_is_built_with_a_note(family: str, tmp_path: Path) -> None:
     old, _ = tokenizers()

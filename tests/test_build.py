@@ -132,6 +132,7 @@ def test_the_same_build_gives_the_same_bytes(
         assert (built[0] / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_size_that_was_chosen_is_shown_with_what_it_was_chosen_from(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

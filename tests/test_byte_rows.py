@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from thinned import first_of
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vector_samples import pair_table
@@ -176,7 +177,7 @@ def largest_difference(source: Checkpoint, folder: Path, texts: list[str]) -> fl
     return worst
 
 
-@pytest.mark.parametrize("name", ["mistral_v1", "mistral_v3", pytest.param("llama2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", first_of(["mistral_v1", "mistral_v3", "llama2"], "mistral_v3"))
 def test_a_trimmed_model_predicts_what_its_source_predicts_of_the_kept_tokens(
     name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast], tmp_path: Path
 ) -> None:

@@ -266,6 +266,7 @@ def test_sizes_come_from_the_lists_of_apt(tmp_path: Path, monkeypatch: pytest.Mo
     assert packages.deb_sizes(["one"]) == {}
 
 
+@pytest.mark.slow
 def test_offline_everything_is_named_that_would_have_been_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

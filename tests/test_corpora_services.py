@@ -228,6 +228,7 @@ def test_benchmarks_are_never_trained_on() -> None:
     assert names and not any("ntrex" in name or "flores" in name for name in names)
 
 
+@pytest.mark.slow
 def test_the_hub_is_streamed(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     import pyarrow

@@ -52,6 +52,7 @@ def test_three_files_are_enough(diff: Path) -> None:
     assert 1 <= len(files) <= 3 and len(set(files)) == len(files)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="the diffs are applied with git")
 def test_the_diffs_apply_and_what_they_add_works(tmp_path: Path) -> None:
     for room in ("vocabtransfer", "cli"):

@@ -151,6 +151,7 @@ def kill_five_times(folder: Path, megabytes: int) -> None:
     assert len(ranges) == 5, "every process went on from what the one before had left"
 
 
+@pytest.mark.slow
 def test_killed_five_times_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     kill_five_times(tmp_path, 24)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thinned import first_of
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.alignment.links import token_counts, token_frequencies
@@ -40,7 +41,7 @@ def word_table() -> WordTable:
     return WordTable.from_pairs(source, target, links, *totals)
 
 
-@pytest.fixture(scope="module", params=["smollm2", "mistral_v3", "minilm", "tekken"])
+@pytest.fixture(scope="module", params=first_of(["smollm2", "mistral_v3", "minilm", "tekken"], "smollm2", "minilm"))
 def source(
     request: pytest.FixtureRequest, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thinned import first_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vector_samples import (
@@ -125,7 +126,7 @@ def tiny() -> TransferInputs:
     return sample_inputs()
 
 
-@pytest.fixture(scope="module", params=["smollm2", "minilm", "mistral_v3"])
+@pytest.fixture(scope="module", params=first_of(["smollm2", "minilm", "mistral_v3"], "mistral_v3"))
 def real(request: pytest.FixtureRequest, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> TransferInputs:
     return real_inputs(real_tokenizer(request.param))
 

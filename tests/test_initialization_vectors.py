@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from thinned import first_of
 from transformers import PreTrainedTokenizerFast
 from vector_samples import (
     LINES,
@@ -177,7 +178,7 @@ def test_tokens_without_a_text_have_no_vector(tiny: TransferInputs) -> None:
     np.testing.assert_allclose(found[book], trained.vectors(["book"])[0], atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "minilm", "mistral_v3", "tekken"])
+@pytest.mark.parametrize("name", first_of(["smollm2", "minilm", "mistral_v3", "tekken"], "smollm2", "minilm"))
 def test_names_of_tokens_hold_no_white_space_and_tell_word_beginnings_apart(
     name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]
 ) -> None:
@@ -199,7 +200,7 @@ def tiny() -> TransferInputs:
     return sample_inputs()
 
 
-@pytest.fixture(scope="module", params=["smollm2", "minilm", "mistral_v3"])
+@pytest.fixture(scope="module", params=first_of(["smollm2", "minilm", "mistral_v3"], "minilm"))
 def real(request: pytest.FixtureRequest, real_tokenizer: Callable[[str], PreTrainedTokenizerFast]) -> TransferInputs:
     return real_inputs(real_tokenizer(request.param))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from thinned import first_of
 
 from vocabtransfer.corpora.identification import (
     FASTTEXT,
@@ -31,7 +32,7 @@ def said_of(lines: list[str], target: str) -> str:
     return " ".join(check.notes())
 
 
-@pytest.mark.parametrize("code", SHIPPED)
+@pytest.mark.parametrize("code", first_of(SHIPPED, "tt", "nl", "hi", "sw"))
 def test_text_in_its_language_needs_no_word(code: str) -> None:
     assert said_of(lines_in(code), code) == ""
     assert said_of(lines_in(code) * 300, code) == ""

@@ -13,6 +13,7 @@ import sentencepiece
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thinned import first_of
 from tokenizer_samples import TEXTS, ids_of, tiny_backend, write_json
 from transformers import PreTrainedTokenizerFast
 
@@ -189,9 +190,7 @@ def test_tekken_lists_its_own_special_tokens(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["llama3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3", "gpt4o"))]
-)
+@pytest.mark.parametrize("name", first_of(["qwen3", "llama3", "gpt4o"]))
 def test_a_tiktoken_file_is_the_tokenizer_json_of_its_family(
     name: str, real_tokenizer: Callable[[str], PreTrainedTokenizerFast], tmp_path: Path
 ) -> None:

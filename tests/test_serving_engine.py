@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra_samples import CONFIGS, TEXTS, Sample, make_architecture, make_sample, make_source, one_thread  # noqa: F401
+from hydra_samples import CONFIGS, FAR_APART, TEXTS, Sample, make_architecture, make_sample, make_source, one_thread  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thinned import first_of
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.hydra import HydraForCausalLM, attach_adapter
@@ -81,7 +82,7 @@ def test_whatever_comes_together_each_answer_is_that_of_generate(
         engine.close()
 
 
-@pytest.mark.parametrize("kind", sorted(CONFIGS))
+@pytest.mark.parametrize("kind", first_of(sorted(CONFIGS), *FAR_APART))
 def test_other_architectures(tmp_path: Path, kind: str) -> None:
     """Positions, windows and scalings are those of each row although it joins, and others leave, in the middle."""
     model = make_architecture(tmp_path, kind).load()

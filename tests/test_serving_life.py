@@ -171,6 +171,7 @@ def test_told_to_stop_before_it_started(model: HydraForCausalLM) -> None:
     assert not engine.alive
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_told_to_stop(sample: Sample) -> None:
     command = [sys.executable, "-m", "vocabtransfer_cli.main", "serve", str(sample.hydra), "--port", "0", "--json"]
     environment = {**os.environ, "VOCABTRANSFER_API_KEY": "sesame", "OMP_NUM_THREADS": "1"}

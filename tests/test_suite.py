@@ -88,6 +88,7 @@ def test_bits_per_byte_are_those_of_lm_eval(tiny_llama: Path, tasks: Path) -> No
     assert found.tasks["made_text"]["bits_per_byte"] == pytest.approx(ours.bits_per_byte, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_shows_tasks_beside_the_baseline(
     tiny_llama: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
