@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sources_table
+
 from vocabtransfer.leaderboard.contest import Row, summary
 
 HERE = Path(__file__).parent
@@ -214,6 +216,7 @@ def sections() -> dict[str, str]:
         "peers": peers(),
         "retrieval": encoders(),
         "costs": costs(tables),
+        **sources_table.tables(),
     }
 
 
@@ -252,7 +255,8 @@ def main() -> None:
     arguments = parser.parse_args()
     pages = {HERE / "README.md": sections()}
     pages[HERE.parents[1] / "docs" / "benchmarks.md"] = {
-        "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]})
+        "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]}),
+        "sources": sources_table.overview(),
     }
     for page, found in pages.items():
         before = page.read_text(encoding="utf-8")

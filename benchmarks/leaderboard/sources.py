@@ -1,0 +1,178 @@
+"""Two sources, two shapes of a vocabulary, two domains: is `auto` the best in every cell, the untouched model beside it?
+
+    python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl ru tr tt              # at once
+    python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl tt --updates 50       # and after 50 updates
+    python benchmarks/leaderboard/sources.py --table                                               # what is in results/
+
+FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Every twentieth
+document of the training parts is held out: text of the tokenizer's own domain. The parts that the leaderboard holds out are
+the other domain. Every cell (source, language, shape) has a file in ``results/sources/``, written row by row, so that a run
+that was stopped goes on where it was. The untouched model is scored once for a source and a language.
+"""
+
+import argparse
+import dataclasses
+import lzma
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+from run import DOCUMENT, HELD_OUT
+from sources_table import RESULTS, SHAPES, tables
+
+from vocabtransfer.alignment.aligner import align_corpus
+from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.languages import find_language
+from vocabtransfer.leaderboard.contest import Contest, Entry
+from vocabtransfer.leaderboard.measuring import run_contest
+from vocabtransfer.leaderboard.untouched import add_untouched
+from vocabtransfer.pipeline.request import BuildRequest
+from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_vocab_size, make_tokenizer
+from vocabtransfer.progress import show_progress
+from vocabtransfer.surgery.evidence import Evidence
+
+#: `auto`, and the rivals that came nearest on one source or the other.
+METHODS = (
+    "auto",
+    "pieces",
+    "pieces+calibrate",
+    "pieces_characters+calibrate",
+    "trans_tokenization+calibrate",
+    "inner_lexicon",
+)
+#: Parts that are the other domain, for languages that `run.py` has no choice for.
+OTHERWISE = ("gnome-help", "debian-handbook", "scratch", "mediawiki", "quran")
+EVERY, FROM = 20, 10  # of the documents of a training part the 10th, the 30th, ... are held out
+MOST_NEW, LARGEST = 6_000, 16_000
+#: No held-out document tells more of the score than another: so many documents of each domain at most are read.
+DOCUMENTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """The training pairs, held-out documents of their parts, and documents of the parts that are another domain."""
+
+    pairs: list[tuple[str, str]]
+    own: list[str]
+    other: list[str]
+
+
+def read_texts(path: Path, language: str) -> Texts:
+    """Split a corpus into training pairs and two domains of held-out documents, each spread over its parts."""
+    documents: list[tuple[str, list[tuple[str, str]]]] = []
+    length = 0
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            part, english, target = line.rstrip("\n").split("\t")
+            if not documents or documents[-1][0] != part or length > DOCUMENT:
+                documents.append((part, []))
+                length = 0
+            documents[-1][1].append((english, target))
+            length += len(target) + 1
+    elsewhere = HELD_OUT.get(language, set(OTHERWISE))
+    own: list[str] = []
+    other: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    count = 0
+    for part, lines in documents:
+        text = "".join(target + "\n" for _, target in lines)
+        if part in elsewhere:
+            other.append(text)
+            continue
+        count += 1
+        if count % EVERY == FROM:
+            own.append(text)
+        else:
+            pairs += lines
+    return Texts(pairs, spread(own), spread(other))
+
+
+def spread(documents: list[str]) -> list[str]:
+    """Return every seventh document, then the ones between: any beginning is spread over the parts."""
+    return [document for start in range(7) for document in documents[start::7]][:DOCUMENTS]
+
+
+def contest_of(
+    source: str, language: str, shape: str, texts: Texts, evidence: Evidence, arguments: argparse.Namespace
+) -> Contest:
+    """Make the tokenizer that `build` would, no larger than the leaderboard's, and put the contest together."""
+    opened = open_checkpoint(Path(source) if Path(source).exists() else source)
+    words = evidence.word_counts
+    new = min(MOST_NEW, default_new_tokens(words))
+    size = min(LARGEST, default_vocab_size(words))
+    request = BuildRequest(
+        source,
+        language,
+        vocabulary=shape,  # type: ignore[arg-type]
+        new_tokens=None if shape == "replace" else new,
+        vocab_size=size if shape == "replace" else None,
+    )
+    made = make_tokenizer(request, opened, find_language(language), words, evidence.running, texts.own)
+    return Contest(
+        source=opened,
+        tokenizer=made.tokenizer,
+        pairs=texts.pairs,
+        evidence=evidence,
+        test=texts.own,
+        other=texts.other,
+        updates=tuple(arguments.updates),
+        batch_tokens=arguments.batch_tokens,
+        learning_rate=arguments.learning_rate,
+        max_bytes=arguments.bytes,
+        precision="bfloat16",
+    )
+
+
+def run_cell(contest: Contest, language: str, shape: str, methods: list[str]) -> None:
+    """Measure what is missing of a cell, and the untouched model once for its source and language."""
+    name = f"{contest.source.name.split('/')[-1]}-{language}"
+    step = "".join(f"-{count}" for count in contest.updates)
+    file = RESULTS / f"{name}-{shape}{step}.json"
+    print(file.name, len(contest.tokenizer), "tokens", flush=True)
+    if not contest.updates:
+        alone = dataclasses.replace(contest, tokenizer=contest.source.tokenizer)
+        add_untouched(alone, [], results=RESULTS / f"{name}-untouched.json")
+    for row in run_contest(contest, [Entry.parse(method) for method in methods], results=file):
+        print(f"  {row.label}: {dict(row.scores)}, other {dict(row.other)}, {row.seconds} s", flush=True)
+    if contest.updates:
+        add_untouched(contest, [], results=file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--corpora", type=Path, nargs="+", help="folders; the first that has a language's file is taken"
+    )
+    parser.add_argument("--languages", nargs="+", default=["nl", "ru", "tr", "tt"])
+    parser.add_argument(
+        "--sources", nargs="+", default=["smollm2"], help="aliases or files, such as smollm2 GEMMA.gguf"
+    )
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=["replace", "extend", "swap"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="as `vocabtransfer leaderboard --method`")
+    parser.add_argument("--updates", nargs="*", type=int, default=[])
+    parser.add_argument("--batch-tokens", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the tables")
+    parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score in each domain")
+    parser.add_argument("--table", action="store_true", help="only print what is in results/")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    RESULTS.mkdir(exist_ok=True)
+    if not arguments.table and not arguments.corpora:
+        parser.error("--corpora is needed to measure.")
+    with show_progress(sys.stderr.isatty()):
+        for language in [] if arguments.table else arguments.languages:
+            found = [path for folder in arguments.corpora if (path := folder / f"en-{language}.tsv.xz").exists()]
+            if not found:
+                parser.error(f"no folder of --corpora has en-{language}.tsv.xz.")
+            texts = read_texts(found[0], language)
+            evidence = Evidence.of_pairs(texts.pairs, alignment=align_corpus(texts.pairs))
+            for source, shape in product(arguments.sources, arguments.shapes):
+                contest = contest_of(source, language, shape, texts, evidence, arguments)
+                run_cell(contest, language, shape, arguments.methods)
+    for text in tables().values():
+        print(text, end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

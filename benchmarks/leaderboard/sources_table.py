@@ -1,0 +1,166 @@
+"""The tables of `sources.py`: for every source, language, shape and domain `auto`, its best rival, the untouched model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocabtransfer.leaderboard.contest import Row
+from vocabtransfer.leaderboard.untouched import SAME_TEXT
+
+RESULTS = Path(__file__).parent / "results" / "sources"
+SOURCES = {"SmolLM2-135M-Instruct": "SmolLM2", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
+SHAPES = ("replace", "extend")
+LANGUAGES = {
+    "nl": "Dutch", "ru": "Russian", "tr": "Turkish", "tt": "Tatar", "sw": "Swahili",
+    "de": "German", "hi": "Hindi", "kk": "Kazakh",
+    "et": "Estonian", "ka": "Georgian", "af": "Afrikaans", "ms": "Malay", "cs": "Czech",
+}  # fmt: skip
+AUTO = "auto"
+#: `auto` this near to the best is level with it.
+LEVEL = 0.005
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain of a cell: bits per byte of `auto`, of the best other method, of the untouched model; None: not run."""
+
+    auto: float
+    rival: str
+    best: float
+    untouched: float | None
+
+    @property
+    def above(self) -> float:
+        """How far `auto` is above the best other method, as a share; negative where it is ahead."""
+        return self.auto / self.best - 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A source, a language and a shape after a number of updates, in both domains."""
+
+    source: str
+    language: str
+    shape: str
+    updates: str
+    rivals: int
+    tokens_per_word: tuple[float | None, float | None]
+    own: Domain
+    other: Domain
+
+    @property
+    def domains(self) -> tuple[Domain, Domain]:
+        """The tokenizer's own domain and the other one."""
+        return self.own, self.other
+
+
+def read_rows(name: str) -> dict[str, Row]:
+    """Return the rows of a results file by method; none where it was not run."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {}
+    return {row["label"]: Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
+def cells(updates: str) -> Iterator[Cell]:
+    """Yield the cells that have `auto` and a rival after so many updates."""
+    for source in SOURCES:
+        for language in LANGUAGES:
+            alone = read_rows(f"{source}-{language}-untouched").get(SAME_TEXT)
+            for shape in SHAPES:
+                name = f"{source}-{language}-{shape}"
+                files = [path.stem for path in sorted(RESULTS.glob(f"{name}-*.json"))] if updates != "0" else [name]
+                rows: dict[str, Row] = {}
+                for file in files:
+                    rows |= {key: row for key, row in read_rows(file).items() if updates in row.scores}
+                untouched = rows.pop(SAME_TEXT, alone if updates == "0" else None)
+                if AUTO in rows and len(rows) > 1:
+                    yield _cell(source, language, shape, updates, rows, untouched)
+
+
+def _cell(source: str, language: str, shape: str, updates: str, rows: dict[str, Row], untouched: Row | None) -> Cell:
+    found = []
+    for facts in ("scores", "other"):
+        scores = {label: getattr(row, facts)[updates] for label, row in rows.items()}
+        auto = scores.pop(AUTO)
+        rival = min(scores, key=lambda label: scores[label])
+        found.append(Domain(auto, rival, scores[rival], getattr(untouched, facts)[updates] if untouched else None))
+    words = (untouched.tokens_per_word if untouched else None, rows[AUTO].tokens_per_word)
+    return Cell(source, language, shape, updates, len(rows) - 1, words, *found)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
+    marks = ["---"] * words + ["---:"] * (len(header) - words)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, marks, *lines])
+
+
+def number(value: float | None, places: int = 3) -> str:
+    return "" if value is None else f"{value:.{places}f}"
+
+
+def _line(cell: Cell) -> list[str]:
+    line = [LANGUAGES[cell.language], SOURCES[cell.source], cell.shape]
+    line.append(" → ".join(filter(None, (number(value, 2) for value in cell.tokens_per_word))))
+    for domain in cell.domains:
+        mark = "**" if domain.above <= LEVEL else ""
+        line.append(number(domain.untouched))
+        line.append(f"{mark}{domain.auto:.3f}{mark}")
+        line.append(f"{domain.best:.3f} `{domain.rival}`")
+        line.append(f"{domain.above:+.1%}")
+    return line
+
+
+def full(updates: str) -> str:
+    """Return the table of all cells after so many updates."""
+    header = ["", "source", "shape", "tokens a word"]
+    for domain in ("own domain", "other domain"):
+        header += [f"{domain}: untouched", "`auto`", "best rival", "`auto` against it"]
+    lines = sorted((list(LANGUAGES).index(cell.language), n, _line(cell)) for n, cell in enumerate(cells(updates)))
+    return markdown(header, [line for *_, line in lines], 3) if lines else "Not run."
+
+
+def overview() -> str:
+    """Return the short table: in how many cells `auto` is best or level, and where it is furthest behind."""
+    lines = []
+    for updates in ("0", "50", "200"):
+        found = list(cells(updates))
+        for source, name in SOURCES.items():
+            for shape in SHAPES:
+                mine = [
+                    (domain, f"{LANGUAGES[cell.language]}, {which}", cell.rivals)
+                    for cell in found
+                    if (cell.source, cell.shape) == (source, shape)
+                    for which, domain in zip(("own", "other"), cell.domains, strict=True)
+                ]
+                when = "at once" if updates == "0" else f"{updates} updates"
+                if not mine:
+                    lines.append([when, name, shape, "not run", "", "", ""])
+                    continue
+                good = sum(domain.above <= LEVEL for domain, *_ in mine)
+                worst, where, _ = max(mine, key=lambda item: item[0].above)
+                mean = sum(domain.above for domain, *_ in mine) / len(mine)
+                behind = f"{worst.above:+.1%} (`{worst.rival}`, {where})"
+                spelled = [domain for domain, *_ in mine if domain.untouched is not None]
+                lower = f"{sum(d.auto <= (d.untouched or 0) for d in spelled)} of {len(spelled)}" if spelled else ""
+                lines.append([when, name, shape, f"{good} of {len(mine)}", f"{mean:+.1%}", behind, lower])
+    header = [
+        "",
+        "source",
+        "shape",
+        "best or level",
+        "mean against the best rival",
+        "worst cell",
+        "at or below untouched",
+    ]
+    return markdown(header, lines, 3)
+
+
+def tables() -> dict[str, str]:
+    """Return the tables by the name of their mark in README.md."""
+    return {
+        "sources": overview(),
+        "sources at once": full("0"),
+        "sources after 50": full("50"),
+        "sources after 200": full("200"),
+    }
