@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import torch
 import transformers
-from architecture_samples import Verdict, families, judge
+from architecture_samples import families
+from architecture_verdicts import Verdict, judge
 
 HEAD = """# Architectures
 

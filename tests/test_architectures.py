@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from architecture_samples import families, judge, make, tokenizers
+from architecture_samples import families, make, tokenizers
+from architecture_verdicts import judge
 from build_samples import write_pairs
 
 from vocabtransfer.errors import UnexpectedError

@@ -19,9 +19,9 @@ from scipy import sparse
 import vocabtransfer as vt
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.errors import VocabTransferError
-from vocabtransfer.public import fits, public
 
 TYPES = ("VocabTransferError", "UsageError", "__version__")
+
 #: Results, which are made by the functions above them; their methods are driven by themselves.
 RESULTS = (
     "AdaptResult",
@@ -35,7 +35,9 @@ RESULTS = (
     "SuiteResult",
     "TransferResult",
 )
+
 DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
+
 REQUESTS = (
     *(
         "AdaptRequest",
@@ -49,6 +51,7 @@ REQUESTS = (
         "Text",
     ),
 )
+
 WRONG: tuple[Any, ...] = (
     *(
         None,
@@ -202,6 +205,7 @@ def arguments(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
 SPREAD = {
     (name, option) for name in ("align_corpus", "count_corpus", "filter_corpus") for option in ("processes", "engine")
 }
+
 UNTOUCHED = {("open_checkpoint", "offline"), *SPREAD}
 
 
@@ -342,61 +346,7 @@ def test_methods_raise_nothing_else(sample: Sample) -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_a_misfit_is_named_before_any_work() -> None:
-    with pytest.raises(vt.UsageError, match=r"load_tokenizer: path has to be str or Path, not 3 \(int\)\."):
-        vt.load_tokenizer(3)  # type: ignore[arg-type]
-    with pytest.raises(
-        vt.UsageError, match=r"BuildRequest: vocab_size has to be int or str or None, not 2\.5 \(float\)"
-    ):
-        vt.BuildRequest("toy", "tatar", vocab_size=2.5)  # type: ignore[arg-type]
-    request = vt.BuildRequest(Path("toy"), "tatar", "out", parallel="a.tsv", held_out=["b.txt"])  # type: ignore[arg-type]
-    assert (request.source, request.output) == ("toy", Path("out"))
-    assert (request.parallel, request.held_out) == ((Path("a.tsv"),), (Path("b.txt"),))
-
-
 @pytest.mark.parametrize("name", ["write_checkpoint", "create_hydra"])
 def test_a_link_of_another_kind_is_refused(name: str, arguments: dict[str, dict[str, Any]]) -> None:
     with pytest.raises(vt.UsageError, match="not 'symbolic'"):
         getattr(vt, name)(**{**arguments[name], "link": "symbolic"})
-
-
-def test_what_callers_raise_themselves_passes() -> None:
-    class Theirs(Exception):
-        pass
-
-    def lines() -> Iterator[str]:
-        yield "сәлам дөнья"
-        raise Theirs
-
-    with pytest.raises(Theirs):
-        vt.train_tokenizer(lines(), like=toy_tokenizer(["hello"]), vocab_size=280)
-
-
-def test_foreign_exceptions_are_translated_and_keep_their_cause() -> None:
-    @public
-    def work(number: int) -> float:
-        return 1 / number
-
-    with pytest.raises(VocabTransferError, match="failed on what it was given: ZeroDivisionError") as caught:
-        work(0)
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
-
-
-@pytest.mark.parametrize(
-    ("value", "hint", "right"),
-    [
-        (True, int, False),
-        (3, float, True),
-        (np.int64(3), int, True),
-        ("ab", list[str], False),
-        (["a"], list[str], True),
-        ([3], list[str], False),
-        (("a", 3), tuple[str, int], True),
-        (("a",), tuple[str, int], False),
-        ({"a": [1]}, dict[str, list[int]], True),
-        ({"a": ["b"]}, dict[str, list[int]], False),
-        (None, int | None, True),
-    ],
-)
-def test_fitting(value: Any, hint: Any, right: bool) -> None:
-    assert fits(value, hint) is right
