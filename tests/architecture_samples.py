@@ -26,7 +26,6 @@ MAPPINGS = (
     "MODEL_FOR_PRETRAINING_MAPPING_NAMES",
     "MODEL_MAPPING_NAMES",
 )
-
 #: Families that have a causal class in the library's tables but live as something else.
 PREFERRED = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
@@ -38,19 +37,13 @@ PREFERRED = {
     **dict.fromkeys(("prophetnet", "bigbird_pegasus"), "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
     "whisper": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
 }
-
 #: What the library's tables name wrongly, or not at all.
 CLASSES = {"shieldgemma2": "ShieldGemma2ForImageClassification"}
-
 WORDS = ["hello", " world", " the", "сәлам"]
-
 NEW_WORDS = ["сәлам", " дөнья", " the", "китап", "hello", " wereld"]
-
 ALL_ROLES = {**ROLES, "cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "<mask>"}
-
 #: Rows that no other size of a tiny model equals.
 EXTRA = ["<image>", "<video>", "<audio>", "<turn>"]
-
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FFN, POSITIONS = 32, 2, 4, 2, 8, 48, 512
 
 _RULES: tuple[tuple[str, int], ...] = (
@@ -87,16 +80,12 @@ _RULES: tuple[tuple[str, int], ...] = (
     (r"num_mel_bins", 16),
     (r"sliding_window|attention_window|local_window.*", 16),
 )
-
 _RULE_LIST = tuple((re.compile(pattern), value) for pattern, value in _RULES)
-
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-
 VOCABULARY_KEYS = (
     *("vocab_size", "decoder_vocab_size", "vocab_size_per_layer_input", "n_vocab", "text_vocab_size"),
     *("unpadded_vocab_size", "src_vocab_size", "tgt_vocab_size"),
 )
-
 #: What the general rules get wrong, by family: values of config.json, nested with dots.
 OVERRIDES: dict[str, dict[str, Any]] = {
     **{
@@ -135,7 +124,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "mobilebert": {"embedding_size": 24, "true_hidden_size": 32, "intra_bottleneck_size": 32},
 }
-
 OTHER_VOCABULARIES = re.compile(
     r"(projector|qformer|audio|codec|vq|image|speech|vision|codebook|depth|mimi|acoustic|t2u|vocoder).*"
 )

@@ -18,9 +18,7 @@ from vocabtransfer.vocabulary import Vocabulary
 Rows = NDArray[np.float32]
 
 ENGLISH = ["the cat sat on the mat with the other cat and another hat that nobody had"] * 3
-
 TATAR = ["Татар теле: җәй, үзәк, һәм the cat sat. Русский язык, ёж; Қазақ тілі: ғылым бар"] * 3
-
 HIDDEN, DONOR_HIDDEN = 20, 24
 
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from test_initialization_properties import ALL, HIDDEN, complete
 from vector_samples import sample_inputs
 
-from vocabtransfer import blocks, token_map
+from vocabtransfer import blocks, map_product
 from vocabtransfer.blocks import BLOCK_BYTES, block_bytes, blocks_of, groups, row_blocks
 from vocabtransfer.checkpoint.layout import VocabTensor
 from vocabtransfer.initialization import METHODS, TransferInputs
@@ -68,7 +68,7 @@ def test_rows_of_many_sources_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     whole = made.apply(Rows())
     assert max(asked) > 250
     asked.clear()
-    monkeypatch.setattr(token_map, "MOST_SOURCE_ROWS", 100)
+    monkeypatch.setattr(map_product, "MOST_SOURCE_ROWS", 100)
     assert np.array_equal(made.apply(Rows()), whole)
     assert max(asked) <= 100
 

@@ -127,7 +127,7 @@ def test_the_card_names_a_source_whatever_it_is_called(
     _, header, body = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     facts = yaml.safe_load(header)
     assert facts == {"base_model": name, "language": ["tt"], "tags": ["vocabulary-transfer", "vocabtransfer"]}
-    assert body.splitlines()[0].endswith("with a Tatar vocabulary")
+    assert body.splitlines()[0].endswith("with a vocabulary for Tatar")
 
 
 def test_text_in_another_language_is_said_in_the_build(

@@ -15,7 +15,6 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra import HydraForCausalLM
 
 NAMES = ("english", "tatar", "dutch")
-
 SETTINGS: list[dict[str, Any]] = [
     {"do_sample": False},
     {"do_sample": False, "num_beams": 3},

@@ -18,6 +18,7 @@ from donor_samples import (
     same_maps,
     sample_inputs,
     shuffle,
+    tatar_tokenizer,
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -30,13 +31,17 @@ from vocabtransfer.initialization.identity import identity
 from vocabtransfer.vocabulary import Kind
 
 NAMES = ("omp", "clp", "clp_plus", "sava", "salt")
-
 FUNCTIONS = {"omp": omp.omp, "clp": clp.clp, "clp_plus": clp.clp_plus, "sava": sava.sava, "salt": salt.salt}
 
 
 @pytest.fixture(scope="module")
 def english() -> PreTrainedTokenizerFast:
     return english_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def tatar() -> PreTrainedTokenizerFast:
+    return tatar_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from vocabtransfer.checkpoint.synthetic import toy_tokenizer
 from vocabtransfer.errors import VocabTransferError
 
 TYPES = ("VocabTransferError", "UsageError", "__version__")
-
 #: Results, which are made by the functions above them; their methods are driven by themselves.
 RESULTS = (
     "AdaptResult",
@@ -35,9 +34,7 @@ RESULTS = (
     "SuiteResult",
     "TransferResult",
 )
-
 DATA = ("Checkpoint", "HydraForCausalLM", "TokenMap", "Vocabulary", "WordTable")
-
 REQUESTS = (
     *(
         "AdaptRequest",
@@ -51,7 +48,6 @@ REQUESTS = (
         "Text",
     ),
 )
-
 WRONG: tuple[Any, ...] = (
     *(
         None,
@@ -205,7 +201,6 @@ def arguments(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
 SPREAD = {
     (name, option) for name in ("align_corpus", "count_corpus", "filter_corpus") for option in ("processes", "engine")
 }
-
 UNTOUCHED = {("open_checkpoint", "offline"), *SPREAD}
 
 

@@ -47,7 +47,7 @@ def test_the_result_of_a_transfer_gets_report_and_card_as_a_build_does(tiny_llam
         assert ours[fact] == theirs[fact], fact
     assert ours["held_out"]["text"] == "kept.txt" and ours["held_out"]["untouched"]["bits_per_byte"] > 0
     page, card = (folder / "report.html").read_text("utf-8"), (folder / "README.md").read_text("utf-8")
-    assert "китап" in page and "kept.txt" in page and "with a Tatar vocabulary" in card
+    assert "китап" in page and "kept.txt" in page and "with a vocabulary for Tatar" in card
     plain = vt.report_files(own, "tatar")
     assert json.loads(plain["report.json"])["held_out"] is None and set(plain) == set(extra)
     with pytest.raises(UsageError, match="tattar"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from vocabtransfer.blocks import GROUP
 from vocabtransfer.errors import UsageError
 from vocabtransfer.map_file import damage_said, packed, unpacked
 from vocabtransfer.map_name import MAP_FILE as MAP_FILE
+from vocabtransfer.map_product import RowReader as RowReader
+from vocabtransfer.map_product import averages, product
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 
@@ -27,16 +29,6 @@ from vocabtransfer.reprs import brief
 OUTPUT_MAP_FILE = "token_map_output.safetensors"
 #: The rule of a row that nothing has been said about yet; its weights are all zero.
 NONE = "none"
-#: Source rows that are read at once, unless a single row needs more.
-MOST_SOURCE_ROWS = 8192
-
-
-class RowReader(Protocol):
-    """Anything that gives rows of a table as float32: ``table[ids]`` for an int64 array of ids."""
-
-    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return rows ``ids`` as a float32 array of shape ``(len(ids), hidden)``."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,16 +284,7 @@ class TokenMap:
     @public
     def group_rows(self, table: RowReader) -> NDArray[np.float32]:
         """Return the groups' averages, float32 ``(n_groups, hidden)``; reads the table in blocks of 8,192 rows."""
-        total: NDArray[np.float32] | None = None
-        columns = np.unique(self.groups.indices).astype(np.int64)
-        for start in range(0, len(columns), 8192):
-            ids = columns[start : start + 8192]
-            part = np.asarray(self.groups[:, ids] @ self._read(table, ids), np.float32)
-            total = part if total is None else total + part
-        if total is None:
-            hidden = self._read(table, np.zeros(1, np.int64)).shape[1]
-            total = np.zeros((len(self.group_names), hidden), np.float32)
-        return total
+        return averages(self.groups, table)
 
     @public
     def apply(
@@ -324,43 +307,11 @@ class TokenMap:
         stop = self.n_target if stop is None else stop
         if not 0 <= start <= stop <= self.n_target:
             raise UsageError(f"there are no rows {start} to {stop}: the map has {self.n_target} rows.")
-        block = self.weights[start:stop]
-        columns, compact = np.unique(block.indices, return_inverse=True)
-        here = columns < self.n_source
-        parts = []
-        if here.any():
-            read = columns[here].astype(np.int64)
-            if stop - start > 1 and len(read) > MOST_SOURCE_ROWS:
-                # Rows of many sources would draw in the whole table. Each row's sum is its own, so halves change nothing.
-                half = (start + stop) // 2
-                averages = self.group_rows(table) if group_rows is None and len(self.group_names) else group_rows
-                return np.concatenate([self.apply(table, *rows, averages) for rows in ((start, half), (half, stop))])
-            parts.append(self._read(table, read))
-        if not here.all():
-            rows = self.group_rows(table) if group_rows is None else group_rows
-            parts.append(rows[columns[~here] - self.n_source])
-        if not parts:
-            hidden = self._read(table, np.zeros(1, np.int64)).shape[1]
-            return np.zeros((stop - start, hidden), np.float32)
-        dense = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        matrix = sparse.csr_array((block.data, compact, block.indptr), shape=(stop - start, len(columns)))
-        return np.asarray(matrix @ dense, np.float32)
+        return product(self.weights, self.groups, table, start, stop, group_rows)
 
     def _check_one_a_row(self, values: NDArray[Any]) -> None:
         if values.shape != (self.n_target,):
             raise UsageError(f"one value for each of the {self.n_target} rows is wanted, not {list(values.shape)}.")
-
-    def _read(self, table: RowReader, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        try:
-            rows = table[ids]
-            if rows.ndim == 2 and len(rows) == len(ids):
-                return rows
-        except (TypeError, LookupError, AttributeError, ValueError):
-            pass
-        raise UsageError(
-            f"the table gives no rows (ids, hidden) for an array of ids up to {ids.max()}: give an array or a reader of "
-            f"the {self.n_source} rows of the source."
-        )
 
     def blocks(self, table: RowReader, size: int = GROUP) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield ``(start, rows)`` over the whole new table."""

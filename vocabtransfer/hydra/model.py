@@ -15,6 +15,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError
 from vocabtransfer.hydra.add import add_loaded_head
 from vocabtransfer.hydra.encoding import Segment, as_rows, decode_rows, encode_rows, id_rows, one_a_row
+from vocabtransfer.hydra.face import HeadChoice, ModelFace
 from vocabtransfer.hydra.folder import HydraFolder
 from vocabtransfer.hydra.generation import generate_across, generate_joined
 from vocabtransfer.hydra.loaded import LoadedHead
@@ -22,15 +23,13 @@ from vocabtransfer.hydra.mixed import Joined
 from vocabtransfer.hydra.opening import open_backbone
 from vocabtransfer.hydra.rack import HeadRack
 from vocabtransfer.hydra.scoring import forward_joined
-from vocabtransfer.hydra.selection import Selection, choose, chosen, select
+from vocabtransfer.hydra.selection import Selection, choose, select
 from vocabtransfer.hydra.stored import StoredHead
 from vocabtransfer.hydra.translate import translate_texts
 from vocabtransfer.public import public
 
-HeadChoice = str | tuple[str, str]
 
-
-class HydraForCausalLM(nn.Module):
+class HydraForCausalLM(ModelFace):
     """A causal language model with several vocabularies, of which each call uses one, or more.
 
     A head is an input table, an output table, a tokenizer and generation settings. `set_head` chooses the head for
@@ -357,53 +356,7 @@ class HydraForCausalLM(nn.Module):
         mixed = self._rack.mixed_views(joined)
         return forward_joined(joined, outputs, input_ids, mask, labels, mixed_view_of=mixed, **settings)  # type: ignore[arg-type]
 
-    # What a transformers model has
-
-    @property
-    def config(self) -> Any:
-        """The active head's config: the backbone's with the head's sizes and ids."""
-        return self._rack.view(self._selection()).config
-
-    @property
-    def generation_config(self) -> Any:
-        """The active head's generation settings."""
-        return self._rack.view(self._selection()).generation_config
-
-    @generation_config.setter
-    def generation_config(self, value: Any) -> None:
-        self._rack.view(self._selection()).generation_config = value
-
-    def train(self, mode: bool = True) -> HydraForCausalLM:
-        """Set training mode, in the views too."""
-        super().train(mode)
-        for view in self._rack.views():
-            view.train(mode)
-        return self
-
-    def set_attn_implementation(self, *arguments: Any, **settings: Any) -> None:
-        """Choose how attention is computed, for all heads: see transformers."""
-        self.backbone.set_attn_implementation(*arguments, **settings)
-        self._rack.renew_views()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("__") or "_default" not in self.__dict__:
-                raise
-            return getattr(self._rack.view(self._selection()), name)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> HydraForCausalLM:
-        super()._apply(fn, recurse)
-        self._rack.apply(fn)
-        return self
-
     # Inside
-
-    def _selection(self, head: HeadChoice | None = None) -> Selection:
-        if head is None:
-            return chosen(self) or self._default
-        return Selection(head, head) if isinstance(head, str) else Selection(*head)
 
     def _joined(
         self, input_ids: Any, heads: Sequence[str], output_heads: str | Sequence[str] | None, settings: dict[str, Any]
