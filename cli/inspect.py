@@ -6,6 +6,9 @@ import typer
 
 from .output import JSON_OPTION, print_json, print_table
 
+#: Weights below this round to nothing and are not shown; --json has them all.
+SMALLEST_SHOWN = 0.0005
+
 
 def inspect(
     checkpoint: Path = typer.Argument(..., help="A folder that vocabtransfer built."),
@@ -33,7 +36,9 @@ def inspect(
         return
     for word, pieces in explained.items():
         for piece in pieces:
-            made_from = ", ".join(f"{name!r} {weight:.3f}" for name, weight in piece.sources[:10])
+            made_from = ", ".join(
+                f"{name!r} {weight:.3f}" for name, weight in piece.sources[:10] if abs(weight) >= SMALLEST_SHOWN
+            )
             rows = [("rule", piece.rule), ("evidence", f"{piece.evidence:,.1f}"), ("made from", made_from or "nothing")]
             name = f"{piece.text!r}" if piece.text.strip() == word else f"{piece.text!r} (a piece of {word!r})"
             print_table(f"{name}, id {piece.id}", rows)
