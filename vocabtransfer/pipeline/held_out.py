@@ -87,7 +87,7 @@ def shipped(language: Language) -> HeldOut:
     if not installed.is_file():
         return HeldOut()
     with importlib.resources.as_file(installed) as path:
-        return from_files([path], "the Universal Declaration of Human Rights, which ships")
+        return from_files([path], "the Universal Declaration of Human Rights (it comes with vocabtransfer)")
 
 
 def _drop(chosen: list[tuple[int, str]], members: set[str]) -> int:
