@@ -94,6 +94,12 @@ def test_entries_are_read_and_written_alike() -> None:
         Entry.parse("pieces+loud")
 
 
+def test_a_method_is_asked_for_as_a_build_asks_unless_an_option_says_otherwise() -> None:
+    # None lets `transfer` decide: an extended vocabulary is not calibrated, and rivals of `auto` are made in their own way.
+    asked = {text: Entry.parse(text).asked for text in ("auto", "pieces", "pieces+calibrate", "auto+plain")}
+    assert asked == {"auto": None, "pieces": None, "pieces+calibrate": True, "auto+plain": False}
+
+
 def test_tables_are_swapped_for_the_block_alone(tiny_llama: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
     ids = torch.tensor([[5, 6, 7]])

@@ -54,6 +54,14 @@ class Entry:
         return cls(method.name, calibrate, norm)
 
     @property
+    def asked(self) -> bool | None:
+        """What `transfer` is asked for: None where the method is left as it is, so that a build makes the same rows.
+
+        An extended vocabulary is not calibrated unasked, and the rivals of a method have ways of their own.
+        """
+        return None if self.calibrate == find_method(self.method).calibrated else self.calibrate
+
+    @property
     def label(self) -> str:
         """The text that `parse` reads."""
         own = find_method(self.method).calibrated

@@ -80,7 +80,7 @@ def _measure(
             contest.tokenizer,
             contest.evidence,
             method=entry.method,
-            calibrate=entry.calibrate,
+            calibrate=entry.asked,
             norm=entry.norm,
             seed=seed,
         )
