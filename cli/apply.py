@@ -10,7 +10,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.progress import show_progress
 
 from .arguments import DEVICE, DTYPE, FIELD_HELP, KINDS, MEMORY, link_kind, memory_bytes, text_files
-from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on, written
 
 ROWS, RESULT = "Rows", "Result"
 
@@ -85,6 +85,4 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ran_on(facts["running"]),
         ("loaded as", proof["loaded"]),
     ]
-    if proof["prompt"]:
-        rows.append(("generated", f"{proof['prompt']} → {' '.join(proof['generated'].split())}"))
-    return [*rows, ("checkpoint", facts["output"]), *(("note", note) for note in facts["notes"])]
+    return [*rows, *written(proof), ("checkpoint", facts["output"]), *(("note", note) for note in facts["notes"])]

@@ -20,7 +20,7 @@ from .arguments import (
     memory_bytes,
 )
 from .fields import Fields
-from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on
+from .output import JSON_OPTION, print_json, print_table, quiet_transformers, ran_on, written
 from .tokenizer_parts import print_curve
 
 if TYPE_CHECKING:
@@ -190,9 +190,7 @@ def _print(facts: dict[str, Any]) -> None:
         rows.append(("distilled", f"{taught['updates']:,} updates of {taught['rows']:,} rows{before}"))
     rows.append(("rows", ", ".join(f"{count:,} {rule}" for rule, count in facts["rows_by_rule"].items())))
     if "proof" in facts:
-        rows.append(("loaded as", facts["proof"]["loaded"]))
-        if facts["proof"]["prompt"]:
-            rows.append(("generated", f"{facts['proof']['prompt']} →{_on_one_line(facts['proof']['generated'])}"))
+        rows += [("loaded as", facts["proof"]["loaded"]), *written(facts["proof"])]
         rows += [("checkpoint", facts["output"]), ("report", facts["report"])]
     elif "head" in facts:
         rows += [("head", f"{facts['head']}, {facts['head_bytes'] / 1e6:,.1f} MB"), ("folder", facts["output"])]
@@ -227,7 +225,3 @@ def say_what_is_fetched(request: "BuildRequest") -> None:
         )
     for line in unasked(listed):
         typer.echo(f"Not asked: {line}.", err=True)
-
-
-def _on_one_line(text: str) -> str:
-    return " " + " ".join(text.split())

@@ -37,6 +37,14 @@ def ran_on(running: Mapping[str, str]) -> tuple[str, str]:
     return "models ran on", f"{running['device']} in {running['dtype']}"
 
 
+def written(proof: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the row with what the proof wrote, if it did, and what it is worth: the rows are made, not yet trained."""
+    if not proof["prompt"]:
+        return []
+    text = f"{proof['prompt']} → {' '.join(proof['generated'].split())}"
+    return [("generated", f"{text}  (it runs; `vocabtransfer adapt` teaches it to write)")]
+
+
 def quiet_transformers() -> None:
     """Keep transformers' progress bars and notices out of our output."""
     from transformers.utils import logging
