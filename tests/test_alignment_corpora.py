@@ -121,6 +121,16 @@ def test_columns_that_are_not_clear_must_be_named(tmp_path: Path) -> None:
             read_parallel([path], columns=wrong)
 
 
+@pytest.mark.parametrize("columns", [None, ("source", "target")])
+def test_lines_shorter_than_the_header_are_one_sentence(tmp_path: Path, columns: tuple[str, str] | None) -> None:
+    (tmp_path / "a.csv").write_text("source,target\n" + "a book\n" * 3 + "x,y,target,source\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("note,source,target\n" + "a book,een boek\n" * 3, encoding="utf-8")
+    with pytest.raises(VocabTransferError, match=r"a\.csv has no second column"):
+        list(read_parallel(tmp_path / "a.csv", columns=columns))
+    with pytest.raises(VocabTransferError, match="most lines have 2 fields, but its first line names 3"):
+        list(read_parallel(tmp_path / "b.csv", columns=columns))
+
+
 def test_tmx_without_languages_takes_the_header_s_source(tmp_path: Path) -> None:
     path = tmp_path / "b.tmx"
     path.write_text(TMX, encoding="utf-8")

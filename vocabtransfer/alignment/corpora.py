@@ -227,6 +227,10 @@ def _read_columns(
         )
     if first == second:
         raise UsageError(f"{path}: columns {columns} are one and the same: name two.")
+    if max(first, second) >= width:
+        raise VocabTransferError(
+            f"{path}: most lines have {width} fields, but its first line names {len(records.names)}: give them equally many."
+        )
     for fields in chain(head, rows):
         if len(fields) != width:
             statistics.skipped[f"without exactly {width} columns"] += 1
