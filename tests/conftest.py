@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Set before torch or numba start their threads: each of several test processes has one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
@@ -206,6 +206,18 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> "Sample":
     from hydra_samples import make_sample
 
     return make_sample(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture
+def hydra(sample: "Sample", tmp_path: Path) -> Path:
+    """A copy of the sample's folder to write into."""
+    return Path(shutil.copytree(sample.hydra, tmp_path / "hydra"))
+
+
+@pytest.fixture(scope="module")
+def plain(sample: "Sample") -> dict[str, Any]:
+    """The standalone models of the sample's heads, by name."""
+    return {name: sample.plain(name) for name in sample.standalone}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from tokenizer_samples import TEXTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vocabtransfer.initialization import Donor, Initialization, Tables, TransferInputs
+from vocabtransfer.initialization import Donor, Initialization, Part, Tables, TransferInputs
 from vocabtransfer.token_map import TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Vocabulary
@@ -100,7 +99,8 @@ def sample_inputs() -> TransferInputs:
     return inputs_of(english, tatar, donor, rows(3, len(english), HIDDEN), rows(4, len(english), HIDDEN))
 
 
-def final_rows(inputs: TransferInputs, made: Initialization, part: Any = "input") -> Rows:
+def final_rows(inputs: TransferInputs, made: Initialization, part: Part = "input") -> Rows:
+    """The new rows as a checkpoint would get them, float32 (target tokens, hidden), but without noise."""
     assert inputs.tables is not None
     token_map = made.output_map if part == "output" and made.output_map is not None else made.token_map
     table = token_map.apply(inputs.tables.part(part))

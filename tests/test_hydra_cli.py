@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from vocabtransfer_cli.translate import translate
 from vocabtransfer.hydra import HydraForCausalLM, list_heads
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False}
-
-
-@pytest.fixture
-def hydra(sample: Sample, tmp_path: Path) -> Path:
-    """A copy to write into."""
-    return Path(shutil.copytree(sample.hydra, tmp_path / "hydra"))
 
 
 @pytest.fixture

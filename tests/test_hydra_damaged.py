@@ -24,12 +24,6 @@ from vocabtransfer.hydra import (
 )
 
 
-@pytest.fixture
-def hydra(sample: Sample, tmp_path: Path) -> Path:
-    """A copy to write into."""
-    return Path(shutil.copytree(sample.hydra, tmp_path / "hydra"))
-
-
 @pytest.fixture(scope="module")
 def source(sample: Sample) -> Checkpoint:
     return open_checkpoint(sample.standalone["english"])

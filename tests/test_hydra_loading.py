@@ -12,17 +12,10 @@ import vocabtransfer as vt
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.hydra import HydraForCausalLM, add_head, create_hydra, remove_head
 
-NAMES = ("english", "tatar", "dutch")
-
 
 @pytest.fixture
 def model(sample: Sample) -> HydraForCausalLM:
     return sample.load()
-
-
-@pytest.fixture(scope="module")
-def plain(sample: Sample) -> dict[str, Any]:
-    return {name: sample.plain(name) for name in NAMES}
 
 
 def test_heads_are_loaded_when_used_and_given_up_when_the_budget_ends(sample: Sample) -> None:

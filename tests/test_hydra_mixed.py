@@ -27,11 +27,6 @@ SEGMENT = st.sampled_from(NAMES).flatmap(
 ROW = st.lists(SEGMENT, min_size=1, max_size=3)
 
 
-@pytest.fixture(scope="module")
-def plain(sample: Sample) -> dict[str, Any]:
-    return {name: sample.plain(name) for name in NAMES}
-
-
 def embedded(plain: dict[str, Any], row: list[tuple[str, str]]) -> torch.Tensor:
     """The row's embeddings, from the standalone checkpoints: (1, length, hidden)."""
     parts = []

@@ -35,11 +35,6 @@ def model(sample: Sample) -> HydraForCausalLM:
     return sample.load()
 
 
-@pytest.fixture(scope="module")
-def plain(sample: Sample) -> dict[str, Any]:
-    return {name: sample.plain(name) for name in NAMES}
-
-
 def generated(model: Any, ids: torch.Tensor, **settings: Any) -> torch.Tensor:
     torch.manual_seed(0)
     result: torch.Tensor = model.generate(ids, max_new_tokens=8, **settings)

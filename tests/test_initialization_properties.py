@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from donor_samples import final_rows
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vector_samples import ENGLISH, LINES, PAIRS, TATAR, pair_table, sample_inputs
 
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer
-from vocabtransfer.initialization import METHODS, Donor, Initialization, Need, Part, Tables, TransferInputs
+from vocabtransfer.initialization import METHODS, Donor, Need, Part, Tables, TransferInputs
 from vocabtransfer.initialization.identity import equal_tokens
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Vocabulary
@@ -61,17 +62,6 @@ def renumbered() -> TransferInputs:
     return made
 
 
-def rows_of(inputs: TransferInputs, made: Initialization, part: Part) -> NDArray[np.float32]:
-    """The new rows as a checkpoint would get them, float32 (target tokens, 12), but without noise."""
-    assert inputs.tables is not None
-    token_map = made.output_map if part == "output" and made.output_map is not None else made.token_map
-    rows = token_map.apply(inputs.tables.part(part))
-    if made.dense is not None:
-        ids = np.flatnonzero(made.dense.mask)
-        rows[ids] = made.dense.rows(part, ids)
-    return rows
-
-
 @pytest.mark.parametrize("part", ["input", "output"])
 @pytest.mark.parametrize("name", ALL)
 def test_a_row_depends_on_what_a_token_is_and_not_on_any_id(
@@ -81,7 +71,7 @@ def test_a_row_depends_on_what_a_token_is_and_not_on_any_id(
     place = {token: i for i, token in enumerate(renumbered.target_vocabulary.strings)}
     order = np.array([place[token] for token in inputs.target_vocabulary.strings])
     assert not np.array_equal(order, np.arange(len(order)))
-    np.testing.assert_allclose(rows_of(inputs, first, part), rows_of(renumbered, second, part)[order], atol=NEAR)
+    np.testing.assert_allclose(final_rows(inputs, first, part), final_rows(renumbered, second, part)[order], atol=NEAR)
     # Which rule made a row, and whether it gets noise, moves with the token as well; id 0 is no exception.
     rules = [second.token_map.rule_of(i) for i in order.tolist()]
     assert [first.token_map.rule_of(i) for i in range(len(order))] == rules
@@ -112,7 +102,7 @@ def test_the_same_inputs_and_seed_give_the_same_bytes(name: str, inputs: Transfe
     first, second = METHODS[name](inputs), METHODS[name](inputs)
     assert first.token_map.to_bytes() == second.token_map.to_bytes()
     for part in ("input", "output"):
-        np.testing.assert_array_equal(rows_of(inputs, first, part), rows_of(inputs, second, part))
+        np.testing.assert_array_equal(final_rows(inputs, first, part), final_rows(inputs, second, part))
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"mean", "trans_tokenization", "dictionary"}))
@@ -126,7 +116,9 @@ def test_a_vocabulary_that_the_source_has_whole_is_copied(name: str, inputs: Tra
     )
     made = METHODS[name](same)
     assert inputs.tables is not None
-    np.testing.assert_array_equal(rows_of(same, made, "input"), inputs.tables.part("input")[np.arange(same.shape[1])])
+    np.testing.assert_array_equal(
+        final_rows(same, made, "input"), inputs.tables.part("input")[np.arange(same.shape[1])]
+    )
     assert set(made.token_map.counts_by_rule()) <= {"special", "copied"}
 
 
@@ -138,7 +130,7 @@ def test_vocabularies_without_a_common_token_still_get_rows(name: str, inputs: T
     assert not equal_tokens(apart).filled.any()
     made = METHODS[name](apart)
     assert made.token_map.filled.all() and "copied" not in made.token_map.counts_by_rule()
-    assert np.isfinite(rows_of(apart, made, "input")).all() and np.isfinite(rows_of(apart, made, "output")).all()
+    assert np.isfinite(final_rows(apart, made, "input")).all() and np.isfinite(final_rows(apart, made, "output")).all()
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"merge_tree"}))  # which refuses a tokenizer without merges
@@ -160,7 +152,7 @@ def test_vocabularies_of_one_token(name: str, other: str) -> None:
     )
     made = METHODS[name](inputs)
     expected = 0 if name == "zero" and other == "b" else 7
-    np.testing.assert_allclose(rows_of(inputs, made, "input"), np.full((1, 3), expected), rtol=1e-3)
+    np.testing.assert_allclose(final_rows(inputs, made, "input"), np.full((1, 3), expected), rtol=1e-3)
 
 
 def only_token(character: str) -> PieceEncoder:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from thinned import first_of
+from thinned import all_but, first_of
 from tokenizer_samples import TEXTS, django_lines, ids_of, t5_like, tiny_backend
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -74,9 +74,7 @@ def extended(source: Source) -> Extended:
 
 # Two that are Unigram: T5's, without bytes to fall back on, is tested every time here, the other one where vocabularies
 # are trimmed.
-@pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.slow) if name in ("llama3", "unigram") else name for name in CASES]
-)
+@pytest.fixture(params=all_but(CASES, "llama3", "unigram"))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from thinned import all_but
 from tokenizer_samples import TEXTS, django_lines, ids_of, t5_like, tiny_backend
 from transformers import PreTrainedTokenizerFast
 
@@ -29,7 +30,7 @@ Swapped = Callable[[str], Reshaped]
 
 
 def cases(names: list[str]) -> list[object]:
-    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+    return all_but(names, *SLOW)
 
 
 @pytest.fixture(scope="module")

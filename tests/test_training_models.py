@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adapt_samples import one_thread, parameters, request, write_text
+from thinned import first_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import vocabtransfer as vt
@@ -41,9 +42,7 @@ def make(folder: Path, model_type: str, settings: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "model_type", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.parametrize("model_type", first_of(CASES, "gpt2"))
 def test_all_stages_on_other_architectures(tmp_path: Path, model_type: str) -> None:
     model = make(tmp_path / "model", model_type, CASES[model_type])
     text = write_text(tmp_path / "nl.txt", documents=20)

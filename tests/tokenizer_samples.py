@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sentencepiece
+from thinned import all_but
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -23,7 +23,7 @@ LARGEST = frozenset({"gemma3", "gpt4o", "qwen3", "deepseek_v3", "tekken"})
 
 def largest_slow(names: Iterable[str]) -> list[Any]:
     """Return names of real tokenizers as parameters of a test, the largest only in the slow suite."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGEST else name for name in names]
+    return all_but(names, *LARGEST)
 
 
 TEXTS = [

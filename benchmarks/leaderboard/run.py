@@ -65,9 +65,12 @@ def read_parts(path: Path, held_out: set[str]) -> tuple[list[tuple[str, str]], l
                 current = ""
             current, last = current + target + "\n", part
     documents = [document for document in [*documents, current] if document.strip()]
-    # Every seventh, then the ones between: any prefix of the list is spread over the held-out parts.
-    spread = [document for start in range(7) for document in documents[start::7]]
-    return pairs, others[:: max(1, len(others) // 1000)][:1000], spread
+    return pairs, others[:: max(1, len(others) // 1000)][:1000], spread(documents)
+
+
+def spread(documents: list[str]) -> list[str]:
+    """Return every seventh document, then the ones between: any beginning is spread over the held-out parts."""
+    return [document for start in range(7) for document in documents[start::7]]
 
 
 def contest_of(language: str, arguments: argparse.Namespace) -> Contest:

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from run import DOCUMENT, HELD_OUT
+from run import DOCUMENT, HELD_OUT, spread
 from sources_table import RESULTS, SHAPES, tables
 
 from vocabtransfer.alignment.aligner import align_corpus
@@ -85,12 +85,7 @@ def read_texts(path: Path, language: str) -> Texts:
             own.append(text)
         else:
             pairs += lines
-    return Texts(pairs, spread(own), spread(other))
-
-
-def spread(documents: list[str]) -> list[str]:
-    """Return every seventh document, then the ones between: any beginning is spread over the parts."""
-    return [document for start in range(7) for document in documents[start::7]][:DOCUMENTS]
+    return Texts(pairs, spread(own)[:DOCUMENTS], spread(other)[:DOCUMENTS])
 
 
 def contest_of(

@@ -1,21 +1,17 @@
 """The tables of `sources.py`: for every source, language, shape and domain `auto`, its best rival, the untouched model."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from table_parts import NAMES, markdown, rows_in
+from table_parts import RESULTS as ALL_RESULTS
 
 from vocabtransfer.leaderboard.contest import Row
 from vocabtransfer.leaderboard.untouched import SAME_TEXT
 
-RESULTS = Path(__file__).parent / "results" / "sources"
+RESULTS = ALL_RESULTS / "sources"
 SOURCES = {"SmolLM2-135M-Instruct": "SmolLM2", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
 SHAPES = ("replace", "extend")
-LANGUAGES = {
-    "nl": "Dutch", "ru": "Russian", "tr": "Turkish", "tt": "Tatar", "sw": "Swahili",
-    "de": "German", "hi": "Hindi", "kk": "Kazakh",
-    "et": "Estonian", "ka": "Georgian", "af": "Afrikaans", "ms": "Malay", "cs": "Czech",
-}  # fmt: skip
 AUTO = "auto"
 #: A cell counts when `auto` was measured against so many others: all but inner_lexicon, which takes the longest.
 RIVALS = 4
@@ -59,16 +55,13 @@ class Cell:
 
 def read_rows(name: str) -> dict[str, Row]:
     """Return the rows of a results file by method; none where it was not run."""
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        return {}
-    return {row["label"]: Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    return {row.label: row for row in rows_in(RESULTS / f"{name}.json")}
 
 
 def cells(updates: str) -> Iterator[Cell]:
     """Yield the cells that have `auto` and a rival after so many updates."""
     for source in SOURCES:
-        for language in LANGUAGES:
+        for language in NAMES:
             alone = read_rows(f"{source}-{language}-untouched").get(SAME_TEXT)
             for shape in SHAPES:
                 name = f"{source}-{language}-{shape}"
@@ -92,17 +85,12 @@ def _cell(source: str, language: str, shape: str, updates: str, rows: dict[str, 
     return Cell(source, language, shape, updates, len(rows) - 1, words, *found)
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
-    marks = ["---"] * words + ["---:"] * (len(header) - words)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, marks, *lines])
-
-
 def number(value: float | None, places: int = 3) -> str:
     return "" if value is None else f"{value:.{places}f}"
 
 
 def _line(cell: Cell) -> list[str]:
-    line = [LANGUAGES[cell.language], SOURCES[cell.source], cell.shape, str(cell.rivals)]
+    line = [NAMES[cell.language], SOURCES[cell.source], cell.shape, str(cell.rivals)]
     line.append(" → ".join(filter(None, (number(value, 2) for value in cell.tokens_per_word))))
     for domain in cell.domains:
         mark = "**" if domain.above <= LEVEL else ""
@@ -118,7 +106,7 @@ def full(updates: str) -> str:
     header = ["", "source", "shape", "rivals", "tokens a word"]
     for domain in ("own domain", "other domain"):
         header += [f"{domain}: untouched", "`auto`", "best rival", "`auto` against it"]
-    lines = sorted((list(LANGUAGES).index(cell.language), n, _line(cell)) for n, cell in enumerate(cells(updates)))
+    lines = sorted((list(NAMES).index(cell.language), n, _line(cell)) for n, cell in enumerate(cells(updates)))
     return markdown(header, [line for *_, line in lines], 3) if lines else "Not run."
 
 
@@ -130,7 +118,7 @@ def overview() -> str:
         for source, name in SOURCES.items():
             for shape in SHAPES:
                 mine = [
-                    (domain, f"{LANGUAGES[cell.language]}, {which} domain")
+                    (domain, f"{NAMES[cell.language]}, {which} domain")
                     for cell in found
                     if (cell.source, cell.shape) == (source, shape)
                     for which, domain in zip(("own", "other"), cell.domains, strict=True)

@@ -5,7 +5,6 @@ python benchmarks/leaderboard/tables.py --check    # fails where README.md does 
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import sources_table
+from table_parts import NAMES, RESULTS, markdown, rows_in
 
-from vocabtransfer.leaderboard.contest import Row, summary
+from vocabtransfer.leaderboard.contest import summary
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-NAMES = {
-    "nl": "Dutch", "ru": "Russian", "tr": "Turkish", "tt": "Tatar",
-    "de": "German", "hi": "Hindi", "sw": "Swahili", "kk": "Kazakh", "fi": "Finnish", "id": "Indonesian", "pl": "Polish",
-}  # fmt: skip
 MAIN, ENCODERS = ["nl", "ru", "tr", "tt"], ["nl", "ru", "tr"]
 UNSEEN, SEEN = ["de", "hi", "kk", "fi", "pl"], ["sw", "id"]
 PLAIN = "trans_tokenization"
@@ -33,11 +28,7 @@ Table = dict[str, dict[str, Any]]
 
 def load(name: str, language: str) -> Table:
     """Return the summary lines of a results file by method; none when it was not run."""
-    path = RESULTS / f"{name}-{language}.json"
-    if not path.exists():
-        return {}
-    rows = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
-    return {line["method"]: line for line in summary(rows)}
+    return {line["method"]: line for line in summary(rows_in(RESULTS / f"{name}-{language}.json"))}
 
 
 def trained(language: str) -> Table:
@@ -64,11 +55,6 @@ def merged(language: str) -> Table:
     for method, line in untrained.items():
         found[method]["seconds"] = min(line["seconds"], found[method]["seconds"])
     return found
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    marks = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines])
 
 
 def cell(line: Mapping[str, Any] | None, key: str, best: float | None) -> str:
