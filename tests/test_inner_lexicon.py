@@ -15,9 +15,12 @@ import vocabtransfer as vt
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization import METHODS, Need
-from vocabtransfer.initialization.head_bias import BiasFit, fitted_bias
-from vocabtransfer.initialization.inner_lexicon import FUSED, _rows, _serving_both
+from vocabtransfer.initialization.auto import ALIGNED_AND_FUSED
+from vocabtransfer.initialization.head_bias import BiasFit, competition, fitted_bias
+from vocabtransfer.initialization.inner_lexicon import FUSED
 from vocabtransfer.initialization.lessons import LESSONS, lessons, merged_from
+from vocabtransfer.initialization.lexicon import Expected, Lexicon, serving_both, span_rows
+from vocabtransfer.initialization.trans_tokenization import ALIGNED
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.choice import MARGIN, best
 from vocabtransfer.surgery.evidence import Evidence
@@ -136,7 +139,7 @@ def test_a_model_without_merges_teaches_nothing() -> None:
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=8))
 def test_rows_of_spans_are_first_last_and_mean(spans: list[list[int]]) -> None:
     table = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    found = _rows(table, [np.array(span) for span in spans])
+    found = span_rows(table, [np.array(span) for span in spans])
     for span, row in zip(spans, found, strict=True):
         wanted = np.concatenate([table[span[0]], table[span[-1]], table[span].mean(axis=0)])
         np.testing.assert_allclose(row, wanted, atol=1e-6)
@@ -147,7 +150,7 @@ def test_a_row_for_both_sides_is_the_heads_where_states_lie_and_the_inputs_elsew
     states = np.zeros((50, 8), np.float32)
     states[:, :2] = random.normal(size=(50, 2)) * 100
     entering, leaving = random.normal(size=(2, 5, 8)).astype(np.float32)
-    found = _serving_both(entering, leaving, states)
+    found = serving_both(entering, leaving, states)
     np.testing.assert_allclose(found[:, 2:], entering[:, 2:], atol=1e-6)
     near = np.abs(found @ states.T - leaving @ states.T).mean()
     assert near < 0.5 * np.abs(entering @ states.T - leaving @ states.T).mean()
@@ -165,9 +168,75 @@ def test_the_bias_brings_new_rows_half_way_to_their_frequency() -> None:
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (share / share.sum(axis=1, keepdims=True)).mean(axis=0)[len(old) :]
 
-    moved = new + np.outer(fitted_bias(fit, new, old, wanted), fit.direction)
+    moved = new + np.outer(fitted_bias(fit, new, competition(fit, old), wanted), fit.direction)
     before, after = np.abs(np.log(expected(new) / wanted)), np.abs(np.log(expected(moved) / wanted))
     assert (after < 0.75 * before).all()
+
+
+def a_lexicon(tied: bool) -> Lexicon:
+    random = np.random.default_rng(0)
+    entering, leaving, states = (random.normal(size=(n, 6)).astype(np.float32) for n in (3, 3, 40))
+    expected = None
+    if tied:
+        fit = BiasFit.on(states + 1)
+        expected = Expected(fit, np.zeros(3), np.full(3, 0.1), competition(fit, states[:9]))
+    return Lexicon(9, np.array([2, 5, 7]), 400, entering, leaving, tied, states, expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_other_rows_are_mixed_in_by_their_share(tied: bool) -> None:
+    own, others = a_lexicon(tied), np.full((3, 6), 4.0, np.float32)
+    share = np.zeros(9, np.float32)
+    plain = own.fused()
+    none = own.fused({"input": (share, others), "output": (share, others)})
+    assert plain.mask.tolist() == [i in (2, 5, 7) for i in range(9)]
+    for part, rows in plain.tables.items():
+        np.testing.assert_allclose(none.tables[part], rows, atol=1e-6)
+    share[5] = 1.0
+    some = own.fused({"input": (share, others), "output": (share, others)})
+    for part, rows in plain.tables.items():
+        if not tied:
+            np.testing.assert_array_equal(some.rows(part, np.array([5])), others[:1])
+            np.testing.assert_array_equal(some.rows(part, np.array([2, 7])), rows[[0, 2]])
+        assert not np.allclose(some.rows(part, np.array([5])), rows[1])
+
+
+def evidence() -> Evidence:
+    pairs = [("The gardeners were watering the vegetables.", "De tuinlieden begieten de groenten.")] * 30
+    pairs += [("We read newspapers.", "Wij lezen kranten.")] * 30
+    return Evidence.of_pairs(pairs, alignment=vt.align_corpus(pairs))
+
+
+def test_auto_leans_to_translations_and_its_rival_to_the_pieces(tiny: Checkpoint) -> None:
+    tokenizer = train_tokenizer(LINES, like=tiny.tokenizer, vocab_size=400)
+    made = {
+        name: transfer(tiny, tokenizer, evidence(), method=name, calibrate=False, measure=True)
+        for name in ("auto", "lexicon_and_translations", "inner_lexicon")
+    }
+    rules = {name: set(result.token_map.counts_by_rule()) for name, result in made.items()}
+    assert ALIGNED in rules["auto"] and ALIGNED_AND_FUSED in rules["lexicon_and_translations"]
+    tables = {name: result.table("input") for name, result in made.items()}
+    new = torch.from_numpy(made["inner_lexicon"].initialization.dense.mask)  # type: ignore[union-attr]
+    far, near = (
+        (tables[name][new] - tables["inner_lexicon"][new]).norm()  # type: ignore[index]
+        for name in ("auto", "lexicon_and_translations")
+    )
+    assert far > 2 * near > 0
+
+
+def test_unless_ways_are_compared_the_model_is_not_run(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = train_tokenizer(LINES, like=tiny.tokenizer, vocab_size=400)
+
+    def fails(*_: object) -> np.ndarray:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(SourceStates, "span_states", fails)
+    plain = transfer(tiny, tokenizer, evidence(), calibrate=False, measure=False)
+    assert not plain.notes and plain.initialization.dense is None
+    tripped = transfer(tiny, tokenizer, evidence(), calibrate=False, measure=True)
+    assert "did not run (shapes do not fit)" in tripped.notes[-1]
+    own, others = tripped.table("input"), plain.table("input")
+    assert own is not None and others is not None and torch.equal(own, others)
 
 
 def test_the_first_way_stays_unless_another_is_clearly_better() -> None:
@@ -178,7 +247,7 @@ def test_the_first_way_stays_unless_another_is_clearly_better() -> None:
 def test_auto_takes_what_scores_best_and_says_so(tiny: Checkpoint) -> None:
     tokenizer = train_tokenizer(LINES, like=tiny.tokenizer, vocab_size=400)
     made = transfer(tiny, tokenizer, Evidence(words=WORDS, text=lambda: LINES))
-    assert {"auto", "pieces+calibrate", "inner_lexicon"} <= set(made.scores)
+    assert {"auto", *METHODS["auto"].rivals} >= set(made.scores) >= {"auto", "inner_lexicon+calibrate"}
     taken = best(made.scores)
     assert made.method.name == "auto" and f"Taken: {taken}." in made.notes[-1] and "untouched model" in made.notes[-1]
     plain = transfer(tiny, tokenizer, Evidence(words=WORDS, text=lambda: LINES), measure=False)

@@ -13,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from vocabtransfer.errors import UsageError
 from vocabtransfer.initialization.fallback import fallback
 from vocabtransfer.initialization.identity import equal_tokens, fixed_tokens
+from vocabtransfer.initialization.inner_lexicon import FUSED
 from vocabtransfer.initialization.inputs import Initialization, Part, TransferInputs
+from vocabtransfer.initialization.lexicon import Lexicon, lexicon
 from vocabtransfer.initialization.presets import by_characters, covering_pieces
-from vocabtransfer.initialization.registry import method
+from vocabtransfer.initialization.registry import Need, method
 from vocabtransfer.initialization.trans_tokenization import ALIGNED, aligned_map, forced_copies
 from vocabtransfer.token_map import RowReader, TokenMap
 from vocabtransfer.vocabulary import Kind
 
-ALIGNED_AND_PIECES = "aligned and pieces"
+ALIGNED_AND_PIECES, ALIGNED_AND_FUSED = "aligned and pieces", "aligned and inner lexicon"
+BOTH: tuple[Part, Part] = ("input", "output")
 #: Observations that an equal source token is worth. From 16 to 256 scores hardly differ, 1 is too few, and copying
 #: whatever was observed is worst where the two languages share letters.
 EQUAL_LINKS = 64.0
@@ -34,8 +38,11 @@ SURE = 0.9
 COVERED, OWN = 0.8, 0.9
 #: ... or of its text tokens, those with an untrained row aside.
 TRIMMED = 0.99
-#: Observations at which aligned evidence and the pieces weigh the same.
-HALF_EVIDENCE = 2.0
+#: Observations at which aligned evidence and the pieces weigh the same, and where the source reads the language. Seen in
+#: Dutch and Tatar: SmolLM2 is best at 2 to 10, Gemma 3 at 200 and far more.
+HALF_EVIDENCE, HALF_EVIDENCE_READ = 2.0, 400.0
+#: A smaller share of translations than this is not worth a word.
+LITTLE = 0.05
 #: Power that counts are raised to, with hardly any observations and with many: of a few, the likeliest translation takes
 #: nearly all of the weight; many also tell a second meaning from noise.
 SHARPEST, BLUNTEST = 8.0, 2.0
@@ -52,7 +59,7 @@ _BLOCK = 8192
     "copies, then translations as far as they can be trusted, then pieces; or what scores better on the text",
     "ours",
     calibrated=True,
-    rivals=("pieces_characters+calibrate", "pieces+calibrate", "inner_lexicon"),
+    rivals=("lexicon_and_translations+calibrate", "inner_lexicon+calibrate", "pieces_characters+calibrate"),
 )
 def auto(inputs: TransferInputs) -> Initialization:
     """Blend the source tokens a target token was aligned with and its pieces, by evidence and agreement.
@@ -62,35 +69,96 @@ def auto(inputs: TransferInputs) -> Initialization:
     the rows that are averaged (see `agreement`). An equal source token counts as 64 observations more, and is copied whole
     unless that leaves one translation nine tenths of the average; special tokens, byte tokens and digits are copied in
     any case, and all equal tokens where the vocabulary still spells the source's language (see `spells_source`). Pieces
-    are weighted by their characters. Without an alignment, copies and pieces are all there is. A head of its own is
-    blended by the agreement of its own rows. Encoders only read, and an unsure average costs them nothing, so they get
-    plain averages over all that was ever aligned, an equal token counted once more.
+    are what the model's inner lexicon makes of them where the source can be run (see
+    `vocabtransfer.initialization.lexicon`), else their mean, weighted by their characters. Without an alignment, copies
+    and pieces are all there is. A head of its own is blended by the agreement of its own rows. Encoders only read, and an
+    unsure average costs them nothing, so they get plain averages over all that was ever aligned, an equal token counted
+    once more.
 
-    This is the first of several ways: where there is running text and the source can be run, pieces and the inner
-    lexicon are scored beside it, and the best is taken (`vocabtransfer.surgery.choice`).
+    This is the first of several ways: where there is running text and the source can be run, rows that lean more on the
+    pieces are scored beside it, and the best is taken (`vocabtransfer.surgery.choice`).
     """
     equal = equal_tokens(inputs)
     copies = fixed_tokens(inputs).or_else(equal)
-    if inputs.counts is None:
-        return Initialization(copies.or_else(covering_pieces(inputs, by_characters)))
-    kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
-    if not inputs.predicts:
+    if inputs.counts is not None and not inputs.predicts:
+        kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
         return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
-    aligned = sharpened(aligned_map(inputs, equal, equal_links=EQUAL_LINKS))
-    kept = kept.or_else(uncontested(equal, aligned))
+    return _translated(inputs, HALF_EVIDENCE, _lexicon_if_any(inputs))
+
+
+@method(
+    "lexicon_and_translations",
+    "copies of all equal tokens, then the inner lexicon, leaning to translations seen hundreds of times",
+    "ours",
+    Need.TABLES,
+    Need.BODY,
+    calibrated=True,
+)
+def lexicon_and_translations(inputs: TransferInputs) -> Initialization:
+    """Do as `auto`, for a source that reads the language: pieces say more than translations seen a few times.
+
+    All equal tokens are copied, and aligned evidence weighs as much as the pieces at 400 observations instead of 2.
+    """
+    return _translated(inputs, HALF_EVIDENCE_READ, lexicon(inputs), copies_equal=True)
+
+
+def _lexicon_if_any(inputs: TransferInputs) -> Lexicon | None:
+    if inputs.body is None or inputs.tables is None or not inputs.predicts:
+        return None
+    try:
+        return lexicon(inputs)
+    except UsageError:  # this source or vocabulary is of a kind that teaches nothing
+        return None
+
+
+def _translated(
+    inputs: TransferInputs, half: float, read: Lexicon | None, copies_equal: bool = False
+) -> Initialization:
+    """Blend translations with pieces, or with what the body reads in them; both weigh the same at ``half`` links."""
+    equal = equal_tokens(inputs)
+    kept = fixed_tokens(inputs).or_else(equal)
+    aligned = TokenMap.empty(*inputs.shape)
+    if inputs.counts is not None:
+        aligned = sharpened(aligned_map(inputs, equal, equal_links=EQUAL_LINKS))
+        if not copies_equal and not spells_source(inputs, equal):
+            kept = forced_copies(inputs, equal).or_else(uncontested(equal, aligned))
     pieces = covering_pieces(inputs, by_characters)
+    read_here = np.zeros(inputs.shape[0], np.bool_)
+    if read is not None:
+        read_here[read.tokens] = True
+
+    def share(part: Part) -> NDArray[np.float32]:
+        found = aligned.evidence / (aligned.evidence + half)
+        if inputs.tables is not None and aligned.filled.any():
+            power = AGREEMENT * PROVEN / (aligned.evidence + PROVEN)
+            found = found * agreement(aligned, inputs.tables.part(part), inputs.trained) ** power
+        return np.where(aligned.filled, found, 0).astype(np.float32)
 
     def blended(part: Part) -> TokenMap:
-        share = aligned.evidence / (aligned.evidence + HALF_EVIDENCE)
-        if inputs.tables is not None:
-            power = AGREEMENT * PROVEN / (aligned.evidence + PROVEN)
-            share = share * agreement(aligned, inputs.tables.part(part), inputs.trained) ** power
-        mixed = aligned.blend(pieces, share)
-        leaning = (share < 0.5) & aligned.filled
-        return kept.or_else(mixed.relabelled(leaning, ALIGNED_AND_PIECES))
+        mixed = aligned.blend(pieces, shares[part])
+        leaning = (shares[part] < 0.5) & aligned.filled
+        mixed = mixed.relabelled(leaning & ~read_here, ALIGNED_AND_PIECES)
+        mixed = mixed.relabelled(leaning & read_here, ALIGNED_AND_FUSED)
+        return kept.or_else(mixed.relabelled(read_here & (shares[part] < LITTLE), FUSED))
 
     separate = inputs.tables is not None and inputs.tables.output is not None
-    return Initialization(blended("input"), output_map=blended("output") if separate else None)
+    shares = {part: share(part) for part in (BOTH if separate else BOTH[:1])}
+    dense = None
+    if read is not None and len(read.tokens):
+        assert inputs.tables is not None, "a lexicon is read from tables"
+        tables = inputs.tables
+        rows = {part: (shares[part], _rows_of(aligned, read.tokens, tables.part(part))) for part in shares}
+        dense = read.fused({"output": rows["input"], **rows})
+    return Initialization(blended("input"), output_map=blended("output") if separate else None, dense=dense)
+
+
+def _rows_of(token_map: TokenMap, tokens: NDArray[np.int64], table: RowReader) -> NDArray[np.float32]:
+    """Return the rows that a map makes of some tokens (int64, ascending), float32 ``(tokens, hidden)``."""
+    found = []
+    for start, rows in token_map.blocks(table):
+        here = tokens[slice(*np.searchsorted(tokens, [start, start + len(rows)]))]
+        found.append(rows[here - start])
+    return np.concatenate(found)
 
 
 def sharpened(token_map: TokenMap) -> TokenMap:

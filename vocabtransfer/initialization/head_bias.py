@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
@@ -35,23 +36,26 @@ class BiasFit:
         return cls(states[chosen], direction, logit_scale)
 
 
+def competition(fit: BiasFit, others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the log-sum of the logits of ``others`` (float32 ``(others, hidden)``) at every state, float32."""
+    if not len(others):
+        return np.full(len(fit.states), -np.inf, np.float32)
+    parts = np.array_split(fit.states, max(len(fit.states) * len(others) // BLOCK, 1))
+    sums = [torch.logsumexp(torch.from_numpy(fit.logit_scale * (part @ others.T)), dim=1).numpy() for part in parts]
+    return np.asarray(np.concatenate(sums), np.float32)
+
+
 def fitted_bias(
-    fit: BiasFit, rows: NDArray[np.float32], others: NDArray[np.float32], wanted: NDArray[np.float64]
+    fit: BiasFit, rows: NDArray[np.float32], competing: NDArray[np.float32], wanted: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Return how much to move each row along the direction, float32 ``(rows,)``: half-way to the wanted shares.
 
     Args:
         fit: states and direction.
         rows: float32 ``(rows, hidden)``: the new rows.
-        others: float32 ``(others, hidden)``: the rows that were kept; they only compete.
+        competing: float32 ``(places,)``: the log-sum of the rows that were kept, see `competition`.
         wanted: float64 ``(rows,)``: the share of all running tokens that each new one has in the language.
     """
-    competing = np.concatenate(
-        [
-            logsumexp(fit.logit_scale * (part @ others.T), axis=1) if len(others) else np.full(len(part), -np.inf)
-            for part in np.array_split(fit.states, max(len(fit.states) * len(others) // BLOCK, 1))
-        ]
-    ).astype(np.float32)
     logits = fit.logit_scale * (fit.states @ rows.T)
     gain = fit.logit_scale * (fit.states @ fit.direction)[:, None]
     goal = np.log(np.maximum(wanted, 1e-7)).astype(np.float32)

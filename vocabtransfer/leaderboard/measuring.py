@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from vocabtransfer.evaluation.probe import probe
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.leaderboard.contest import Contest, Entry, Precision, Row, Scores, load_rows, save_rows
 from vocabtransfer.progress import say, track
-from vocabtransfer.running.half_body import halve_body
+from vocabtransfer.running.half_body import halve_body, products_in_bfloat16
 from vocabtransfer.running.load import load_causal_model
 from vocabtransfer.running.plan import needs_memory, own_device
 from vocabtransfer.running.swap_tables import with_tables
@@ -70,6 +70,11 @@ def load_model(source: Checkpoint, precision: Precision = "float32") -> PreTrain
     return cast(PreTrainedModel, model.to(device).eval())
 
 
+def scored_in(precision: Precision) -> AbstractContextManager[None]:
+    """Return what a contest of that precision is scored in: the head's products too may take bfloat16 factors."""
+    return products_in_bfloat16() if precision == "bfloat16" else nullcontext()
+
+
 def _measure(
     contest: Contest, entry: Entry, seed: int, model: PreTrainedModel, vectors: NDArray[np.float32] | None
 ) -> Row:
@@ -88,7 +93,7 @@ def _measure(
         assert table is not None, "every model has an input table"
         head, bias = (result.table("output"), result.table("bias")) if contest.source.continues_text else (None, None)
     seconds = time.perf_counter() - started
-    with with_tables(model, table, head, bias):
+    with with_tables(model, table, head, bias), scored_in(contest.precision):
         found = (
             _bits(contest, seed, model)
             if contest.source.continues_text
@@ -117,7 +122,7 @@ def score_tables(
 ) -> dict[str, float]:
     """Score tables made by whatever means, as the contest scores those of its methods; see `with_tables`."""
     vectors = None if contest.source.continues_text else source_vectors(contest, model)
-    with with_tables(model, table, head, bias):
+    with with_tables(model, table, head, bias), scored_in(contest.precision):
         if contest.source.continues_text:
             return dict(_bits(contest, seed, model).scores)
         return _accuracies(contest, model, vectors)
@@ -161,7 +166,7 @@ def probed_scores(
         {str(done): round(bits, 4) for done, bits in probed.bits_per_byte.items()},
         {str(done): round(score.bits_per_byte, 4) for done, score in probed.other.items()},
         round(probed.scores[0].tokens_per_word, 3),
-        {str(done): round(seconds, 2) for done, seconds in probed.cpu_seconds.items()},
+        {str(done): round(seconds, 4) for done, seconds in probed.cpu_seconds.items()},
     )
 
 

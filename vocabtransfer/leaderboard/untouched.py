@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.leaderboard.contest import Contest, Row, load_rows, save_rows
-from vocabtransfer.leaderboard.measuring import load_model, probed_scores
+from vocabtransfer.leaderboard.measuring import load_model, probed_scores, scored_in
 
 SAME_TEXT, SAME_SECONDS = "untouched", "untouched, same CPU seconds"
 #: So many times the updates that the same text takes are the most for the same CPU time.
@@ -34,10 +34,11 @@ def add_untouched(contest: Contest, rows: Sequence[Row], *, results: Path | None
     if found:
         return found
     model = load_model(contest.source, contest.precision)
-    if contest.updates:
-        made = _trained(contest, model, next((row.cpu_seconds for row in rows if row.cpu_seconds), {}), seed)
-    else:
-        made = [_scored(contest, model, seed)]
+    with scored_in(contest.precision):
+        if contest.updates:
+            made = _trained(contest, model, next((row.cpu_seconds for row in rows if row.cpu_seconds), {}), seed)
+        else:
+            made = [_scored(contest, model, seed)]
     if results is not None:
         save_rows(results, contest, [*known, *made])
     return made

@@ -20,6 +20,7 @@ RULES: Mapping[str, str] = {
     "aligned": "An average of the rows of its likeliest translations, weighted by how often they stood for it.",
     "related tokens": "Never seen aligned: the rows of new tokens that contain it or that it contains.",
     "aligned and pieces": "Partly its translations, partly the source's pieces of its text: there was little evidence.",
+    "aligned and inner lexicon": "Partly its translations, mostly what the model's first layers make of its pieces.",
     "pieces": "An average of the rows of the pieces into which the source's tokenizer cuts its text.",
     "aligned shorter pieces": "The average of its translations, seen when longer tokens were set aside.",
     "inner lexicon": "What the model's own first layers make of the pieces of its text, turned back into one row.",

@@ -18,6 +18,7 @@ from vocabtransfer.checkpoint import Checkpoint, read_checkpoint
 from vocabtransfer.checkpoint.model_class import made_from_config
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.progress import duration, step
+from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.load import load_causal_model, load_model, quantisation
 from vocabtransfer.running.settings import DTYPES, run_settings
 from vocabtransfer.running.stored_weights import loaded_elements
@@ -265,12 +266,6 @@ def multiplications(device: str, dtype: torch.dtype) -> float:
     return 2 * 512 * 512 * 1024 / best
 
 
-def _multiplies_bfloat16() -> bool:
-    """Tell whether the CPU has matrix units for bfloat16: a product is then several times as fast as in float32."""
-    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(known is not None and known())
-
-
 def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str, free: int) -> torch.dtype:
     if dtype not in (None, "auto"):
         if dtype not in _TYPES:
@@ -282,7 +277,7 @@ def _dtype(checkpoint: Checkpoint, dtype: str | None, device: str, free: int) ->
     most = stored.most_common(1)[0][0]
     if device == "cpu":
         large = 4 * checkpoint.parameters > free and most == "BF16"
-        return torch.bfloat16 if large and _multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if large and multiplies_bfloat16() else torch.float32
     return {"F16": torch.float16, "F32": torch.float32}.get(most, torch.bfloat16)
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import track
+from vocabtransfer.running.half_body import halve_where_faster
 from vocabtransfer.running.plan import load_for_scoring
 from vocabtransfer.running.streamed import run_together, waves
 
@@ -36,8 +37,10 @@ class SourceStates:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model; float32 on the CPU unless `running_with` says otherwise."""
-        return load_for_scoring(self.folder)
+        """The model; float32 on the CPU unless `running_with` says otherwise, products in bfloat16 where that is faster."""
+        model = load_for_scoring(self.folder)
+        halve_where_faster(model)
+        return model
 
     @cached_property
     def depth(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.running.half_body import products_in_bfloat16
 from vocabtransfer.running.swap_tables import with_tables
 
 #: A rival must be better by this share to take the first one's place. Less is chance on so little text, and the sample is
@@ -39,7 +40,7 @@ def score(model: PreTrainedModel, made: Made, documents: Sequence[str]) -> float
     """Return the bits per byte of documents with a model's body and the tables that were made."""
     table = made.table("input")
     assert table is not None, "every model has an input table"
-    with with_tables(model, table, made.table("output"), made.table("bias")):
+    with with_tables(model, table, made.table("output"), made.table("bias")), products_in_bfloat16():
         return bits_per_byte(model, made.tokenizer, documents).bits_per_byte
 
 

@@ -25,6 +25,7 @@ from vocabtransfer.initialization.norms import Norm, check_norm
 from vocabtransfer.progress import step
 from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
+from vocabtransfer.running.half_body import products_in_bfloat16
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
 from vocabtransfer.surgery.choice import best, score, sentence
@@ -197,8 +198,9 @@ def transfer(
         calibrate: match the head to the language's token frequencies (causal models that fit into memory); what the
             method says when not given.
         norm: bring the new rows to the source's lengths: "none", "global" or "script".
-        measure: let a method that has rivals (auto) be scored against them on a sample of the text, and take the best;
-            when not given, where there is running text and the source has at most 1.5 billion parameters.
+        measure: let a method that has rivals (auto) read pieces with the source, be scored against them on a sample of the
+            text, and take the best; when not given, where there is running text and the source has at most 1.5 billion
+            parameters.
         seed: for methods and calibration that draw random numbers.
 
     Raises:
@@ -209,7 +211,9 @@ def transfer(
     evidence = evidence or Evidence()
     words = evidence.word_counts
     sample = draw_sample(words, evidence.running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
-    body = source_states(source, sample)
+    affordable = sample is not None and sample.running and source.parameters <= MEASURED
+    compared = bool(chosen.rivals) and (affordable if measure is None else measure)
+    body = source_states(source, sample) if compared or Need.BODY in chosen.needs else None
     with step("reading both vocabularies"):
         inputs = TransferInputs(
             source=PieceEncoder(source.tokenizer, source.vocabulary),
@@ -237,12 +241,20 @@ def transfer(
         result = TransferResult(source, tokenizer, chosen, inputs, initialization, norm, _notes(source, chosen))
         if calibrate is None:
             calibrate = chosen.calibrated and not _keeps_source(result)
-        return calibrated(result, seed) if calibrate else result
+        return calibrated(result, seed, body.model if body is not None else None) if calibrate else result
 
-    result = made(chosen, calibrate)
-    affordable = sample is not None and sample.running and source.parameters <= MEASURED
-    wanted = affordable if measure is None else measure
-    if not wanted or not chosen.rivals or body is None or sample is None or _all_copied(result.token_map):
+    try:
+        result = made(chosen, calibrate)
+    except VocabTransferError:
+        raise
+    except Exception as problem:  # whatever a model class trips over: the rows can be made without running it
+        if body is None or Need.BODY in chosen.needs:
+            raise
+        inputs, body = replace(inputs, body=None), None
+        result = made(chosen, calibrate)
+        note = f"Pieces were not read with the source: the model did not run ({first_line(problem)})."
+        return replace(result, notes=(*result.notes, note))
+    if not compared or body is None or sample is None or _all_copied(result.token_map):
         return result
     try:
         scores, results = {chosen.name: score(body.model, result, sample.measuring)}, {chosen.name: result}
@@ -259,7 +271,8 @@ def transfer(
         except UsageError:
             continue  # this source or vocabulary is of a kind that the rival cannot work with
         scores[label], results[label] = score(body.model, rival, sample.measuring), rival
-    untouched = bits_per_byte(body.model, source.tokenizer, sample.measuring).bits_per_byte
+    with products_in_bfloat16():
+        untouched = bits_per_byte(body.model, source.tokenizer, sample.measuring).bits_per_byte
     taken = best(scores)
     note = sentence(taken, scores, untouched, sample.running)
     return replace(results[taken], method=chosen, notes=(*results[taken].notes, note), scores=scores)
@@ -278,8 +291,11 @@ def _notes(source: Checkpoint, method: Method) -> tuple[str, ...]:
     return ()
 
 
-def calibrated(result: TransferResult, seed: int) -> TransferResult:
-    """Return the result with the unigram calibration where it applies, with a note where it does not."""
+def calibrated(result: TransferResult, seed: int, model: Any = None) -> TransferResult:
+    """Return the result with the unigram calibration where it applies, with a note where it does not.
+
+    ``model`` is the source, where it is open already.
+    """
     source, inputs = result.source, result.inputs
     if not inputs.words or not source.generates or _all_copied(result.token_map):
         return result
@@ -303,7 +319,8 @@ def calibrated(result: TransferResult, seed: int) -> TransferResult:
             ]
         )
         try:
-            states = hidden_states(open_runnable(source, tokens=sum(map(len, chunks))), chunks, used, entered)
+            model = open_runnable(source, tokens=sum(map(len, chunks))) if model is None else model
+            states = hidden_states(model, chunks, used, entered)
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
             said = first_line(problem)
             return _uncalibrated(result, said)
