@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 from transformers import PreTrainedTokenizerFast
 
@@ -28,12 +29,12 @@ from vocabtransfer.reprs import brief
 from vocabtransfer.running.half_body import products_in_bfloat16
 from vocabtransfer.running.load import cannot_run
 from vocabtransfer.running.plan import open_runnable
-from vocabtransfer.surgery.choice import best, score, sentence
+from vocabtransfer.surgery.choice import APART, APART_MARGIN, best, score, sentence
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, column_name, explain, source_names
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.tables import NewTables, checkpoint_tables
-from vocabtransfer.surgery.unigram_calibration import draw_words, hidden_states, unigram_shift
+from vocabtransfer.surgery.unigram_calibration import draw_words, hidden_states, telling_direction, unigram_shift
 from vocabtransfer.token_map import MAP_FILE, OUTPUT_MAP_FILE, TokenMap
 from vocabtransfer.tokenization.pieces import PieceEncoder
 from vocabtransfer.vocabulary import Kind, Vocabulary
@@ -262,18 +263,25 @@ def transfer(
         said = first_line(problem.__cause__ or problem)
         note = f"Ways of making the rows were not compared: the model did not run ({said})."
         return replace(result, notes=(*result.notes, note))
-    for label in chosen.rivals:
-        name, _, option = label.partition("+")
+    for rival in chosen.rivals:
+        name, _, option = rival.partition("+")
+        wanted = calibrate if calibrate is not None else bool(option) and not _keeps_source(result)
+        label = f"{name}+calibrate" if wanted else name
         try:
-            rival = made(
-                find_method(name), calibrate if calibrate is not None or not option else not _keeps_source(result)
-            )
+            results[label] = made(find_method(name), wanted)
         except UsageError:
             continue  # this source or vocabulary is of a kind that the rival cannot work with
-        scores[label], results[label] = score(body.model, rival, sample.measuring), rival
+        scores[label] = score(body.model, results[label], sample.measuring)
+    taken = best(scores)
+    away = draw_sample({}, evidence.source_running, seed)
+    if calibrate is None and away is not None and _keeps_source(result):
+        apart = calibrated(results[taken], seed, body.model, (sample.fitting, away.fitting))
+        label = taken + APART
+        results[label], scores[label] = apart, score(body.model, apart, sample.measuring)
+        if scores[label] < scores[taken] * (1 - APART_MARGIN):
+            taken = label
     with products_in_bfloat16():
         untouched = bits_per_byte(body.model, source.tokenizer, sample.measuring).bits_per_byte
-    taken = best(scores)
     note = sentence(taken, scores, untouched, sample.running)
     return replace(results[taken], method=chosen, notes=(*results[taken].notes, note), scores=scores)
 
@@ -291,10 +299,13 @@ def _notes(source: Checkpoint, method: Method) -> tuple[str, ...]:
     return ()
 
 
-def calibrated(result: TransferResult, seed: int, model: Any = None) -> TransferResult:
+def calibrated(
+    result: TransferResult, seed: int, model: Any = None, apart: tuple[Sequence[str], Sequence[str]] | None = None
+) -> TransferResult:
     """Return the result with the unigram calibration where it applies, with a note where it does not.
 
-    ``model`` is the source, where it is open already.
+    ``model`` is the source, where it is open already. ``apart`` are documents in the target and in the source's language:
+    rows are then moved along the direction that tells the two apart, and the source's language is expected as before.
     """
     source, inputs = result.source, result.inputs
     if not inputs.words or not source.generates or _all_copied(result.token_map):
@@ -306,35 +317,46 @@ def calibrated(result: TransferResult, seed: int, model: Any = None) -> Transfer
     with step("calibrating token frequencies"):
         movable = np.array([_has_letter(result.vocabulary, i) for i in range(inputs.shape[0])])
         movable &= result.vocabulary.kinds == Kind.TEXT
-        texts = draw_words(inputs.words, seed)
-        chunks = [ids for ids in result.tokenizer(texts, add_special_tokens=False)["input_ids"] if len(ids) > 1]
-        if not chunks or not movable.any():
+        groups = [_chunks(result, texts) for texts in apart or (draw_words(inputs.words, seed),)]
+        if not all(groups) or not movable.any():
             return result
-        used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
-        # No whole table is made for this: it may take more memory than the model runs in.
-        entered = np.concatenate(
-            [
-                rows[used[(used >= start) & (used < start + len(rows))] - start].numpy()
-                for start, rows in result.blocks("input")
-            ]
-        )
         try:
-            model = open_runnable(source, tokens=sum(map(len, chunks))) if model is None else model
-            states = hidden_states(model, chunks, used, entered)
+            if model is None:
+                model = open_runnable(source, tokens=sum(len(chunk) for chunks in groups for chunk in chunks))
+            states = [_states(result, model, chunks) for chunks in groups]
         except Exception as problem:  # whatever a model class trips over: the rows are good without it
             said = first_line(problem)
             return _uncalibrated(result, said)
         config, bias = _writer(source.config), result.table("bias")
         shift = unigram_shift(
-            states,
+            states[0],
             (rows.numpy() for _, rows in result.blocks("output")),
             token_frequencies(inputs.words, inputs.target),
             movable,
             bias.numpy() if bias is not None else None,
             softcap=config.get("final_logit_softcapping"),
             logit_scale=float(config.get("logit_scale") or 1 / float(config.get("logits_scaling") or 1)),
+            direction=telling_direction(*states) if apart else None,
         )
     return replace(result, initialization=replace(result.initialization, shift=shift))
+
+
+def _chunks(result: TransferResult, texts: Sequence[str]) -> list[list[int]]:
+    ids: list[list[int]] = result.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [chunk for chunk in ids if len(chunk) > 1]
+
+
+def _states(result: TransferResult, model: Any, chunks: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Return the states before the head over token sequences of the new vocabulary, float32 ``(positions, hidden)``."""
+    used = np.unique(np.concatenate([np.array(chunk) for chunk in chunks]))
+    # No whole table is made for this: it may take more memory than the model runs in.
+    entered = np.concatenate(
+        [
+            rows[used[(used >= start) & (used < start + len(rows))] - start].numpy()
+            for start, rows in result.blocks("input")
+        ]
+    )
+    return hidden_states(model, chunks, used, entered)
 
 
 def _uncalibrated(result: TransferResult, reason: str) -> TransferResult:
