@@ -1,5 +1,6 @@
 """Rows out of the model's inner lexicon, and the choice between ways of making rows by what they score."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,11 @@ from vocabtransfer.initialization.lessons import LESSONS, lessons, merged_from
 from vocabtransfer.initialization.lexicon import Expected, Lexicon, serving_both, span_rows
 from vocabtransfer.initialization.trans_tokenization import ALIGNED
 from vocabtransfer.running.states import SourceStates
-from vocabtransfer.surgery.choice import MARGIN, best
+from vocabtransfer.surgery.choice import APART, MARGIN, best
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.sample import draw_sample, source_states
 from vocabtransfer.surgery.transfer import transfer
+from vocabtransfer.surgery.unigram_calibration import telling_direction
 from vocabtransfer.tokenization.extend import extend_tokenizer
 from vocabtransfer.tokenization.train import train_tokenizer
 
@@ -237,6 +239,37 @@ def test_unless_ways_are_compared_the_model_is_not_run(tiny: Checkpoint, monkeyp
     assert "did not run (shapes do not fit)" in tripped.notes[-1]
     own, others = tripped.table("input"), plain.table("input")
     assert own is not None and others is not None and torch.equal(own, others)
+
+
+def test_a_direction_tells_two_languages_apart() -> None:
+    random = np.random.default_rng(0)
+    common = random.normal(size=16) * 3
+    ours, others = (
+        (random.normal(size=(n, 16)) + common + random.normal(size=16)).astype(np.float32) for n in (500, 900)
+    )
+    found = telling_direction(ours, others)
+    assert found.dtype == np.float32 and found.shape == (16,)
+    assert (ours @ found).mean() > 0.8 and abs((others @ found).mean()) < 0.2
+
+
+def test_an_extended_vocabulary_is_calibrated_apart_where_that_is_better(
+    tiny: Checkpoint, extended: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[transfer.__module__]
+    plain = transfer(tiny, extended, evidence())
+    label = next(label for label in plain.scores if label.endswith(APART))
+    assert label.removesuffix(APART) in plain.scores and not any(
+        "+calibrate" in key for key in plain.scores if key != label
+    )
+    monkeypatch.setattr(module, "APART_MARGIN", 10.0)
+    kept = transfer(tiny, extended, evidence())
+    assert kept.initialization.shift is None and f"Taken: {label.removesuffix(APART)}." in kept.notes[-1]
+    monkeypatch.setattr(module, "APART_MARGIN", -10.0)
+    apart = transfer(tiny, extended, evidence())
+    assert apart.initialization.shift is not None and f"Taken: {label}." in apart.notes[-1]
+    # Without text of the source's language nothing tells the two apart.
+    alone = transfer(tiny, extended, replace(evidence(), source_text=None))
+    assert alone.initialization.shift is None and label not in alone.scores
 
 
 def test_the_first_way_stays_unless_another_is_clearly_better() -> None:
