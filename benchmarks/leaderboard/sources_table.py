@@ -146,6 +146,35 @@ def overview() -> str:
     return markdown(header, lines, 3)
 
 
+#: What stands on the front page: a source, a language, a shape, and what a user should do.
+FRONT = (
+    ("SmolLM2-135M-Instruct", "ka", "replace", "replace: better at once"),
+    ("SmolLM2-135M-Instruct", "tt", "replace", "replace: better at once"),
+    ("SmolLM2-135M-Instruct", "nl", "replace", "replace: better at once"),
+    ("SmolLM2-135M-Instruct", "ru", "replace", "replace, and train afterwards"),
+    ("gemma-3-270m-q4_k_m", "nl", "extend", "extend or swap, and distil"),
+    ("gemma-3-270m-q4_k_m", "nl", "replace", "do not replace"),
+)
+KNOWS = {"SmolLM2-135M-Instruct": "English", "gemma-3-270m-q4_k_m": "many languages"}
+
+
+def front() -> str:
+    """Return the table of the project's front page: text of another domain than the vocabulary's, at once."""
+    found = {(cell.source, cell.language, cell.shape): cell for cell in cells("0")}
+    lines = []
+    for source, language, shape, advice in FRONT:
+        if (source, language, shape) not in found:
+            continue
+        cell = found[source, language, shape]
+        words = ", ".join(number(value, 1) for value in cell.tokens_per_word)
+        named = f"{SOURCES[source]} ({KNOWS[source]}), {NAMES[language]}, {shape}"
+        lines.append([named, words, number(cell.other.untouched), number(cell.other.auto), advice])
+    header = ["model, language, shape", "tokens a word: before, after", "untouched", "`auto`", "what to do"]
+    table = markdown(header, lines).splitlines()
+    table[1] = "| --- | ---: | ---: | ---: | --- |"
+    return "\n".join(table)
+
+
 def tables() -> dict[str, str]:
     """Return the tables by the name of their mark in README.md."""
     return {

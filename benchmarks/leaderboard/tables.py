@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/benchmarks.md, and the plot, from the results, so that none can drift.
+"""Write the tables of README.md, of docs/benchmarks.md and of the front page, and the plot, from the results, so that none can drift.
 
 python benchmarks/leaderboard/tables.py            # rewrites what stands between the marks in README.md
 python benchmarks/leaderboard/tables.py --check    # fails where README.md does not say what the results say
@@ -244,6 +244,7 @@ def main() -> None:
         "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]}),
         "sources": sources_table.overview(),
     }
+    pages[HERE.parents[1] / "README.md"] = {"front": sources_table.front()}
     for page, found in pages.items():
         before = page.read_text(encoding="utf-8")
         after = written(before, found)

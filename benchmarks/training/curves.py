@@ -113,8 +113,8 @@ def make_model(arguments: argparse.Namespace, label: str, source: Any, pairs: li
         size = int(settings.get("vocab", arguments.vocab_size))
         tokenizer = vt.train_tokenizer(targets, like=source.tokenizer, vocab_size=size)
     entry = Entry.parse(start)
-    evidence = vt.Evidence(alignment=table)
-    return vt.transfer(source, tokenizer, evidence, method=entry.method, calibrate=entry.calibrate, seed=arguments.seed)
+    evidence = vt.Evidence.of_pairs(pairs, alignment=table)
+    return vt.transfer(source, tokenizer, evidence, method=entry.method, calibrate=entry.asked, seed=arguments.seed)
 
 
 @contextmanager
