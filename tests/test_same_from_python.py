@@ -37,7 +37,7 @@ def test_the_result_of_a_transfer_gets_report_and_card_as_a_build_does(tiny_llam
     asked = vt.BuildRequest(str(tiny_llama), "tatar", tmp_path / "built", parallel=pairs, vocab_size=500)
     built = vt.build(asked, dry_run=True).save()
     evidence = vt.Evidence(alignment=built.transfer.inputs.table, words=built.transfer.inputs.words)
-    own = vt.transfer(built.transfer.source, built.transfer.tokenizer, evidence, measure=False)
+    own = vt.transfer(built.transfer.source, built.transfer.tokenizer, evidence)
     extra = vt.report_files(own, "tt", evidence, held_out=held_out)
     folder = own.save(tmp_path / "mine", extra_files=extra).path
     assert files(folder).keys() == files(tmp_path / "built").keys()

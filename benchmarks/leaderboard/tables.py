@@ -1,4 +1,4 @@
-"""Write the tables of README.md, of docs/benchmarks.md and of the front page, and the plot, from the results, so that none can drift.
+"""Write the tables of README.md, docs/benchmarks.md and the front page, and the plot, from the results: none can drift.
 
 python benchmarks/leaderboard/tables.py            # rewrites what stands between the marks in README.md
 python benchmarks/leaderboard/tables.py --check    # fails where README.md does not say what the results say

@@ -200,8 +200,8 @@ def transfer(
             method says when not given.
         norm: bring the new rows to the source's lengths: "none", "global" or "script".
         measure: let a method that has rivals (auto) read pieces with the source, be scored against them on a sample of the
-            text, and take the best; when not given, where there is running text and the source has at most 1.5 billion
-            parameters.
+            text, and take the best. When not given, pieces are read where the source has at most 1.5 billion parameters,
+            and ways are scored where there is running text too.
         seed: for methods and calibration that draw random numbers.
 
     Raises:
@@ -212,9 +212,9 @@ def transfer(
     evidence = evidence or Evidence()
     words = evidence.word_counts
     sample = draw_sample(words, evidence.running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
-    affordable = sample is not None and sample.running and source.parameters <= MEASURED
-    compared = bool(chosen.rivals) and (affordable if measure is None else measure)
-    body = source_states(source, sample) if compared or Need.BODY in chosen.needs else None
+    read = bool(chosen.rivals) and (source.parameters <= MEASURED if measure is None else measure)
+    compared = read and sample is not None and (sample.running or measure is True)
+    body = source_states(source, sample) if read or Need.BODY in chosen.needs else None
     with step("reading both vocabularies"):
         inputs = TransferInputs(
             source=PieceEncoder(source.tokenizer, source.vocabulary),
