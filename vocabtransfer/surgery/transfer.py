@@ -244,12 +244,16 @@ def transfer(
             calibrate = chosen.calibrated and not _keeps_source(result)
         return calibrated(result, seed, body.model if body is not None else None) if calibrate else result
 
+    opened = None
     try:
+        opened = body.model if body is not None else None
         result = made(chosen, calibrate)
-    except VocabTransferError:
-        raise
     except Exception as problem:  # whatever a model class trips over: the rows can be made without running it
-        if body is None or Need.BODY in chosen.needs:
+        if (
+            body is None
+            or Need.BODY in chosen.needs
+            or (opened is not None and isinstance(problem, VocabTransferError))
+        ):
             raise
         inputs, body = replace(inputs, body=None), None
         result = made(chosen, calibrate)
