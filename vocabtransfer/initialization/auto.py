@@ -26,7 +26,6 @@ from vocabtransfer.token_map import RowReader, TokenMap
 from vocabtransfer.vocabulary import Kind
 
 ALIGNED_AND_PIECES, ALIGNED_AND_FUSED = "aligned and pieces", "aligned and inner lexicon"
-BOTH: tuple[Part, Part] = ("input", "output")
 #: Observations that an equal source token is worth. From 16 to 256 scores hardly differ, 1 is too few, and copying
 #: whatever was observed is worst where the two languages share letters.
 EQUAL_LINKS = 64.0
@@ -78,10 +77,9 @@ def auto(inputs: TransferInputs) -> Initialization:
     This is the first of several ways: where there is running text and the source can be run, rows that lean more on the
     pieces are scored beside it, and the best is taken (`vocabtransfer.surgery.choice`).
     """
-    equal = equal_tokens(inputs)
-    copies = fixed_tokens(inputs).or_else(equal)
     if inputs.counts is not None and not inputs.predicts:
-        kept = copies if spells_source(inputs, equal) else forced_copies(inputs, equal)
+        equal = equal_tokens(inputs)
+        kept = fixed_tokens(inputs).or_else(equal) if spells_source(inputs, equal) else forced_copies(inputs, equal)
         return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
     return _translated(inputs, HALF_EVIDENCE, _lexicon_if_any(inputs))
 
@@ -123,9 +121,6 @@ def _translated(
         if not copies_equal and not spells_source(inputs, equal):
             kept = forced_copies(inputs, equal).or_else(uncontested(equal, aligned))
     pieces = covering_pieces(inputs, by_characters)
-    read_here = np.zeros(inputs.shape[0], np.bool_)
-    if read is not None:
-        read_here[read.tokens] = True
 
     def share(part: Part) -> NDArray[np.float32]:
         found = aligned.evidence / (aligned.evidence + half)
@@ -141,15 +136,16 @@ def _translated(
         mixed = mixed.relabelled(leaning & read_here, ALIGNED_AND_FUSED)
         return kept.or_else(mixed.relabelled(read_here & (shares[part] < LITTLE), FUSED))
 
-    separate = inputs.tables is not None and inputs.tables.output is not None
-    shares = {part: share(part) for part in (BOTH if separate else BOTH[:1])}
-    dense = None
+    parts = inputs.tables.parts if inputs.tables is not None else ("input",)
+    shares = {part: share(part) for part in parts}
+    dense, read_here = None, np.zeros(inputs.shape[0], np.bool_)
     if read is not None and len(read.tokens):
         assert inputs.tables is not None, "a lexicon is read from tables"
-        tables = inputs.tables
-        rows = {part: (shares[part], _rows_of(aligned, read.tokens, tables.part(part))) for part in shares}
+        rows = {part: (shares[part], _rows_of(aligned, read.tokens, inputs.tables.part(part))) for part in parts}
         dense = read.fused({"output": rows["input"], **rows})
-    return Initialization(blended("input"), output_map=blended("output") if separate else None, dense=dense)
+        read_here = dense.mask
+    output_map = blended("output") if "output" in parts else None
+    return Initialization(blended("input"), output_map=output_map, dense=dense)
 
 
 def _rows_of(token_map: TokenMap, tokens: NDArray[np.int64], table: RowReader) -> NDArray[np.float32]:

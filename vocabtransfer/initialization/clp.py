@@ -53,8 +53,7 @@ def clp(inputs: TransferInputs) -> Initialization:
         return with_mapped_rows(inputs, kept, match, None)
     assert inputs.tables is not None, "the registry checks that methods get the tables they need"
     with step("averaging shared tokens"):
-        parts: tuple[Part, ...] = ("input",) if inputs.tables.output is None else ("input", "output")
-        means = {part: cosine_mean(inputs, match, part) for part in parts}
+        means = {part: cosine_mean(inputs, match, part) for part in inputs.tables.parts}
     for part, mean in means.items():
         match = match.only(np.ones(len(match.shared_donor), np.bool_), _steady(match, part, mean))
     return with_mapped_rows(inputs, kept, match, mapped_rows(inputs, match, means))

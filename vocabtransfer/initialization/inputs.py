@@ -32,6 +32,11 @@ class Tables:
     output: RowReader | None
     hidden: int
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that have a table of their own."""
+        return ("input",) if self.output is None else ("input", "output")
+
     def part(self, part: Part) -> RowReader:
         """Return one of the two; the input table for the output of a tied model."""
         return self.output if part == "output" and self.output is not None else self.input

@@ -164,10 +164,9 @@ def _read(inputs: TransferInputs) -> Lexicon:
             "take `method='pieces_characters'`."
         )
     states = _states(inputs.body, [span for _, span in taught], spans)
-    parts: tuple[Part, ...] = ("input",) if tied else ("input", "output")
-    fitted = {part: _fitted(inputs.tables.part(part), taught, spans, *states) for part in parts}
+    fitted = {part: _fitted(inputs.tables.part(part), taught, spans, *states) for part in inputs.tables.parts}
     first = np.array([span[0] for span in spans])
-    leaving = FIRST * inputs.tables.part("output")[first] + FITTED * fitted[parts[-1]]
+    leaving = FIRST * inputs.tables.part("output")[first] + FITTED * fitted[inputs.tables.parts[-1]]
     expected = _expected(inputs, inputs.body, wanted, first, used, kept.filled) if inputs.words else None
     if expected is not None:
         leaving = leaving + FIRST * np.outer(expected.rest, expected.fit.direction)

@@ -46,8 +46,7 @@ def sava(inputs: TransferInputs) -> Initialization:
         return with_mapped_rows(inputs, kept, match, None)
     assert inputs.tables is not None, "the registry checks that methods get the tables they need"
     with step("fitting the donor's space to the source's"):
-        parts: tuple[Part, ...] = ("input",) if inputs.tables.output is None else ("input", "output")
-        maps = {part: fitted_map(inputs, match, part) for part in parts}
+        maps = {part: fitted_map(inputs, match, part) for part in inputs.tables.parts}
     return with_mapped_rows(inputs, kept, match, mapped_rows(inputs, match, maps))
 
 
