@@ -46,18 +46,18 @@ def peak_gigabytes() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
-def rows_alone(model: Path, teacher: str, text: Path) -> dict[str, Any]:
+def rows_alone(model: Path, teacher: str, text: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Time updates of new rows alone, as a stage ``new`` makes them."""
     made, source = open_checkpoint(model), open_checkpoint(teacher)
     new_rows = new_rows_of(made)
     assert new_rows is not None
-    distiller = RowDistiller.find(made, source, None, torch.bfloat16, torch.device("cpu"))
+    distiller = RowDistiller.find(made, source, None, dtype, torch.device("cpu"))
     assert distiller is not None
     material = RowMaterial(distiller, new_rows)
     documents = text.read_text(encoding="utf-8").split("\n\n")
     snippets = material.snippets(documents, None, 0.0, TOKENS * 6)
     begun = time.process_time()
-    body = load_causal_model(source.path, "cpu", torch.bfloat16)
+    body = load_causal_model(source.path, "cpu", dtype)
     loading = time.process_time() - begun
     begun = time.process_time()
     lessons = material.lessons(snippets, body)
@@ -80,7 +80,7 @@ def rows_alone(model: Path, teacher: str, text: Path) -> dict[str, Any]:
     }
 
 
-def whole_model(model: Path, teacher: str, text: Path) -> dict[str, Any]:
+def whole_model(model: Path, teacher: str, text: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Time updates of the whole model with `distill`: the difference of a long run and a short one."""
     times = []
     for updates in WHOLE_UPDATES:
@@ -96,7 +96,7 @@ def whole_model(model: Path, teacher: str, text: Path) -> dict[str, Any]:
                     teacher=teacher,
                     block=128,
                     batch_tokens=TOKENS,
-                    dtype="bf16",
+                    dtype="bf16" if dtype == torch.bfloat16 else "fp32",
                     cpu=True,
                 )
             )
@@ -107,9 +107,10 @@ def whole_model(model: Path, teacher: str, text: Path) -> dict[str, Any]:
     }
 
 
-def child(way: str, model: Path, teacher: str, text: Path) -> dict[str, Any]:
+def child(way: str, model: Path, teacher: str, text: Path, dtype: str) -> dict[str, Any]:
     """Run one way in a process of its own."""
     command = [sys.executable, __file__, "--way", way, "--model", str(model), "--source", teacher, "--text", str(text)]
+    command += ["--dtype", dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = next(line for line in done.stdout.splitlines() if line.startswith(RESULT))
     return dict(json.loads(found.removeprefix(RESULT)))
@@ -123,13 +124,15 @@ def main() -> None:
     parser.add_argument(
         "--whole", type=int, default=6_000, help="the size at which the whole model runs too; 0 for none"
     )
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"], help="of the products")
     parser.add_argument("--way", choices=["rows", "whole"], help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--text", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
         way = rows_alone if arguments.way == "rows" else whole_model
-        print(RESULT + json.dumps(way(arguments.model, arguments.source, arguments.text)), flush=True)
+        dtype = torch.bfloat16 if arguments.dtype == "bf16" else torch.float32
+        print(RESULT + json.dumps(way(arguments.model, arguments.source, arguments.text, dtype)), flush=True)
         return
     source = open_checkpoint(Path(arguments.source) if Path(arguments.source).exists() else arguments.source)
     pairs, _, _ = read_parts(arguments.corpora / "en-nl.tsv.xz", HELD_OUT["nl"])
@@ -145,17 +148,17 @@ def main() -> None:
             tokenizer = extend_tokenizer(source.tokenizer, lines, new_tokens=size).tokenizer
             made = Path(folder) / str(size)
             transfer(source, tokenizer, method="pieces", calibrate=False, measure=False).save(made)
-            facts["rows_alone"].append(child("rows", made, str(source.path), text))
+            facts["rows_alone"].append(child("rows", made, str(source.path), text, arguments.dtype))
             print(facts["rows_alone"][-1], flush=True)
             if size == arguments.whole:
-                whole = child("whole", made, str(source.path), text)
+                whole = child("whole", made, str(source.path), text, arguments.dtype)
                 facts["whole_model"] = {"new_rows": size, **whole}
                 alone = facts["rows_alone"][-1]
                 listening = alone["cpu_seconds_listening_a_thousand_tokens"] * TOKENS / 1000 / USES
                 cost = alone["cpu_seconds_an_update"] + listening
                 facts["times_as_fast"] = round(whole["cpu_seconds_an_update"] / cost, 1)
                 print(facts["whole_model"], facts["times_as_fast"], flush=True)
-            name = f"{source.name.split('/')[-1]}.json"
+            name = f"{source.name.split('/')[-1]}{'' if arguments.dtype == 'bf16' else '-fp32'}.json"
             (HERE / "results" / name).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

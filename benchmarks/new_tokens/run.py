@@ -8,6 +8,7 @@ parts. *Output*: nats of a new token with its row in the head, on the untouched 
 model's nats of its whole span of pieces. *Input*: nats of the old token right after a new one in the extended model, above
 the untouched model's nats of it. *Others*: all other tokens of the extended model. Only the vocabulary is new, no body
 is trained. The untouched model is run once and its states are kept; every method costs its rows and one more pass.
+Methods that are in ``results/`` and not asked for are kept.
 With ``--distill`` the rows of every method are also distilled for so many updates, as `build --distill` does.
 """
 
@@ -36,6 +37,7 @@ from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.initialization import METHODS
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.settings import running_with
 from vocabtransfer.running.swap_tables import with_tables
 from vocabtransfer.surgery.evidence import Evidence, target_words
 from vocabtransfer.surgery.transfer import TransferResult, transfer
@@ -173,6 +175,10 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
         ],
         "methods": {},
     }
+    file = HERE / "results" / f"{source.name.split('/')[-1]}-{language}.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"methods": {}}
+    if {**found, "methods": {}} == facts:
+        facts["methods"] = found["methods"]
     table = align_corpus(pairs)
     for label in arguments.methods:
         name, _, option = label.partition("+")
@@ -194,8 +200,7 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
                 **({"scores": dict(made.scores)} if made.scores else {}),
             }
             print(language, said, facts["methods"][said], flush=True)
-        name = f"{source.name.split('/')[-1]}-{language}.json"
-        (HERE / "results" / name).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
@@ -208,13 +213,18 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=6_000)
     parser.add_argument("--distill", type=int, default=0, help="updates of 512 tokens after each method")
     parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score")
+    parser.add_argument(
+        "--device", default="cpu", help="where rows are made and distilled; scores are taken on the CPU"
+    )
     arguments = parser.parse_args()
     unknown = {label.partition("+")[0] for label in arguments.methods} - set(METHODS)
     if unknown:
         parser.error(f"no such method: {', '.join(sorted(unknown))}")
     (HERE / "results").mkdir(exist_ok=True)
+    precision = None if arguments.device == "cpu" else "float32"
     for language in arguments.languages:
-        run(arguments, language)
+        with running_with(arguments.device, precision):
+            run(arguments, language)
 
 
 if __name__ == "__main__":

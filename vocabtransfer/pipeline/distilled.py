@@ -20,10 +20,14 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.whole import whole_path
 from vocabtransfer.progress import step
+from vocabtransfer.running.half_body import computes_bfloat16
+from vocabtransfer.running.plan import own_device
+from vocabtransfer.running.settings import run_settings
 from vocabtransfer.surgery.trained_rows import with_trained_rows
 from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.training import AdaptRequest, Interrupted, Stage
 from vocabtransfer.training.adaptation import DistilledRows, distilled_rows
+from vocabtransfer.training.processes import Precision
 from vocabtransfer.training.row_pace import updates_within
 from vocabtransfer.training.stage import NEW
 from vocabtransfer.training.state import SETTINGS, state_folder
@@ -105,7 +109,8 @@ def distilled(
         block=BLOCK,
         batch_tokens=TOKENS_AN_UPDATE,
         save_every=SAVE_EVERY,
-        dtype="bf16",
+        dtype=_precision(),
+        device=own_device(),
         objective="distill",
         teacher=source,
         resume=not overwrite,
@@ -129,6 +134,14 @@ def distilled(
         }
         yield with_trained_rows(result, rows.numbers, rows.values), facts  # type: ignore[arg-type]
     shutil.rmtree(folder)
+
+
+def _precision() -> Precision:
+    """Return what is computed in: what was asked for, else bfloat16 but on a CPU that has no units for it."""
+    asked = run_settings().dtype
+    if asked is not None:
+        return "fp32" if asked == "float32" else "bf16"
+    return "bf16" if own_device() != "cpu" or computes_bfloat16() else "fp32"
 
 
 def _begun(stack: ExitStack, request: AdaptRequest, folder: Path) -> DistilledRows:

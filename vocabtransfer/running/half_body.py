@@ -24,6 +24,12 @@ def multiplies_bfloat16() -> bool:
     return bool(known is not None and known())
 
 
+def computes_bfloat16() -> bool:
+    """Tell whether the CPU has instructions for bfloat16 products, of matrices or vectors: else float32 is faster."""
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return multiplies_bfloat16() or bool(known is not None and known())
+
+
 def halve_body(model: PreTrainedModel) -> None:
     """Let the linear layers of a model's body compute in bfloat16 from now on; float32 goes in and comes out.
 

@@ -255,6 +255,7 @@ class _StageRun:
                 }
         restore_random_states(self.run.accelerator, group_of(tensors, "random"))
         self.masks = {name: like(mask, self.trained[name]) for name, mask in self.masks.items()}
+        self.start = {name: like(start, self.trained[name]) for name, start in self.start.items()}
 
     def _finish(self) -> Progress:
         """Keep what the stage made: its best where held-out text tells it, else its last values."""

@@ -10,6 +10,7 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.evaluation.texts import read_documents
 from vocabtransfer.progress import step
 from vocabtransfer.running.load import load_causal_model
+from vocabtransfer.running.plan import find_device
 from vocabtransfer.training.request import AdaptRequest, new_rows_of, open_model
 from vocabtransfer.training.row_distiller import RowDistiller
 from vocabtransfer.training.row_stage import USES, RowMaterial
@@ -31,7 +32,8 @@ def updates_within(minutes: float, request: AdaptRequest) -> int:
     teacher = open_checkpoint(request.teacher, allow_pickle=request.allow_pickle) if request.teacher else None
     distiller = None
     if teacher is not None and new_rows is not None:
-        distiller = RowDistiller.find(model, teacher, request.teacher_layer, dtype, torch.device("cpu"))
+        place = torch.device(find_device("cpu" if request.cpu else request.device))
+        distiller = RowDistiller.find(model, teacher, request.teacher_layer, dtype, place)
     if distiller is None or new_rows is None:
         raise VocabTransferError(f"New rows of {model.name} cannot be distilled alone: use `vocabtransfer adapt`.")
     material = RowMaterial(distiller, new_rows)
