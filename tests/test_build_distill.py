@@ -16,6 +16,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.pipeline import distilled as module
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.pipeline.distilled import Budget
+from vocabtransfer.training import AdaptRequest
 from vocabtransfer.training.row_fit import RowFit
 
 
@@ -120,6 +121,32 @@ def test_a_time_becomes_updates_once(
     monkeypatch.setattr(module, "updates_within", within)
     found = build(request(tiny_llama, corpus, tmp_path / "out", distill="0.05min"))
     assert asked == [0.05] and 1 <= found.facts["distillation"]["updates"] <= 5
+
+
+@pytest.mark.parametrize(
+    ("has_units", "dtype", "expected"),
+    [(True, None, "bf16"), (False, None, "fp32"), (True, "float32", "fp32"), (False, "bfloat16", "bf16")],
+)
+def test_rows_are_distilled_in_what_the_machine_computes_fast_unless_told(
+    tiny_llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_units: bool,
+    dtype: str | None,
+    expected: str,
+) -> None:
+    asked = []
+
+    def noted(request: AdaptRequest) -> Any:
+        asked.append((request.dtype, request.device))
+        raise Stop
+
+    monkeypatch.setattr(module, "computes_bfloat16", lambda: has_units)
+    monkeypatch.setattr(module, "distilled_rows", noted)
+    with pytest.raises(Stop):
+        build(request(tiny_llama, corpus, tmp_path / "out", dtype=dtype, held_out_bytes=0))
+    assert asked == [(expected, "cpu")]
 
 
 def test_heads_of_separate_models_and_dry_runs(tiny_llama: Path, corpus: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from adapt_samples import dying_after, files, make_model, request, write_text
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, Qwen3MoeConfig
 
 import vocabtransfer as vt
+from vocabtransfer.progress import show_progress
 from vocabtransfer.running.settings import running_with
+from vocabtransfer.training import estimate
 from vocabtransfer.training.attention import check_separable, places_in_documents
 from vocabtransfer.training.moments import HalfMomentsAdamW
 from vocabtransfer.training.needs import layer_bytes, need_of
@@ -206,3 +208,24 @@ def test_memory_is_said_and_kept_to(tmp_path: Path) -> None:
     with running_with(memory=1000), pytest.raises(vt.VocabTransferError, match="take `gradient_checkpointing`"):
         vt.adapt(request(model, text, tmp_path / "out", "all:1:1e-3"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "nl.txt"]
+
+
+@pytest.mark.parametrize(
+    ("has_units", "dtype", "warned"), [(False, "bf16", True), (True, "bf16", False), (False, "fp32", False)]
+)
+def test_a_long_run_in_a_precision_that_the_cpu_lacks_is_warned_about(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_units: bool,
+    dtype: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(estimate, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "computes_bfloat16", lambda: has_units)
+    model, text = make_model(tmp_path / "model"), write_text(tmp_path / "text.txt")
+    with show_progress():
+        vt.adapt(request(model, text, tmp_path / "out", "tables:1:1e-3", dtype=dtype))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Updates of 64 tokens" in said
+    assert ("float32 is faster here" in said) == warned

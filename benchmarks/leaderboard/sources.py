@@ -2,6 +2,7 @@
 
     python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl ru tr tt              # at once
     python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl tt --updates 50       # and after 50 updates
+    python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl tt --distill 1000     # and `auto` distilled
     python benchmarks/leaderboard/sources.py --table                                               # what is in results/
 
 FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Every twentieth
@@ -14,24 +15,30 @@ import argparse
 import dataclasses
 import lzma
 import sys
+import tempfile
+import time
 from itertools import product
 from pathlib import Path
 
 import torch
 from run import DOCUMENT, HELD_OUT, spread
-from sources_table import RESULTS, SHAPES, tables
+from sources_table import AUTO, DISTILLED, RESULTS, SHAPES, tables
+from transformers import PreTrainedModel
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.languages import find_language
-from vocabtransfer.leaderboard.contest import Contest, Entry
-from vocabtransfer.leaderboard.measuring import run_contest
+from vocabtransfer.leaderboard.contest import Contest, Entry, Row, load_rows, save_rows
+from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
 from vocabtransfer.leaderboard.untouched import add_untouched
+from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_vocab_size, make_tokenizer
 from vocabtransfer.progress import show_progress
+from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.evidence import Evidence
+from vocabtransfer.surgery.transfer import TransferResult, transfer
 
 #: `auto`, and the rivals that came nearest on one source or the other.
 METHODS = (
@@ -89,6 +96,12 @@ def read_texts(path: Path, language: str) -> Texts:
     return Texts(pairs, spread(own)[:DOCUMENTS], spread(other)[:DOCUMENTS])
 
 
+def corpus_of(folders: list[Path], language: str) -> Path:
+    """Return the corpus of a language; an end with a sentence where no folder has one."""
+    found = [path for folder in folders if (path := folder / f"en-{language}.tsv.xz").exists()]
+    return found[0] if found else sys.exit(f"No folder of --corpora has en-{language}.tsv.xz.")
+
+
 def contest_of(
     source: str, language: str, shape: str, texts: Texts, evidence: Evidence, arguments: argparse.Namespace
 ) -> Contest:
@@ -116,7 +129,7 @@ def contest_of(
         batch_tokens=arguments.batch_tokens,
         learning_rate=arguments.learning_rate,
         max_bytes=arguments.bytes,
-        precision="bfloat16" if arguments.device == "cpu" else "float32",
+        precision="bfloat16" if arguments.device == "cpu" and multiplies_bfloat16() else "float32",
     )
 
 
@@ -135,6 +148,43 @@ def run_cell(contest: Contest, language: str, shape: str, methods: list[str]) ->
         add_untouched(contest, [], results=file)
 
 
+def distil_cell(contest: Contest, language: str, shape: str, updates: int) -> None:
+    """Score `auto` at once and after so many updates of distillation, and the untouched model, with the same text."""
+    contest = dataclasses.replace(contest, updates=())
+    name = f"{contest.source.name.split('/')[-1]}-{language}"
+    file = RESULTS / f"{name}-{shape}-distilled-{updates}.json"
+    rows = load_rows(file, contest)
+    if rows:
+        return
+    print(file.name, len(contest.tokenizer), "tokens", flush=True)
+    rows = add_untouched(dataclasses.replace(contest, tokenizer=contest.source.tokenizer), [])
+    made = transfer(contest.source, contest.tokenizer, contest.evidence, method=AUTO)
+    model = load_model(contest.source, contest.precision)
+    rows.append(score_as_row(contest, model, AUTO, made, 0.0))
+    english, target = ([pair[side] for pair in contest.pairs] for side in (0, 1))
+    began = time.process_time()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        distilled(
+            *(made, Budget(updates), Path(folder) / "out", str(contest.source.path), target, english), seed=0
+        ) as (taught, _),
+    ):
+        rows.append(score_as_row(contest, model, DISTILLED, taught, time.process_time() - began))
+    save_rows(file, contest, rows)
+    for row in rows:
+        print(f"  {row.label}: {dict(row.scores)}, other {dict(row.other)}, {row.seconds} s", flush=True)
+
+
+def score_as_row(contest: Contest, model: PreTrainedModel, label: str, made: TransferResult, seconds: float) -> Row:
+    """Return the row of tables: scores in both domains, and what they took."""
+    table = made.table("input")
+    assert table is not None, "every model has an input table"
+    parts = (table, made.table("output"), made.table("bias"))
+    own = score_tables(contest, model, *parts)
+    other = score_tables(dataclasses.replace(contest, test=contest.other), model, *parts)
+    return Row(label, 0, own, round(seconds, 1), 0.0, other)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -150,6 +200,12 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the tables")
     parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score in each domain")
+    parser.add_argument(
+        "--distill",
+        type=int,
+        default=0,
+        help="and score extended `auto` after so many updates of distillation",
+    )
     parser.add_argument("--device", default="cpu", help="where models run")
     parser.add_argument("--table", action="store_true", help="only print what is in results/")
     arguments = parser.parse_args()
@@ -162,14 +218,13 @@ def main() -> None:
     precision = None if arguments.device == "cpu" else "float32"
     with show_progress(sys.stderr.isatty()), running_with(arguments.device, precision):
         for language in [] if arguments.table else arguments.languages:
-            found = [path for folder in arguments.corpora if (path := folder / f"en-{language}.tsv.xz").exists()]
-            if not found:
-                parser.error(f"no folder of --corpora has en-{language}.tsv.xz.")
-            texts = read_texts(found[0], language)
+            texts = read_texts(corpus_of(arguments.corpora, language), language)
             evidence = Evidence.of_pairs(texts.pairs, alignment=align_corpus(texts.pairs))
             for source, shape in product(arguments.sources, arguments.shapes):
                 contest = contest_of(source, language, shape, texts, evidence, arguments)
                 run_cell(contest, language, shape, arguments.methods)
+                if arguments.distill and shape != "replace":
+                    distil_cell(contest, language, shape, arguments.distill)
     for text in tables().values():
         print(text, end="\n\n")
 

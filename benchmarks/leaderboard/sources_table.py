@@ -13,6 +13,8 @@ RESULTS = ALL_RESULTS / "sources"
 SOURCES = {"SmolLM2-135M-Instruct": "SmolLM2", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
 SHAPES = ("replace", "extend")
 AUTO = "auto"
+#: `auto` after distillation, in files of their own, ``...-distilled-N.json``.
+DISTILLED = "auto, distilled"
 #: A cell counts when `auto` was measured against so many others: all but inner_lexicon, which takes the longest.
 RIVALS = 4
 #: `auto` this near to the best is level with it.
@@ -146,6 +148,25 @@ def overview() -> str:
     return markdown(header, lines, 3)
 
 
+def distilled() -> str:
+    """Return the table of `auto` with an extended vocabulary, at once and distilled, against the untouched model."""
+    lines = []
+    for source in SOURCES:
+        for language in NAMES:
+            for file in sorted(RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")):
+                rows = read_rows(file.stem)
+                untouched, once, after = (rows[label] for label in (SAME_TEXT, AUTO, DISTILLED))
+                line = [NAMES[language], SOURCES[source], file.stem.rpartition("-")[2], f"{after.seconds / 60:.0f}"]
+                for facts in ("scores", "other"):
+                    before, new, taught = (getattr(row, facts)["0"] for row in (untouched, once, after))
+                    line += [number(before), number(new), number(taught), f"{taught / before - 1:+.1%}"]
+                lines.append(line)
+    header = ["", "source", "updates", "CPU minutes"]
+    for domain in ("own domain", "other domain"):
+        header += [f"{domain}: untouched", "at once", "distilled", "against untouched"]
+    return markdown(header, lines, 2) if lines else "Not run."
+
+
 #: What stands on the front page: a source, a language, a shape, and what a user should do.
 FRONT = (
     ("SmolLM2-135M-Instruct", "ka", "replace", "replace: better at once"),
@@ -180,6 +201,7 @@ def tables() -> dict[str, str]:
     return {
         "sources": overview(),
         "sources at once": full("0"),
+        "sources distilled": distilled(),
         "sources after 50": full("50"),
         "sources after 200": full("200"),
     }

@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 import torch
 from control_table import OWN, RESULTS, text_of
 from curves import documents_of, settings_of
-from sources import LARGEST, MOST_NEW, Texts, read_texts
+from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
 import vocabtransfer as vt
 from vocabtransfer.alignment.aligner import align_corpus
@@ -61,7 +61,7 @@ class Bench:
         self.arguments = arguments
         given = arguments.source
         self.source = vt.open_checkpoint(Path(given) if Path(given).exists() else given)
-        self.texts: Texts = read_texts(arguments.corpora / f"en-{arguments.language}.tsv.xz", arguments.language)
+        self.texts: Texts = read_texts(corpus_of(arguments.corpora, arguments.language), arguments.language)
         self.evidence: Evidence | None = None
         arguments.work.mkdir(parents=True, exist_ok=True)
         self.train, self.held_out = arguments.work / "train.txt", arguments.work / "held-out.txt"
@@ -224,7 +224,7 @@ def write(file: Path, facts: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpora", type=Path)
+    parser.add_argument("--corpora", type=Path, nargs="+", help="folders; the first with the language is taken")
     parser.add_argument("--language", default="tt")
     parser.add_argument("--source", default="smollm2", help="alias or file")
     parser.add_argument("--starts", nargs="+", default=[OWN, "auto", "auto:extend"])

@@ -2,8 +2,11 @@
 
 import math
 
+import torch
+
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.progress import duration
+from vocabtransfer.running.half_body import computes_bfloat16
 from vocabtransfer.running.plan import SMALL, multiplications
 from vocabtransfer.training.processes import computed_in
 from vocabtransfer.training.run import Run
@@ -31,6 +34,9 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
     if not checkpoint.layout.tied and checkpoint.layout.input_name in checkpoint.tensors:
         parameters -= math.prod(checkpoint.tensors[checkpoint.layout.input_name].shape)  # looked up, not multiplied
     dtype = computed_in(run.accelerator)
+    on = run.accelerator.device.type
+    slow = dtype == torch.bfloat16 and on == "cpu" and not computes_bfloat16()
+    advice = " This CPU has no instructions for bfloat16: float32 is faster here." if slow else ""
     rate = _REACHED * multiplications(str(run.accelerator.device), dtype) * run.accelerator.num_processes
     seconds = 0.0
     for stage in left:
@@ -40,6 +46,7 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
         return run.memory if 4 * parameters > SMALL else ""
     plan = ", ".join(f"{stage.updates(run.tokens_per_update):,} of {stage.name}" for stage in left)
     return (
-        f"Updates of {run.tokens_per_update:,} tokens: {plan}. About {duration(seconds)} on {run.accelerator.device.type} "
+        f"Updates of {run.tokens_per_update:,} tokens: {plan}. About {duration(seconds)} on {on} "
         f"({parameters / 1e6:,.0f} million parameters); after Ctrl-C the run can be resumed. {run.memory}".rstrip()
+        + advice
     )
