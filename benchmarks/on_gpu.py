@@ -5,8 +5,8 @@
 
 The scripts that it starts write their results file by file and go on where they were stopped, so it may be stopped, and
 started again. Updates of small models are bound by the time it takes to start kernels, not by the GPU: it pays to run as
-many processes as there are cores, best under NVIDIA's multi-process service. What a run says is in a file in ``LOGS``, and how
-long it took in ``LOGS/times``.
+many processes as there are cores, best under the multi-process service of NVIDIA. What a run says is in a file in ``LOGS``,
+how long it took in ``LOGS/times``.
 """
 
 import argparse
