@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from thinned import first_of
 
-from vocabtransfer.checkpoint import Checkpoint, VocabTensor, open_checkpoint, write_checkpoint
+from vocabtransfer.checkpoint import Checkpoint, VocabTensor, convert, open_checkpoint, write_checkpoint
 from vocabtransfer.checkpoint.synthetic import toy_tokenizer, write_hollow_checkpoint
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files import staging
@@ -349,3 +350,46 @@ def test_weights_trained_in_place_are_not_overwritten(
     os.utime(weights, (later, later))
     with pytest.raises(VocabTransferError, match=f"{weights.name} was changed since"):
         write_whole(source, tmp_path / "target", 2.0, overwrite=True)
+
+
+def test_a_conversion_that_another_process_makes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOCABTRANSFER_CACHE", str(tmp_path))
+    other = """
+import sys
+from vocabtransfer.checkpoint.convert import cached_folder
+def build(folder):
+    print("begun", flush=True)
+    sys.stdin.read()
+    (folder / "config.json").write_text("theirs")
+cached_folder("model", build)
+"""
+    command = [sys.executable, "-c", other]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdin is not None
+        assert child.stdout.readline() == "begun\n"
+        monkeypatch.setattr(convert, "_LOOK_SECONDS", 0.01)
+        looks = []
+
+        def look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 2:
+                child.stdin.close()  # type: ignore[union-attr]
+            time.sleep(seconds)
+
+        monkeypatch.setattr(convert, "time", SimpleNamespace(sleep=look))
+        found = convert.cached_folder("model", lambda folder: (folder / "config.json").write_text("ours"))
+    assert (found / "config.json").read_text() == "theirs"
+    assert len(looks) >= 2
+
+
+def test_a_conversion_whose_process_died_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOCABTRANSFER_CACHE", str(tmp_path))
+    other = """
+import os
+from vocabtransfer.checkpoint.convert import cached_folder
+cached_folder("model", lambda folder: os._exit(1))
+"""
+    assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 1
+    found = convert.cached_folder("model", lambda folder: (folder / "config.json").write_text("ours"))
+    assert (found / "config.json").read_text() == "ours"
+    assert [path.name for path in found.parent.iterdir() if "partial" in path.name] == []

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.files.cache import cache_folder
 from vocabtransfer.files.copying import write_all
 from vocabtransfer.files.packages import unpack_wheel
-from vocabtransfer.files.staging import staged_folder
+from vocabtransfer.files.staging import BeingWritten, staged_folder
 from vocabtransfer.progress import step, track
 from vocabtransfer.tokenization.save import save_tokenizer
 
 # Part of the cache's names: a change to the conversion must not meet folders made by an earlier one.
 CONVERSION = 1
 FINGERPRINT_BYTES = 1 << 20
+_LOOK_SECONDS = 0.5
 LICENCES = ("*.dist-info/LICENSE*", "*.dist-info/licenses/LICENSE*")
 
 
@@ -89,17 +91,31 @@ def write_tensors(
 
 
 def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder of that name in the cache; ``build`` fills it the first time, in one step."""
+    """Return the folder of that name in the cache; ``build`` fills it the first time, in one step.
+
+    Where another process is filling it, its end is waited for.
+    """
     target = cache_folder("checkpoints") / f"{name}-v{CONVERSION}"
-    if not (target / "config.json").is_file():
+    begun = False
+    while not _is_filled(target):
         try:
-            with step(f"converting {name}"), staged_folder(target) as staging:
-                build(staging)
+            with step(f"waiting for {name}, which another process converts" if begun else f"converting {name}"):
+                if begun:
+                    time.sleep(_LOOK_SECONDS)
+                with staged_folder(target) as staging:
+                    build(staging)
+            break
+        except BeingWritten:
+            begun = True
         except VocabTransferError:
             # Another process may have finished the same conversion meanwhile.
-            if not (target / "config.json").is_file():
+            if not _is_filled(target):
                 raise
     return target
+
+
+def _is_filled(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def _write_gguf(path: Path, folder: Path) -> None:

@@ -55,13 +55,17 @@ def check_target(target: Path, overwrite: bool) -> None:
         refuse_foreign_files(target)
 
 
+class BeingWritten(VocabTransferError):
+    """Another process is writing the same folder."""
+
+
 @contextlib.contextmanager
 def staged_folder(target: Path, overwrite: bool = False, *, any_case: bool = False) -> Iterator[Path]:
     """Give an empty folder to fill; it becomes ``target`` when the block ends well and is removed when it does not.
 
     Before that, everything in it is flushed to disk, so that a crash of the machine leaves the old state or the new.
-    With ``any_case``, ``x`` and ``X`` are one target. Raises `VocabTransferError` for a target that `check_target`
-    refuses, for one that another process is writing, and for what the disk refuses.
+    With ``any_case``, ``x`` and ``X`` are one target. Raises `BeingWritten` for a target that another process is writing,
+    and `VocabTransferError` for one that `check_target` refuses and for what the disk refuses.
     """
     target = settled(target)
     staging = target.with_name(f".{target.name}.partial-{os.getpid()}")
@@ -177,7 +181,7 @@ def _refuse_second_writer(target: Path, any_case: bool) -> None:
             with held(other, only_if_free=True):
                 pass
         except BlockingIOError:
-            raise VocabTransferError(
+            raise BeingWritten(
                 f"{target.with_name(name)} is being written by another process: wait for it, or choose another place."
             ) from None
         except FileNotFoundError:
