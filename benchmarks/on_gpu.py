@@ -23,7 +23,13 @@ HERE = Path(__file__).parent
 LOOKED_AT, OTHERS = ("nl", "ru", "tr", "tt"), ("ka", "et", "af", "ms", "cs")
 METHODS = ("auto", "pieces+calibrate", "pieces_characters+calibrate", "trans_tokenization+calibrate", "inner_lexicon")
 #: What may let a new vocabulary learn from little text: the source's pieces some of the time, and fewer tokens.
-VARIANTS = ("auto:bpe_dropout=0.1", "auto:extend,bpe_dropout=0.3", "auto:extend=1000", "auto:vocab=2000")
+VARIANTS = (
+    "auto:bpe_dropout=0.1",
+    "auto:extend,bpe_dropout=0.3",
+    "auto:extend=1000",
+    "auto:after=300",
+    "auto:extend,after=300",
+)
 
 
 def commands(arguments: argparse.Namespace) -> list[list[str]]:

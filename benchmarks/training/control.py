@@ -11,8 +11,9 @@ gets the same text, settings and seed, and both kinds of text are scored on the 
 ``results/control``; curves that are there are not made again.
 
 A start is ``own`` (the untouched model), or a method as the leaderboard names it, and settings behind ``:``, parted by
-commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vocabulary of its own), ``vocab=N``, and
-``tables``, ``bpe_dropout`` and ``pull`` as `adapt` takes them.
+commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vocabulary of its own), ``vocab=N``,
+``after=N`` (the vocabulary is changed after N updates with the source's own, at the highest rate), and ``tables``,
+``bpe_dropout`` and ``pull`` as `adapt` takes them.
 
 Curves may be made on a GPU. What an update costs is measured apart, with ``--cost``, on the CPU at hand: CPU seconds of
 updates of the same size, the first left out. That and the characters of an update give the axes on which two vocabularies
@@ -75,7 +76,7 @@ class Bench:
         name, settings = settings_of(label)
         if name == OWN:
             return Path(self.source.path)
-        shape = {key: value for key, value in settings.items() if key in ("extend", "vocab")}
+        shape = {key: value for key, value in settings.items() if key in ("after", "extend", "vocab")}
         folder = Path(
             self.arguments.work / "-".join([folder_name(name), *(key + value for key, value in shape.items())])
         )
@@ -83,8 +84,16 @@ class Bench:
             self.made(name, shape).save(folder)
         return folder
 
+    def trained(self, updates: int) -> Path:
+        """Return the source after so many updates with its own vocabulary, trained where it is not there yet."""
+        folder = Path(self.arguments.work / f"own-after-{updates}")
+        if not folder.exists():
+            self.adapt(OWN, max(self.arguments.rates), updates, Points({}), keep=folder)
+        return folder
+
     def made(self, name: str, shape: dict[str, str]) -> Any:
         """Return the transfer of a method with the vocabulary that `build` makes, or one of the size asked for."""
+        source = vt.open_checkpoint(self.trained(int(shape["after"]))) if "after" in shape else self.source
         if self.evidence is None:
             self.evidence = Evidence.of_pairs(self.texts.pairs, alignment=align_corpus(self.texts.pairs))
         words = self.evidence.word_counts
@@ -96,14 +105,14 @@ class Bench:
             sizes["vocab_size"] = int(shape.get("vocab") or min(LARGEST, default_vocab_size(words)))
         request = BuildRequest(self.arguments.source, self.arguments.language, **sizes)
         language = find_language(self.arguments.language)
-        made = make_tokenizer(request, self.source, language, words, self.evidence.running, self.texts.own)
+        made = make_tokenizer(request, source, language, words, self.evidence.running, self.texts.own)
         entry = Entry.parse(name)
-        return vt.transfer(self.source, made.tokenizer, self.evidence, method=entry.method, calibrate=entry.asked)
+        return vt.transfer(source, made.tokenizer, self.evidence, method=entry.method, calibrate=entry.asked)
 
-    def adapt(self, label: str, rate: float, updates: int, points: "Points") -> None:
-        """Train a start, all of it; what is scored and what it costs goes to ``points``."""
+    def adapt(self, label: str, rate: float, updates: int, points: "Points", keep: Path | None = None) -> None:
+        """Train a start, all of it; what is scored and what it costs goes to ``points``. The model stays in ``keep``."""
         arguments, (_, settings) = self.arguments, settings_of(label)
-        output = arguments.work / f"adapted-{folder_name(label)}"
+        output = keep or arguments.work / f"adapted-{folder_name(label)}"
         request = vt.AdaptRequest(
             str(self.start(label)),
             (self.train,),
@@ -124,7 +133,8 @@ class Bench:
         )
         with points.watching():
             vt.adapt(request)
-        shutil.rmtree(output)
+        if keep is None:
+            shutil.rmtree(output)
 
     def density(self, label: str) -> dict[str, float]:
         """Return characters a token of the text that is trained on, and tokens a word of held-out text of both kinds."""
@@ -193,6 +203,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
     if {name: known.get(name) for name in facts} != facts:
         sys.exit(f"{file} holds curves of other settings: move it away.")
     known |= bench.density(label)
+    known["after"] = int(settings_of(label)[1].get("after", 0))
     if arguments.cost:
         points = Points({})
         bench.adapt(label, 1e-5, arguments.cost + 1, points)

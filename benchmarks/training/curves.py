@@ -65,7 +65,8 @@ def documents_of(lines: list[str], characters: int = DOCUMENT) -> list[str]:
 def settings_of(label: str) -> tuple[str, dict[str, str]]:
     """Return the start and the settings of a label."""
     start, _, words = label.partition(":")
-    return start, dict(word.split("=", 1) for word in words.split(",") if word)
+    parts = (word.partition("=") for word in words.split(",") if word)
+    return start, {name: value for name, _, value in parts}
 
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
