@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from build_samples import TATAR
 from command_samples import command
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import vocabtransfer as vt
 from vocabtransfer.errors import UsageError
@@ -24,6 +25,7 @@ from vocabtransfer.pipeline.shapes import (
     replacing_saves_little,
     weighted_characters,
 )
+from vocabtransfer.pipeline.target_tokenizer import TargetTokenizer
 from vocabtransfer.tokenization.swap import swap_tokenizer
 from vocabtransfer.tokenization.train import train_tokenizer
 from vocabtransfer.tokenization.write import write_tokenizer
@@ -137,6 +139,23 @@ def test_options_that_exclude_each_other(
     with pytest.raises(UsageError, match=message):
         build(request(tiny_llama, corpus, tmp_path / "out", **options))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "knows"),
+    [
+        (Knowledge(1.53, 0.25, 1.02, "text"), True),
+        (Knowledge(1.53, 0.25, 3.0, "text"), False),
+        (Knowledge(7.0, 0.9, None, "words"), False),
+        (None, False),
+    ],
+)
+def test_rows_are_told_whether_the_source_knows_the_language(
+    real_tokenizer: Callable[[str], PreTrainedTokenizerFast], knowledge: Knowledge | None, knows: bool
+) -> None:
+    choice = ShapeChoice("extend", False, "It was asked for.", knowledge)
+    assert TargetTokenizer(real_tokenizer("smollm2"), choice=choice).source_knows == knows
+    assert not TargetTokenizer(real_tokenizer("smollm2")).source_knows
 
 
 def test_auto_goes_by_what_the_source_knows(tiny_llama: Path) -> None:

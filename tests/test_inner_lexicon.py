@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,6 +225,26 @@ def test_auto_leans_to_translations_and_its_rival_to_the_pieces(tiny: Checkpoint
         for name in ("auto", "lexicon_and_translations")
     )
     assert far > 2 * near > 0
+
+
+def test_where_no_text_decides_a_source_that_knows_the_language_is_asked_more_than_few_translations(
+    tiny: Checkpoint,
+) -> None:
+    tokenizer = train_tokenizer(LINES, like=tiny.tokenizer, vocab_size=400)
+    bare = replace(evidence(), text=None, source_text=None)
+
+    def table(**options: Any) -> torch.Tensor:
+        found = transfer(tiny, tokenizer, bare, calibrate=False, **options).table("input")
+        assert found is not None
+        return found
+
+    read, pieces = table(known=True), table(method="lexicon_and_translations")
+    assert torch.equal(read, pieces) and not torch.equal(read, table())
+    # Means of pieces do not know more than translations do.
+    assert torch.equal(table(known=True, measure=False), table(measure=False))
+    # Where there is text, it decides.
+    given, plain = (transfer(tiny, tokenizer, evidence(), known=known) for known in (True, False))
+    assert given.scores == plain.scores
 
 
 def test_unless_ways_are_compared_the_model_is_not_run(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

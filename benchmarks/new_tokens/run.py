@@ -188,7 +188,7 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
             Evidence(alignment=table, words=target_words(table), text=lambda: text),
             method=name,
             calibrate=True if option == "calibrate" else None,
-            measure=None if option == "measured" else False,
+            measure=None if name == "auto" else False,
         )
         for said, tables in ways(label, made, source.path, arguments.distill, pairs):
             found = measure(model, documents, tables, len(source.input_table()), separator)

@@ -74,6 +74,9 @@ def auto(inputs: TransferInputs) -> Initialization:
     unsure average costs them nothing, so they get plain averages over all that was ever aligned, an equal token counted
     once more.
 
+    Where pieces are read by a source that knows the language, all equal tokens are copied and ``k`` is 400 instead of 2:
+    what it reads says more than a few translations. The mean of pieces does not.
+
     This is the first of several ways: where there is running text and the source can be run, rows that lean more on the
     pieces are scored beside it, and the best is taken (`vocabtransfer.surgery.choice`).
     """
@@ -81,7 +84,10 @@ def auto(inputs: TransferInputs) -> Initialization:
         equal = equal_tokens(inputs)
         kept = fixed_tokens(inputs).or_else(equal) if spells_source(inputs, equal) else forced_copies(inputs, equal)
         return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
-    return _translated(inputs, HALF_EVIDENCE, _lexicon_if_any(inputs))
+    read = _lexicon_if_any(inputs)
+    if inputs.known and read is not None:
+        return _translated(inputs, HALF_EVIDENCE_READ, read, copies_equal=True)
+    return _translated(inputs, HALF_EVIDENCE, read)
 
 
 @method(

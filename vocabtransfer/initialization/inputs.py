@@ -103,6 +103,7 @@ class TransferInputs:
         vectors: word vectors trained elsewhere; methods that need some train them from the texts otherwise.
         body: the source model itself, for methods that look at what it makes of pieces (causal models).
         predicts: the model predicts the next token; False for encoders, which only read.
+        known: the model knows the target language, so that what it makes of pieces says more than a few translations.
     """
 
     source: PieceEncoder
@@ -118,6 +119,7 @@ class TransferInputs:
     vectors: VectorFiles = VectorFiles()
     body: SourceBody | None = None
     predicts: bool = True
+    known: bool = False
 
     @property
     def source_vocabulary(self) -> Vocabulary:

@@ -140,6 +140,7 @@ def _build(request: BuildRequest, dry_run: bool) -> BuildResult:
         method=request.method,
         calibrate=request.calibrate,
         norm=request.norm,
+        known=found.source_knows,
         seed=request.seed,
     )
     if found.kept is not None:

@@ -56,6 +56,12 @@ class TargetTokenizer:
     kept: NDArray[np.int64] | None = None
 
     @property
+    def source_knows(self) -> bool:
+        """Whether the source was asked and knows the language, in a script that it does not spell in bytes."""
+        known = self.choice.knowledge if self.choice is not None else None
+        return known is not None and known.known and not known.spelled
+
+    @property
     def in_place(self) -> bool:
         """Whether every kept token has the id that it had: a swapped vocabulary, or one extended into spare rows."""
         return self.kept is not None and bool(((self.kept == -1) | (self.kept == np.arange(len(self.kept)))).all())

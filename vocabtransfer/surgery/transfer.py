@@ -187,6 +187,7 @@ def transfer(
     calibrate: bool | None = None,
     norm: Norm = "none",
     measure: bool | None = None,
+    known: bool = False,
     seed: int = 0,
 ) -> TransferResult:
     """Make new vocabulary tables for a checkpoint.
@@ -202,6 +203,7 @@ def transfer(
         measure: let a method that has rivals (auto) read pieces with the source, be scored against them on a sample of the
             text, and take the best. When not given, pieces are read where the source has at most 1.5 billion parameters,
             and ways are scored where there is running text too.
+        known: the source knows the language: what a method that has rivals goes by where they are not scored.
         seed: for methods and calibration that draw random numbers.
 
     Raises:
@@ -230,6 +232,7 @@ def transfer(
             vectors=evidence.vectors,
             body=body,
             predicts=source.generates,
+            known=known and not compared,
         )
     if not inputs.trained.any():
         raise VocabTransferError(
