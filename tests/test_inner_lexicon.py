@@ -23,6 +23,7 @@ from vocabtransfer.initialization.inner_lexicon import FUSED
 from vocabtransfer.initialization.lessons import LESSONS, lessons, merged_from
 from vocabtransfer.initialization.lexicon import Expected, Lexicon, serving_both, span_rows
 from vocabtransfer.initialization.trans_tokenization import ALIGNED
+from vocabtransfer.running.settings import running_with
 from vocabtransfer.running.states import SourceStates
 from vocabtransfer.surgery.choice import APART, MARGIN, best
 from vocabtransfer.surgery.evidence import Evidence
@@ -260,6 +261,18 @@ def test_unless_ways_are_compared_the_model_is_not_run(tiny: Checkpoint, monkeyp
     assert "did not run (shapes do not fit)" in tripped.notes[-1]
     own, others = tripped.table("input"), plain.table("input")
     assert own is not None and others is not None and torch.equal(own, others)
+
+
+def test_a_large_model_reads_pieces_unasked_on_a_gpu_alone(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = sys.modules[transfer.__module__]
+    monkeypatch.setattr(module, "MEASURED", tiny.parameters - 1)
+    found = []
+    for device in (None, "cpu", "cuda", "mps"):
+        with running_with(device):
+            found.append(module._reads_unasked(tiny))
+    assert found == [False, False, True, True]
+    monkeypatch.setattr(module, "MEASURED", tiny.parameters)
+    assert module._reads_unasked(tiny)
 
 
 def test_a_direction_tells_two_languages_apart() -> None:

@@ -28,7 +28,7 @@ from vocabtransfer.public import public
 from vocabtransfer.reprs import brief
 from vocabtransfer.running.half_body import products_in_bfloat16
 from vocabtransfer.running.load import cannot_run
-from vocabtransfer.running.plan import open_runnable
+from vocabtransfer.running.plan import open_runnable, own_device
 from vocabtransfer.surgery.choice import APART, APART_MARGIN, best, score, sentence
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.explanation import SOURCE_STRINGS, Explanation, column_name, explain, source_names
@@ -44,7 +44,7 @@ SHIFT_FILE = "calibration.safetensors"
 DENSE_ROWS = "rows_beyond_the_map"
 #: Share of the source's tokens from which on a vocabulary counts as an extended one.
 KEPT = 0.9
-#: Parameters up to which ways of making rows are measured unasked: some minutes of one CPU core.
+#: Parameters up to which a CPU reads pieces unasked: some minutes of one core.
 MEASURED = 1_500_000_000
 _PARTS = {"input": ("input", "shared"), "output": ("output",), "bias": ("output_bias",)}
 
@@ -201,8 +201,8 @@ def transfer(
             method says when not given.
         norm: bring the new rows to the source's lengths: "none", "global" or "script".
         measure: let a method that has rivals (auto) read pieces with the source, be scored against them on a sample of the
-            text, and take the best. When not given, pieces are read where the source has at most 1.5 billion parameters,
-            and ways are scored where there is running text too.
+            text, and take the best. When not given, pieces are read where the source has at most 1.5 billion parameters or
+            does not run on a CPU, and ways are scored where there is running text too.
         known: the source knows the language: what a method that has rivals goes by where they are not scored.
         seed: for methods and calibration that draw random numbers.
 
@@ -214,7 +214,7 @@ def transfer(
     evidence = evidence or Evidence()
     words = evidence.word_counts
     sample = draw_sample(words, evidence.running, seed) if Need.BODY in chosen.needs or chosen.rivals else None
-    read = bool(chosen.rivals) and (source.parameters <= MEASURED if measure is None else measure)
+    read = bool(chosen.rivals) and (_reads_unasked(source) if measure is None else measure)
     compared = read and sample is not None and (sample.running or measure is True)
     body = source_states(source, sample) if read or Need.BODY in chosen.needs else None
     with step("reading both vocabularies"):
@@ -291,6 +291,10 @@ def transfer(
         untouched = bits_per_byte(body.model, source.tokenizer, sample.measuring).bits_per_byte
     note = sentence(taken, scores, untouched, sample.running)
     return replace(results[taken], method=chosen, notes=(*results[taken].notes, note), scores=scores)
+
+
+def _reads_unasked(source: Checkpoint) -> bool:
+    return source.parameters <= MEASURED or own_device() != "cpu"
 
 
 def _donor(checkpoint: Checkpoint) -> Donor:
