@@ -27,6 +27,7 @@ NOT_RUN: Mapping[str, str] = {
     "accelerate launch": "the same",
     "PARALLELISM_CONFIG_TP_SIZE=2 torchrun": "the same, one model cut in two",
     "ACCELERATE_USE_FSDP=true": "64 GPUs",
+    "python benchmarks/on_gpu.py": "half an hour of a GPU",
 }
 #: Pages of which no command is run: test_docs.py checks that commands and options are there.
 ON_PAPER = {

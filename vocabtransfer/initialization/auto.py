@@ -85,7 +85,7 @@ def auto(inputs: TransferInputs) -> Initialization:
         kept = fixed_tokens(inputs).or_else(equal) if spells_source(inputs, equal) else forced_copies(inputs, equal)
         return Initialization(kept.or_else(aligned_map(inputs, equal)).or_else(fallback(inputs)))
     read = _lexicon_if_any(inputs)
-    if inputs.known and read is not None:
+    if inputs.known and read is not None and len(read.tokens):
         return _translated(inputs, HALF_EVIDENCE_READ, read, copies_equal=True)
     return _translated(inputs, HALF_EVIDENCE, read)
 
