@@ -59,9 +59,9 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     return found + [control(smollm2, "tt", start, "3e-4") for start in VARIANTS]
 
 
-def run(command: list[str], logs: Path) -> None:
-    """Run one and keep what it says."""
-    name = re.sub(r"[^\w.]+", "-", " ".join(command))[:150]
+def run(number: int, command: list[str], logs: Path) -> None:
+    """Run one and keep what it says; its log is told from others by its number in what ``--print`` shows."""
+    name = f"{number:02}-{Path(command[0]).stem}"
     started = time.time()
     with (logs / f"{name}.log").open("w", encoding="utf-8") as log:
         one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
@@ -86,7 +86,7 @@ def main() -> None:
         return
     arguments.logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(arguments.processes) as pool:
-        list(pool.map(lambda command: run(command, arguments.logs), found))
+        list(pool.map(lambda each: run(*each, arguments.logs), enumerate(found, 1)))
 
 
 if __name__ == "__main__":

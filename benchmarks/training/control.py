@@ -35,8 +35,8 @@ from unittest import mock
 sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 
 import torch
-from control_table import OWN, RESULTS, text_of
-from curves import documents_of, settings_of
+from control_table import RESULTS, text_of
+from curves import OWN, documents_of, learning_of, settings_of
 from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
 import vocabtransfer as vt
@@ -125,9 +125,7 @@ class Bench:
             block=BLOCK,
             batch_tokens=arguments.batch_tokens,
             dtype=arguments.dtype,
-            tables=settings.get("tables", "rows"),
-            bpe_dropout=float(settings.get("bpe_dropout", 0)),
-            pull=float(settings.get("pull", 0)),
+            **learning_of(settings),
             device=arguments.device,
             overwrite=True,
         )

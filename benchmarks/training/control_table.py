@@ -1,22 +1,10 @@
-"""The table of `control.py`: a new vocabulary against the source's own, with the same text and in the same CPU time."""
+"""What `control.py` measured, a line for each curve: bits per byte at the beginning, at best and at the end."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-OWN = "own"
 KINDS = ("own", "other")
 RESULTS = Path(__file__).parent / "results" / "control"
-
-
-def at(points: dict[str, Any], kind: str, updates: float) -> float:
-    """Return bits per byte after so many updates, on straight lines between points; the last point beyond the end."""
-    pairs = list(zip(points["updates"], points[kind], strict=True))
-    for (start, before), (end, after) in pairwise(pairs):
-        if updates <= end:
-            return float(before + (after - before) * (updates - start) / (end - start))
-    return float(pairs[-1][1])
 
 
 def text_of() -> str:

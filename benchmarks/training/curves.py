@@ -69,6 +69,15 @@ def settings_of(label: str) -> tuple[str, dict[str, str]]:
     return start, {name: value for name, _, value in parts}
 
 
+def learning_of(settings: dict[str, str]) -> dict[str, Any]:
+    """Return what the settings of a label say of the training, as `AdaptRequest` takes it."""
+    return {
+        "tables": settings.get("tables", "rows"),
+        "bpe_dropout": float(settings.get("bpe_dropout", 0)),
+        "pull": float(settings.get("pull", 0)),
+    }
+
+
 def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
     """Make what is not there yet: training and held-out text, and a checkpoint for every start."""
     split = leaderboard()
@@ -169,9 +178,7 @@ def curve(arguments: argparse.Namespace, label: str, model: Path) -> dict[str, A
                 block=arguments.block,
                 batch_tokens=arguments.batch_tokens,
                 dtype=arguments.dtype,
-                tables=settings.get("tables", "rows"),
-                bpe_dropout=float(settings.get("bpe_dropout", 0)),
-                pull=float(settings.get("pull", 0)),
+                **learning_of(settings),
                 seed=arguments.seed,
                 overwrite=True,
             )

@@ -59,7 +59,7 @@ def sentence_vectors(
             mask[row, : len(ids[i])] = 1
         inputs, mask = inputs.to(model.device), mask.to(model.device)
         states = model(input_ids=inputs, attention_mask=mask).last_hidden_state.float() * mask[:, :, None]
-        vectors[batch] = torch.nn.functional.normalize(states.sum(dim=1), dim=1).float().cpu().numpy()
+        vectors[batch] = torch.nn.functional.normalize(states.sum(dim=1), dim=1).cpu().numpy()
     return vectors
 
 
