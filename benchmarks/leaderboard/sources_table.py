@@ -1,5 +1,6 @@
 """The tables of `sources.py`: for every source, language, shape and domain `auto`, its best rival, the untouched model."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,8 +61,12 @@ def read_rows(name: str) -> dict[str, Row]:
     return {row.label: row for row in rows_in(RESULTS / f"{name}.json")}
 
 
+def _score(row: Row | None, updates: str) -> float:
+    return math.inf if row is None else row.scores[updates]
+
+
 def cells(updates: str) -> Iterator[Cell]:
-    """Yield the cells that have `auto` and a rival after so many updates."""
+    """Yield the cells that have `auto` and a rival after so many updates, each at its best rate by its own domain."""
     for source in SOURCES:
         for language in NAMES:
             alone = read_rows(f"{source}-{language}-untouched").get(SAME_TEXT)
@@ -70,7 +75,9 @@ def cells(updates: str) -> Iterator[Cell]:
                 files = [path.stem for path in sorted(RESULTS.glob(f"{name}-*.json"))] if updates != "0" else [name]
                 rows: dict[str, Row] = {}
                 for file in files:
-                    rows |= {key: row for key, row in read_rows(file).items() if updates in row.scores}
+                    for label, row in read_rows(file).items():
+                        if updates in row.scores and row.scores[updates] < _score(rows.get(label), updates):
+                            rows[label] = row
                 untouched = rows.pop(SAME_TEXT, alone if updates == "0" else None)
                 if AUTO in rows and len(rows) > 1:
                     yield _cell(source, language, shape, updates, rows, untouched)

@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/benchmarks.md and the front page, and the plot, from the results: none can drift.
+"""Write the tables of README.md, of two pages of docs/ and the front page, and the plot, from the results: none can drift.
 
 python benchmarks/leaderboard/tables.py            # rewrites what stands between the marks in README.md
 python benchmarks/leaderboard/tables.py --check    # fails where README.md does not say what the results say
@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+
+import control_table
 import sources_table
 from table_parts import NAMES, RESULTS, markdown, rows_in
 
@@ -244,6 +247,7 @@ def main() -> None:
         "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]}),
         "sources": sources_table.overview(),
     }
+    pages[HERE.parents[1] / "docs" / "shapes.md"] = {"control": "\n\n".join(control_table.tables("CPU seconds"))}
     pages[HERE.parents[1] / "README.md"] = {"front": sources_table.front()}
     for page, found in pages.items():
         before = page.read_text(encoding="utf-8")

@@ -8,16 +8,16 @@
 FOLDER holds ``en-XX.tsv.xz`` files, split as by ``benchmarks/leaderboard/sources.py``: what is trained on, held-out
 documents of the same kind of text, and parts that are another kind. All parameters are trained, by `adapt`; every start
 gets the same text, settings and seed, and both kinds of text are scored on the way. A start has a file in
-``results/control``; curves that are there are not made again.
+``results/control``, with ``--desk`` in ``results/control-desk``; curves that are there are not made again.
 
 A start is ``own`` (the untouched model), or a method as the leaderboard names it, and settings behind ``:``, parted by
 commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vocabulary of its own), ``vocab=N``,
 ``after=N`` (the vocabulary is changed after N updates with the source's own, at the highest rate), and ``tables``,
 ``bpe_dropout`` and ``pull`` as `adapt` takes them.
 
-Curves may be made on a GPU. What an update costs is measured apart, with ``--cost``, on the CPU at hand: CPU seconds of
-updates of the same size, the first left out. That and the characters of an update give the axes on which two vocabularies
-are compared.
+What an update costs is noted where curves are made on a CPU. Curves may be made on a GPU; then ``--cost`` measures it apart,
+on the CPU at hand: CPU seconds of updates of the same size, the first left out. That and the characters of an update give
+the axes on which two vocabularies are compared.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from unittest import mock
 sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 
 import torch
-from control_table import RESULTS, text_of
+from control_table import FOLDERS, text_of
 from curves import OWN, documents_of, learning_of, settings_of
 from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
@@ -196,7 +196,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
         "characters": len(bench.train.read_text(encoding="utf-8")),
         **{name: getattr(arguments, name) for name in ("updates", "batch_tokens", "eval_every", "bytes")},
     }
-    file = RESULTS / f"{facts['source']}-{arguments.language}-{folder_name(label)}.json"
+    file = FOLDERS[arguments.desk] / f"{facts['source']}-{arguments.language}-{folder_name(label)}.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {**facts, "curves": {}}
     if {name: known.get(name) for name in facts} != facts:
         sys.exit(f"{file} holds curves of other settings: move it away.")
@@ -205,8 +205,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
     if arguments.cost:
         points = Points({})
         bench.adapt(label, 1e-5, arguments.cost + 1, points)
-        known["cpu_seconds_an_update"] = round(sum(points.seconds[1:]) / arguments.cost, 3)
-        known["cpu_dtype"] = arguments.dtype
+        known |= cost_of(points.seconds, arguments.dtype)
     texts = {
         name: list(limit_bytes(documents, arguments.bytes))
         for name, documents in (("own", bench.texts.own), ("other", bench.texts.other))
@@ -216,9 +215,16 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
             points = Points(texts)
             bench.adapt(label, rate, arguments.updates, points)
             known["curves"][f"{rate:g}"] = {"updates": points.updates, **points.scores}
+            if arguments.device == "cpu":
+                known |= cost_of(points.seconds, arguments.dtype)
             print(file.name, rate, {key: (values[0], values[-1]) for key, values in points.scores.items()}, flush=True)
             write(file, known)
     write(file, known)
+
+
+def cost_of(seconds: list[float], dtype: str) -> dict[str, Any]:
+    """Return the mean CPU seconds of updates but the first, and in what they were computed."""
+    return {"cpu_seconds_an_update": round(sum(seconds[1:]) / (len(seconds) - 1), 3), "cpu_dtype": dtype}
 
 
 def folder_name(label: str) -> str:
@@ -245,6 +251,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"], help="of the products")
     parser.add_argument("--cost", type=int, default=0, help="measure CPU seconds over so many updates instead")
+    parser.add_argument("--desk", action="store_true", help="curves shorter than the others', in a folder of their own")
     parser.add_argument("--work", type=Path, help="folder for checkpoints, may be removed afterwards")
     parser.add_argument("--table", action="store_true", help="only print what is in results/")
     arguments = parser.parse_args()

@@ -1,19 +1,105 @@
-"""What `control.py` measured, a line for each curve: bits per byte at the beginning, at best and at the end."""
+"""What `control.py` measured: every curve in a line, and the vocabularies beside each other at equal CPU time and text."""
 
 import json
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-KINDS = ("own", "other")
-RESULTS = Path(__file__).parent / "results" / "control"
+import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
+
+from table_parts import NAMES, markdown
+
+HERE = Path(__file__).parent
+#: A folder holds curves of the same settings: those of a whole run, and shorter ones made on a desk.
+FOLDERS = tuple(HERE / "results" / name for name in ("control", "control-desk"))
+KINDS = {"own": "same kind of text", "other": "another kind"}
+OWN = "own"
+#: Equal parts of what the shorter of the curves took, at whose ends vocabularies are compared.
+PARTS = 4
+
+UNITS = ("CPU seconds", "characters")
+
+Facts = Mapping[str, Any]
+
+
+def curves(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of every start in a folder."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def costs(facts: Facts) -> dict[str, float | None]:
+    """Return what one update of a start takes: CPU seconds, None where that was not measured, and characters read."""
+    return {
+        "CPU seconds": facts.get("cpu_seconds_an_update"),
+        "characters": facts["batch_tokens"] * facts["characters_a_token"],
+    }
+
+
+def score_at(facts: Facts, kind: str, updates: float) -> float | None:
+    """Return bits per byte after so many updates, the best of the rates, read off the straight line between two points."""
+    found = [
+        float(np.interp(updates, points["updates"], points[kind]))
+        for points in facts["curves"].values()
+        if updates <= points["updates"][-1] + 1e-6
+    ]
+    return min(found) if found else None
+
+
+def last_update(facts: Facts) -> int:
+    """Return how far the longest curve of a start goes."""
+    return max(points["updates"][-1] for points in facts["curves"].values())
+
+
+def comparable(folder: Path, unit: str) -> Iterator[tuple[Facts, list[Facts]]]:
+    """Yield what a source is with its own vocabulary, and its other starts in the same language, where both have costs."""
+    found = [facts for facts in curves(folder) if facts["curves"] and costs(facts)[unit] is not None]
+    for own in found:
+        same = [facts for facts in found if all(facts[key] == own[key] for key in ("source", "language"))]
+        others = [facts for facts in same if facts["start"] != OWN and not facts["after"]]
+        if own["start"] == OWN and others:
+            yield own, others
+
+
+def compared(own: Facts, others: list[Facts], unit: str) -> str:
+    """Return a table of the vocabularies at equal CPU time or text, the best in bold."""
+    starts = [own, *others]
+    each = [float(costs(facts)[unit] or 0) for facts in starts]
+    end = min(last_update(facts) * cost for facts, cost in zip(starts, each, strict=True))
+    header = [unit, *(f"{named}: `{facts['start']}`" for named in KINDS.values() for facts in starts)]
+    lines = []
+    for part in range(PARTS + 1):
+        spent = end * part / PARTS
+        line = [f"{spent:,.0f}"]
+        for kind in KINDS:
+            scores = [score_at(facts, kind, spent / cost) for facts, cost in zip(starts, each, strict=True)]
+            best = min(score for score in scores if score is not None)
+            line += ["" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores]
+        lines.append(line)
+    return markdown(header, lines, 0)
+
+
+def tables(unit: str) -> Iterator[str]:
+    """Yield the tables at equal CPU seconds or characters, each below a line that says of what."""
+    for folder in FOLDERS:
+        for own, others in comparable(folder, unit):
+            name = f"{own['source']}, {NAMES[own['language']]}, {own['characters']:,} characters of text"
+            yield f"{name}, at equal {unit}:\n\n{compared(own, others, unit)}"
 
 
 def text_of() -> str:
-    """Return all that is in the results, a line for each curve."""
+    """Return all that is in the results: a line for each curve, then the tables."""
     lines = []
-    for file in sorted(RESULTS.glob("*.json")):
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        lines.append(f"{file.stem}: {facts['characters']:,} characters, {facts.get('cpu_seconds_an_update')}")
-        for rate, points in facts["curves"].items():
-            scores = (f"{kind} {points[kind][0]:.3f} {min(points[kind]):.3f} {points[kind][-1]:.3f}" for kind in KINDS)
-            lines.append(f"  {rate}: {', '.join(scores)}")
+    for folder in FOLDERS:
+        for facts in curves(folder):
+            begin = f"{facts['source']}-{facts['language']}-{facts['start']}: {facts['characters']:,} characters"
+            lines.append(f"{begin}, CPU seconds an update: {facts.get('cpu_seconds_an_update', 'not measured')}")
+            for rate, points in facts["curves"].items():
+                three = (
+                    f"{kind} {points[kind][0]:.3f} {min(points[kind]):.3f} {points[kind][-1]:.3f}" for kind in KINDS
+                )
+                lines.append(f"  {rate}: {', '.join(three)}")
+    lines += ["", *(f"{table}\n" for unit in UNITS for table in tables(unit))]
     return "\n".join(lines)

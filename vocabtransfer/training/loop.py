@@ -80,7 +80,8 @@ class _StageRun:
         model.train()
         run.meters[number] = self.meter = self._new_meter(model)
         torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.shares.place))
-        self.optimizer: torch.optim.Optimizer = _optimizer(trained, model, run.pace, self.form)
+        alone = run.accelerator.device.type == "cpu" and run.accelerator.num_processes == 1
+        self.optimizer: torch.optim.Optimizer = _optimizer(trained, model, run.pace, self.form, fused=alone)
         self.model: nn.Module = model
         if run.shares.tensor == 1:  # else transformers cut and placed it
             self.model, self.optimizer = run.accelerator.prepare(model, self.optimizer)
@@ -282,17 +283,23 @@ def _inner(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _optimizer(
-    trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace, form: TableForm | None
+    trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace, form: TableForm | None, *, fused: bool
 ) -> torch.optim.Optimizer:
-    """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it."""
+    """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
+
+    ``fused`` reads parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of; torch
+    chooses for other devices, and for parts of parameters that several processes hold.
+    """
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
     others = [p for name, p in trained.items() if p.dim() < 2 or name in tables]
     if form is not None:
         others = [*(others if form.rows_learn else []), *form.parameters.values()]
     groups = [{"params": decayed, "weight_decay": pace.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    kind = HalfMomentsAdamW if pace.half_moments else torch.optim.AdamW
-    return kind([group for group in groups if group["params"]], lr=0.0, betas=pace.betas)
+    found = [group for group in groups if group["params"]]
+    if pace.half_moments:
+        return HalfMomentsAdamW(found, lr=0.0, betas=pace.betas)
+    return torch.optim.AdamW(found, lr=0.0, betas=pace.betas, fused=fused or None)
 
 
 def _masks(model: PreTrainedModel, new_rows: NDArray[np.bool_] | None) -> dict[str, Tensor]:
