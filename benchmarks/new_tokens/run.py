@@ -3,11 +3,12 @@
     python benchmarks/new_tokens/run.py --corpora FOLDER --source smollm2 --languages nl
     python benchmarks/new_tokens/run.py --corpora FOLDER --source GEMMA.gguf --languages nl tr
 
-A vocabulary is extended on the training parts of ``en-XX.tsv.xz`` files (part, English, target) and scored on the held-out
-parts. *Output*: nats of a new token with its row in the head, on the untouched model's own states, above the untouched
-model's nats of its whole span of pieces. *Input*: nats of the old token right after a new one in the extended model, above
-the untouched model's nats of it. *Others*: all other tokens of the extended model. Only the vocabulary is new, no body
-is trained. The untouched model is run once and its states are kept; every method costs its rows and one more pass.
+A vocabulary is extended on the training parts of ``en-XX.tsv.xz`` files (part, English, target), split as by
+``benchmarks/leaderboard/sources.py``, and scored on held-out documents of the same kind and on parts of another kind.
+*Output*: nats of a new token with its row in the head, on the untouched model's own states, above the untouched model's nats
+of its whole span of pieces. *Input*: nats of the old token right after a new one in the extended model, above the untouched
+model's nats of it. *Others*: all other tokens of the extended model. Only the vocabulary is new, no body is trained. The
+untouched model is run once and its states are kept; every method costs its rows and one more pass.
 Methods that are in ``results/`` and not asked for are kept.
 With ``--distill`` the rows of every method are also distilled for so many updates, as `build --distill` does.
 """
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "leaderboard"))
-from run import HELD_OUT, read_parts
+from run import HELD_OUT
+from sources import read_texts
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
@@ -150,36 +152,64 @@ def ways(
             yield f"{label}, {updates} updates", table
 
 
+@dataclass
+class Domain:
+    """Held-out documents of one kind of text, and what the untouched model needs for them."""
+
+    documents: list[Document]
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        model: PreTrainedModel,
+        tokenizers: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
+        held_out: Sequence[str],
+        most: int,
+        separator: int,
+    ) -> "Domain":
+        """Run the untouched model over so many bytes; ``tokenizers`` are the source's and the extended one."""
+        texts = list(limit_bytes(held_out, most))
+        size = sum(len(text.encode()) for text in texts)
+        words = sum(len(text.split()) for text in texts)
+        documents = read(model, *tokenizers, texts, separator)
+        counts = (sum(len(each.running) - 1 for each in documents), sum(len(each.ids) for each in documents))
+        untouched = sum(each.running[-1] for each in documents) / math.log(2) / size
+        spelled = [round(count / words, 3) for count in counts]
+        return cls(documents, {"bytes": size, "untouched": round(float(untouched), 4), "tokens_per_word": spelled})
+
+    def score(self, model: PreTrainedModel, table: torch.Tensor, first: int, separator: int) -> dict[str, Any]:
+        """Return what `measure` does of an extended table, in bits per byte and against the untouched model."""
+        found = measure(model, self.documents, table, first, separator)
+        bits = float(found.pop("nats")) / math.log(2) / self.facts["bytes"]
+        above = round(bits / float(self.facts["untouched"]) - 1, 4)
+        return {**found, "bits_per_byte": round(bits, 4), "above_untouched": above}
+
+
 def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
     source = open_checkpoint(Path(arguments.source) if Path(arguments.source).exists() else arguments.source)
     assert source.layout.tied, "this benchmark splits the cost of tied tables"
-    pairs, _, held_out = read_parts(arguments.corpora / f"en-{language}.tsv.xz", HELD_OUT[language])
-    text = [target for _, target in pairs]
+    split = read_texts(arguments.corpora / f"en-{language}.tsv.xz", language)
+    text = [target for _, target in split.pairs]
     tokenizer = extend_tokenizer(source.tokenizer, text, new_tokens=arguments.new_tokens).tokenizer
-    texts = list(limit_bytes(held_out, arguments.bytes))
-    size = sum(len(text.encode()) for text in texts)
-    words = sum(len(text.split()) for text in texts)
     model = load_causal_model(source.path)
     separator = document_separator(model, source.tokenizer)
-    documents = read(model, source.tokenizer, tokenizer, texts, separator)
-    untouched = sum(document.running[-1] for document in documents) / math.log(2) / size
-    facts = {
+    domains = {
+        name: Domain.read(model, (source.tokenizer, tokenizer), texts, arguments.bytes, separator)
+        for name, texts in (("own", split.own), ("other", split.other))
+    }
+    facts: dict[str, Any] = {
         "source": source.name,
         "language": language,
-        "bytes": size,
         "new_tokens": len(tokenizer) - len(source.tokenizer),
-        "untouched": round(untouched, 4),
-        "tokens_per_word": [
-            round(sum(len(document.running) - 1 for document in documents) / words, 3),
-            round(sum(len(document.ids) for document in documents) / words, 3),
-        ],
+        **{name: domain.facts for name, domain in domains.items()},
         "methods": {},
     }
     file = HERE / "results" / f"{source.name.split('/')[-1]}-{language}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"methods": {}}
     if {**found, "methods": {}} == facts:
         facts["methods"] = found["methods"]
-    table = align_corpus(pairs)
+    table = align_corpus(split.pairs)
     for label in arguments.methods:
         name, _, option = label.partition("+")
         made = transfer(
@@ -190,13 +220,12 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
             calibrate=True if option == "calibrate" else None,
             measure=None if name == "auto" else False,
         )
-        for said, tables in ways(label, made, source.path, arguments.distill, pairs):
-            found = measure(model, documents, tables, len(source.input_table()), separator)
-            bits = found.pop("nats") / math.log(2) / size
+        for said, tables in ways(label, made, source.path, arguments.distill, split.pairs):
             facts["methods"][said] = {
-                **found,
-                "bits_per_byte": round(bits, 4),
-                "above_untouched": round(bits / untouched - 1, 4),
+                **{
+                    key: each.score(model, tables, len(source.input_table()), separator)
+                    for key, each in domains.items()
+                },
                 **({"scores": dict(made.scores)} if made.scores else {}),
             }
             print(language, said, facts["methods"][said], flush=True)
@@ -212,7 +241,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["pieces", "pieces_characters", "auto", "inner_lexicon"])
     parser.add_argument("--new-tokens", type=int, default=6_000)
     parser.add_argument("--distill", type=int, default=0, help="updates of 512 tokens after each method")
-    parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score")
+    parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes of each kind to score")
     parser.add_argument(
         "--device", default="cpu", help="where rows are made and distilled; scores are taken on the CPU"
     )
