@@ -52,7 +52,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     gemma, smollm2 = str(arguments.gemma), "smollm2"
     found = [control(gemma, *pair, "1e-4", "3e-4") for pair in product(("nl", "tt"), ("own", "auto:extend"))]
     new = ["--languages", "nl", "--source", gemma, "--methods", "pieces", "inner_lexicon", "auto", "--distill", "1000"]
-    found.append(["new_tokens/run.py", "--corpora", folders[0], *new, *device])
+    found.append(["new_tokens/run.py", "--corpora", *folders, *new, *device])
     starts = product(("nl", "tt", "hi"), ("own", "auto", "auto:extend"))
     found += [control(smollm2, *pair, "1e-4", "3e-4") for pair in starts]
     for languages in (LOOKED_AT, OTHERS):

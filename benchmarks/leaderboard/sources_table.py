@@ -1,6 +1,5 @@
 """The tables of `sources.py`: for every source, language, shape and domain `auto`, its best rival, the untouched model."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,23 +61,23 @@ def read_rows(name: str) -> dict[str, Row]:
     return {row.label: row for row in rows_in(RESULTS / f"{name}.json")}
 
 
-def _score(row: Row | None, updates: str) -> float:
-    return math.inf if row is None else row.scores[updates]
+def best_rows(name: str, updates: str) -> dict[str, Row]:
+    """Return the rows of a cell after so many updates by method, each at the rate that is best in the cell's own domain."""
+    files = [path.stem for path in sorted(RESULTS.glob(f"{name}-*.json"))] if updates != "0" else [name]
+    rows: dict[str, Row] = {}
+    for label, row in (pair for file in files for pair in read_rows(file).items()):
+        if updates in row.scores and (label not in rows or row.scores[updates] < rows[label].scores[updates]):
+            rows[label] = row
+    return rows
 
 
 def cells(updates: str) -> Iterator[Cell]:
-    """Yield the cells that have `auto` and a rival after so many updates, each at its best rate by its own domain."""
+    """Yield the cells that have `auto` and a rival after so many updates."""
     for source in SOURCES:
         for language in NAMES:
             alone = read_rows(f"{source}-{language}-untouched").get(SAME_TEXT)
             for shape in SHAPES:
-                name = f"{source}-{language}-{shape}"
-                files = [path.stem for path in sorted(RESULTS.glob(f"{name}-*.json"))] if updates != "0" else [name]
-                rows: dict[str, Row] = {}
-                for file in files:
-                    for label, row in read_rows(file).items():
-                        if updates in row.scores and row.scores[updates] < _score(rows.get(label), updates):
-                            rows[label] = row
+                rows = best_rows(f"{source}-{language}-{shape}", updates)
                 untouched = rows.pop(SAME_TEXT, alone if updates == "0" else None)
                 if AUTO in rows and len(rows) > 1:
                     yield _cell(source, language, shape, updates, rows, untouched)

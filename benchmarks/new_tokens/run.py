@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "leaderboard"))
 from run import HELD_OUT
-from sources import read_texts
+from sources import corpus_of, read_texts
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
@@ -182,14 +182,14 @@ class Domain:
         """Return what `measure` does of an extended table, in bits per byte and against the untouched model."""
         found = measure(model, self.documents, table, first, separator)
         bits = float(found.pop("nats")) / math.log(2) / self.facts["bytes"]
-        above = round(bits / float(self.facts["untouched"]) - 1, 4)
+        above = round(bits / self.facts["untouched"] - 1, 4)
         return {**found, "bits_per_byte": round(bits, 4), "above_untouched": above}
 
 
 def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
     source = open_checkpoint(Path(arguments.source) if Path(arguments.source).exists() else arguments.source)
     assert source.layout.tied, "this benchmark splits the cost of tied tables"
-    split = read_texts(arguments.corpora / f"en-{language}.tsv.xz", language)
+    split = read_texts(corpus_of(arguments.corpora, language), language)
     text = [target for _, target in split.pairs]
     tokenizer = extend_tokenizer(source.tokenizer, text, new_tokens=arguments.new_tokens).tokenizer
     model = load_causal_model(source.path)
@@ -235,7 +235,7 @@ def run(arguments: argparse.Namespace, language: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--corpora", type=Path, nargs="+", required=True, help="the first with the language is taken")
     parser.add_argument("--source", default="smollm2")
     parser.add_argument("--languages", nargs="+", default=["nl"], choices=sorted(HELD_OUT))
     parser.add_argument("--methods", nargs="+", default=["pieces", "pieces_characters", "auto", "inner_lexicon"])

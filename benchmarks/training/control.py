@@ -35,7 +35,7 @@ from unittest import mock
 sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 
 import torch
-from control_table import FOLDERS, text_of
+from control_table import DESK, WHOLE, text_of
 from curves import OWN, documents_of, learning_of, settings_of
 from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
@@ -196,7 +196,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
         "characters": len(bench.train.read_text(encoding="utf-8")),
         **{name: getattr(arguments, name) for name in ("updates", "batch_tokens", "eval_every", "bytes")},
     }
-    file = FOLDERS[arguments.desk] / f"{facts['source']}-{arguments.language}-{folder_name(label)}.json"
+    file = (DESK if arguments.desk else WHOLE) / f"{facts['source']}-{arguments.language}-{folder_name(label)}.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {**facts, "curves": {}}
     if {name: known.get(name) for name in facts} != facts:
         sys.exit(f"{file} holds curves of other settings: move it away.")
@@ -223,8 +223,9 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
 
 
 def cost_of(seconds: list[float], dtype: str) -> dict[str, Any]:
-    """Return the mean CPU seconds of updates but the first, and in what they were computed."""
-    return {"cpu_seconds_an_update": round(sum(seconds[1:]) / (len(seconds) - 1), 3), "cpu_dtype": dtype}
+    """Return the mean CPU seconds of updates but the first (of that where it is alone), and in what they were computed."""
+    counted = seconds[1:] or seconds
+    return {"cpu_seconds_an_update": round(sum(counted) / len(counted), 3), "cpu_dtype": dtype}
 
 
 def folder_name(label: str) -> str:

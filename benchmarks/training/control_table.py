@@ -14,7 +14,7 @@ from table_parts import NAMES, markdown
 
 HERE = Path(__file__).parent
 #: A folder holds curves of the same settings: those of a whole run, and shorter ones made on a desk.
-FOLDERS = tuple(HERE / "results" / name for name in ("control", "control-desk"))
+WHOLE, DESK = HERE / "results" / "control", HERE / "results" / "control-desk"
 KINDS = {"own": "same kind of text", "other": "another kind"}
 OWN = "own"
 #: Equal parts of what the shorter of the curves took, at whose ends vocabularies are compared.
@@ -30,22 +30,20 @@ def curves(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
 
 
-def costs(facts: Facts) -> dict[str, float | None]:
-    """Return what one update of a start takes: CPU seconds, None where that was not measured, and characters read."""
-    return {
-        "CPU seconds": facts.get("cpu_seconds_an_update"),
-        "characters": facts["batch_tokens"] * facts["characters_a_token"],
-    }
+def cost(facts: Facts, unit: str) -> float:
+    """Return what one update of a start takes, in CPU seconds (0 where that was not measured) or characters read."""
+    if unit == "CPU seconds":
+        return float(facts.get("cpu_seconds_an_update", 0))
+    return float(facts["batch_tokens"] * facts["characters_a_token"])
 
 
-def score_at(facts: Facts, kind: str, updates: float) -> float | None:
-    """Return bits per byte after so many updates, the best of the rates, read off the straight line between two points."""
-    found = [
+def score_at(facts: Facts, kind: str, updates: float) -> float:
+    """Return bits per byte after so many updates, the best of the rates that go so far, on straight lines between points."""
+    return min(
         float(np.interp(updates, points["updates"], points[kind]))
         for points in facts["curves"].values()
-        if updates <= points["updates"][-1] + 1e-6
-    ]
-    return min(found) if found else None
+        if updates <= points["updates"][-1] + 1e-6  # the end of a curve, give or take a rounding
+    )
 
 
 def last_update(facts: Facts) -> int:
@@ -55,7 +53,7 @@ def last_update(facts: Facts) -> int:
 
 def comparable(folder: Path, unit: str) -> Iterator[tuple[Facts, list[Facts]]]:
     """Yield what a source is with its own vocabulary, and its other starts in the same language, where both have costs."""
-    found = [facts for facts in curves(folder) if facts["curves"] and costs(facts)[unit] is not None]
+    found = [facts for facts in curves(folder) if facts["curves"] and cost(facts, unit)]
     for own in found:
         same = [facts for facts in found if all(facts[key] == own[key] for key in ("source", "language"))]
         others = [facts for facts in same if facts["start"] != OWN and not facts["after"]]
@@ -66,24 +64,22 @@ def comparable(folder: Path, unit: str) -> Iterator[tuple[Facts, list[Facts]]]:
 def compared(own: Facts, others: list[Facts], unit: str) -> str:
     """Return a table of the vocabularies at equal CPU time or text, the best in bold."""
     starts = [own, *others]
-    each = [float(costs(facts)[unit] or 0) for facts in starts]
-    end = min(last_update(facts) * cost for facts, cost in zip(starts, each, strict=True))
+    end = min(last_update(facts) * cost(facts, unit) for facts in starts)
     header = [unit, *(f"{named}: `{facts['start']}`" for named in KINDS.values() for facts in starts)]
     lines = []
     for part in range(PARTS + 1):
         spent = end * part / PARTS
         line = [f"{spent:,.0f}"]
         for kind in KINDS:
-            scores = [score_at(facts, kind, spent / cost) for facts, cost in zip(starts, each, strict=True)]
-            best = min(score for score in scores if score is not None)
-            line += ["" if s is None else f"**{s:.3f}**" if s == best else f"{s:.3f}" for s in scores]
+            scores = [score_at(facts, kind, spent / cost(facts, unit)) for facts in starts]
+            line += [f"**{score:.3f}**" if score == min(scores) else f"{score:.3f}" for score in scores]
         lines.append(line)
     return markdown(header, lines, 0)
 
 
 def tables(unit: str) -> Iterator[str]:
     """Yield the tables at equal CPU seconds or characters, each below a line that says of what."""
-    for folder in FOLDERS:
+    for folder in (WHOLE, DESK):
         for own, others in comparable(folder, unit):
             name = f"{own['source']}, {NAMES[own['language']]}, {own['characters']:,} characters of text"
             yield f"{name}, at equal {unit}:\n\n{compared(own, others, unit)}"
@@ -92,7 +88,7 @@ def tables(unit: str) -> Iterator[str]:
 def text_of() -> str:
     """Return all that is in the results: a line for each curve, then the tables."""
     lines = []
-    for folder in FOLDERS:
+    for folder in (WHOLE, DESK):
         for facts in curves(folder):
             begin = f"{facts['source']}-{facts['language']}-{facts['start']}: {facts['characters']:,} characters"
             lines.append(f"{begin}, CPU seconds an update: {facts.get('cpu_seconds_an_update', 'not measured')}")
