@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from adapt_samples import Stop, files, one_thread, parameters
+from hypothesis import given
+from hypothesis import strategies as st
 from training_samples import LINES, before_and_after, old_tokenizer, small_model, text_file
 
 import vocabtransfer as vt
@@ -20,7 +22,7 @@ from vocabtransfer.training.request import new_rows_of
 from vocabtransfer.training.row_distiller import RowDistiller, leading_rows, same_body
 from vocabtransfer.training.row_fit import RowFit, foretold
 from vocabtransfer.training.row_head import HeadPlaces, RowHead
-from vocabtransfer.training.row_lessons import Cutter, Snippets, choose_texts, take_lessons
+from vocabtransfer.training.row_lessons import Cutter, Snippets, choose_texts, take_lessons, worthiest
 from vocabtransfer.training.snippets import SnippetChooser
 
 CPU = torch.device("cpu")
@@ -58,6 +60,33 @@ def lessons_of(old: Checkpoint, made: Checkpoint) -> tuple[np.ndarray, Snippets,
     snippets = Cutter(made.tokenizer, old.tokenizer)(texts, new_rows, new_rows, counts)
     head = RowHead(made, np.flatnonzero(new_rows), torch.float32, CPU)
     return new_rows, snippets, head, EarlyLayers(load_causal_model(old.path), 1)
+
+
+@given(
+    found=st.lists(st.lists(st.integers(0, 29), min_size=1, max_size=8, unique=True), min_size=1, max_size=60),
+    tokens=st.integers(1, 800),
+    chance=st.randoms(use_true_random=False),
+)
+def test_snippets_are_chosen_within_what_is_asked_for(found: list[list[int]], tokens: int, chance: Any) -> None:
+    sizes, counts = [chance.randint(len(ids), 20) for ids in found], np.zeros(30, np.int64)
+    for ids in found:
+        counts[ids] += 1
+    arrays = [np.array(sorted(ids)) for ids in found]
+    chosen = worthiest(arrays, sizes, counts, tokens)
+    taken = int(np.array(sizes)[chosen].sum())
+    assert chosen.all() or tokens <= taken < tokens + max(sizes)
+    assert (chosen == worthiest(arrays, sizes, counts, tokens)).all()
+
+
+def test_room_for_few_snippets_meets_most_new_tokens() -> None:
+    # Each of the first 100 snippets has one token that no other snippet has, each of the next ten has ten of those.
+    found = [np.array([i]) for i in range(100)] + [np.arange(10 * i, 10 * i + 10) for i in range(10)]
+    chosen = worthiest(found, [20] * len(found), np.full(100, 2), 200)
+    assert chosen.sum() == 10 and chosen[100:].all()
+    # A second meeting is worth less than the first one of a token that is met nowhere else.
+    found = [np.array([0, 1, 2])] * 30 + [np.array([3])] * 30
+    chosen = worthiest(found, [20] * len(found), np.array([30, 30, 30, 30]), 600)
+    assert chosen[:30].any() and chosen[30:].any()
 
 
 def test_places_are_where_both_have_read_the_same_bytes(pair: tuple[Checkpoint, Checkpoint]) -> None:
@@ -139,6 +168,21 @@ def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Chec
     for side, counts in fit.counts.items():
         moved = (fit.changes[side].detach() != 0).any(dim=1).numpy()
         assert (moved == (counts > 0)).all(), "rows that no snippet holds stay for `foretold`"
+
+
+def test_rows_are_pulled_to_their_start(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    old, made = pair
+    new_rows, snippets, head, teacher = lessons_of(old, made)
+    separator = int(old.tokenizer.bos_token_id or 0)
+    lessons = take_lessons(snippets, teacher, head, separator)
+    norms = []
+    for share in (0.0, 1 / 20):
+        layers = EarlyLayers(load_early(made, 1, torch.float32, CPU), 1)
+        fit = RowFit(made, np.flatnonzero(new_rows), layers, head, snippets, lessons, separator, 0)
+        for number, texts in enumerate(fit.plan(64, 20)):
+            fit.update(number, texts, 1e-3, share)
+        norms.append([float(change.detach().norm()) for change in fit.changes.values()])
+    assert all(0 < held < 0.9 * free for free, held in zip(*norms, strict=True))
 
 
 @pytest.mark.parametrize("settings", [(None, 1.0), (5.0, 0.5)], ids=["plain", "capped and scaled"])
@@ -252,5 +296,6 @@ def test_rows_that_were_not_met_follow_those_that_were() -> None:
     assert explained > 0.9
     assert (found - change[~met]).square().sum() < 0.1 * change[~met].square().sum()
     noise = torch.randn(400, 8, generator=chance) * met[:, None]
-    assert foretold(start, noise, counts)[1] < 0.1
+    unknown, explained = foretold(start, noise, counts)
+    assert explained < 0.05 and not unknown.any()
     assert foretold(start[:20], noise[:20], counts[:20])[1] == 0

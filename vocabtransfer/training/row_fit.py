@@ -5,10 +5,12 @@ in its own tokens (token distillation, arXiv 2505.20133, at an early layer). As 
 the rows that stay, whose log-sum is known: cross entropy of the next token, of which only the new rows' part is
 computed. A tied table is one row for both, so both losses are minimised together; fitting either alone spoils the other.
 
-Rows are their start plus a difference, and AdamW's weight decay is on the difference: rows are pulled to their start.
-Rows that no snippet asks for take no part as outputs: cross entropy would only ever push them down.
+Rows are their start plus a difference, and the difference decays on the way: most rows are met once or twice, and what
+one place says of a row hardly carries over to the next. Rows that no snippet asks for take no part as outputs: cross
+entropy would only ever push them down.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,10 @@ from vocabtransfer.training.early_layers import EarlyLayers
 from vocabtransfer.training.row_head import HeadPlaces, RowHead
 from vocabtransfer.training.row_lessons import Lessons, Snippets, padded
 
-PULL = 0.01
+# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL.
+PULL = 1.0
+# A map of changes is believed when it explains this share of the change of rows that it was not fitted on.
+LEAST_EXPLAINED = 0.05
 BETAS = (0.9, 0.95)
 # Places of the output side an update, for each token of the input side: they are cheap.
 _PLACES_A_TOKEN = 4
@@ -82,7 +87,7 @@ class RowFit:
         self.counts = self._counted(len(rows))
         # Rows that are never asked for would only ever be pushed down as outputs.
         self._said = torch.from_numpy(np.isin(rows, snippets.following[self._asked]))[:, None].to(device)
-        self.optimizer = torch.optim.AdamW(list(self.changes.values()), lr=0.0, betas=BETAS, weight_decay=PULL)
+        self.optimizer = torch.optim.Adam(list(self.changes.values()), lr=0.0, betas=BETAS)
         self._scale = _state_scale(lessons.early).to(device)
 
     def _counted(self, rows: int) -> dict[str, IntArray]:
@@ -115,8 +120,12 @@ class RowFit:
         """Return how many tokens some snippets have, separators among them."""
         return int(self._snippets.sizes()[texts].sum()) + len(texts)
 
-    def update(self, number: int, texts: IntArray, rate: float) -> float:
-        """Make update ``number`` on some snippets with a learning rate; return the loss before it."""
+    def update(self, number: int, texts: IntArray, rate: float, share: float = 0.0) -> float:
+        """Make update ``number`` on some snippets with a learning rate; return the loss before it.
+
+        ``share`` is the share of the stage's summed rates that this one is: by so much of it rows are pulled to their
+        start, so that a longer stage on more text holds them less.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for loss in (self._state_loss(texts), self._word_loss(number, int(self._snippets.sizes()[texts].sum()))):
@@ -125,6 +134,9 @@ class RowFit:
             total += float(loss.detach())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        with torch.no_grad():
+            for change in self.changes.values():
+                change.mul_(math.exp(-PULL * share))
         self.optimizer.step()
         return total
 
@@ -216,6 +228,9 @@ def foretold(start: Tensor, change: Tensor, counts: IntArray, *, least: int = 64
     The map is chosen among several strengths of ridge by rows that it was not fitted on. Returns the change of the rows
     that were never met, float32 (unmet, hidden), zero where the map explains nothing, and the share of the squared
     change of unfitted rows that it explains.
+
+    A map that explains little still moves every row that was never met, and rows that are met seldom change by what they
+    happened to be met with; so it has to explain ``LEAST_EXPLAINED``.
     """
     met, unmet = torch.from_numpy(np.flatnonzero(counts > 0)), torch.from_numpy(np.flatnonzero(counts == 0))
     nothing = torch.zeros(len(unmet), start.shape[1])
@@ -232,8 +247,8 @@ def foretold(start: Tensor, change: Tensor, counts: IntArray, *, least: int = 64
         left = (wanted[tested] - known[tested] @ found).square().sum() / wanted[tested].square().sum().clamp(min=1e-12)
         if 1 - float(left) > explained:
             explained, chosen = 1 - float(left), strength
-    if not explained:
-        return nothing, 0.0
+    if explained < LEAST_EXPLAINED:
+        return nothing, explained
     found = _ridge(known, wanted, chosen * size * len(met) / start.shape[1])
     asked = torch.cat([start[unmet] - centre, known[:1, -1:].expand(len(unmet), 1)], dim=1)
     return asked @ found, explained

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.progress import step, track
-from vocabtransfer.tokenization.ragged import IntArray, Pieces, runs
+from vocabtransfer.tokenization.ragged import IntArray, Pieces, row_pointers, runs
 from vocabtransfer.training.chunks import Borders, TokenBytes, common_chunks, to_pieces
 from vocabtransfer.training.early_layers import EarlyLayers
 from vocabtransfer.training.row_head import RowHead
-from vocabtransfer.training.snippets import PER_TOKEN, SnippetChooser
+from vocabtransfer.training.snippets import SnippetChooser
 from vocabtransfer.vocabulary import Vocabulary
 
 # Snippets are chosen among this many times the text that is wanted, so that rare tokens are met too.
 _LOOKED_AT = 40
 _HEAVIEST = 10.0
+_CHOICES = 30  # so often is what is still wanted counted anew
 _TOKENS_A_PASS = 2048
 
 
@@ -60,7 +62,7 @@ class Snippets:
 def choose_texts(
     documents: Iterable[str], chooser: SnippetChooser, new_rows: NDArray[np.bool_], tokens: int
 ) -> tuple[list[str], IntArray]:
-    """Choose snippets of ``tokens`` tokens in all, so that every new token is met as often as every other one.
+    """Choose snippets of ``tokens`` tokens in all that meet as many new tokens as possible, frequent ones more often.
 
     Returns them in the order of the documents, and how often each id is in all the text that was looked at, int64 (rows,).
     Raises `VocabTransferError` when no document has a new token.
@@ -85,7 +87,7 @@ def choose_texts(
         raise VocabTransferError(
             "The text has none of the new tokens, so there is nothing to distil: give text in the target language."
         )
-    chosen = _in_rounds(found, sizes, len(counts), tokens)
+    chosen = worthiest(found, sizes, counts, tokens)
     return [texts[i] for i in np.flatnonzero(chosen)], counts
 
 
@@ -100,17 +102,27 @@ def other_texts(documents: Iterable[str], chooser: SnippetChooser, tokens: int) 
     return texts
 
 
-def _in_rounds(found: Sequence[IntArray], sizes: Sequence[int], rows: int, tokens: int) -> NDArray[np.bool_]:
-    """Take first a snippet for every token, then a second one, and so on until there are tokens enough."""
-    met, chosen, taken = np.zeros(rows, np.int64), np.zeros(len(found), np.bool_), 0
-    for wanted in range(1, PER_TOKEN + 1):
-        for i, own in enumerate(found):
-            if taken >= tokens:
-                return chosen
-            if not chosen[i] and (met[own] < wanted).any():
-                chosen[i] = True
-                met[own] += 1
-                taken += sizes[i]
+def worthiest(found: Sequence[IntArray], sizes: Sequence[int], counts: IntArray, tokens: int) -> NDArray[np.bool_]:
+    """Choose the snippets that are worth most for their length, until there are ``tokens`` tokens; bool (snippets,).
+
+    ``found`` are the ids in training of each snippet, ``sizes`` its tokens, ``counts`` how often the text has each id. To
+    meet an id for the (n + 1)th time is worth 1 / (n + 1)(n + 2), times the root of its count. Taken in the order of the
+    documents instead, snippets that each bring a token or two that is new fill the room before most tokens are met.
+    """
+    lengths = np.array(sizes, np.int64)
+    rows = sparse.csr_array(
+        (np.ones(sum(map(len, found))), np.concatenate(found), row_pointers(np.array([len(ids) for ids in found]))),
+        shape=(len(found), len(counts)),
+    )
+    wanted = np.sqrt(counts)
+    chosen, met = np.zeros(len(found), np.bool_), np.zeros(len(counts))
+    at_a_time = max(int(tokens / lengths.mean()) // _CHOICES, 1)
+    while not chosen.all() and (left := tokens - lengths[chosen].sum()) > 0:
+        worth = (rows @ (wanted / ((met + 1) * (met + 2)))) / lengths
+        best = np.argsort(np.where(chosen, np.inf, -worth), kind="stable")[: min(at_a_time, int((~chosen).sum()))]
+        best = best[np.cumsum(lengths[best]) - lengths[best] < left]
+        chosen[best] = True
+        met += rows[best].sum(axis=0)
     return chosen
 
 

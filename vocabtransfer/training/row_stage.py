@@ -97,6 +97,7 @@ class _RowStage:
         assert run.rows is not None, "asked for only where there is one"
         self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], run.rows
         self.updates = self.stage.updates(run.tokens_per_update)
+        self.rates = sum(self.stage.rate(number, self.updates) for number in range(self.updates))
         assert run.new_rows is not None, "it is checked before anything runs"
         self.new_rows = run.new_rows
         self.material = RowMaterial(self.distiller, run.new_rows)
@@ -155,7 +156,8 @@ class _RowStage:
         return self._finish()
 
     def _update(self, number: int, texts: IntArray) -> None:
-        loss = self.fit.update(number, texts, self.stage.rate(number, self.updates))
+        rate = self.stage.rate(number, self.updates)
+        loss = self.fit.update(number, texts, rate, rate / self.rates)
         self.stage.check_finite(loss, "loss", number + 1)
         self.progress.losses.append(loss)
         self.progress.tokens += int(self.fit.tokens(texts))
