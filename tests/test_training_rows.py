@@ -62,6 +62,15 @@ def lessons_of(old: Checkpoint, made: Checkpoint) -> tuple[np.ndarray, Snippets,
     return new_rows, snippets, head, EarlyLayers(load_causal_model(old.path), 1)
 
 
+def fit_of(old: Checkpoint, made: Checkpoint) -> tuple[RowFit, Snippets]:
+    """Return a fit of the new rows at its start, and what it is fitted on."""
+    new_rows, snippets, head, teacher = lessons_of(old, made)
+    separator = int(old.tokenizer.bos_token_id or 0)
+    lessons = take_lessons(snippets, teacher, head, separator)
+    layers = EarlyLayers(load_early(made, 1, torch.float32, CPU), 1)
+    return RowFit(made, np.flatnonzero(new_rows), layers, head, snippets, lessons, separator, 0), snippets
+
+
 @given(
     found=st.lists(st.lists(st.integers(0, 29), min_size=1, max_size=8, unique=True), min_size=1, max_size=60),
     tokens=st.integers(1, 800),
@@ -149,16 +158,12 @@ def test_layers_above_are_neither_run_nor_loaded(pair: tuple[Checkpoint, Checkpo
 
 def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Checkpoint, Checkpoint]) -> None:
     old, made = pair
-    new_rows, snippets, head, teacher = lessons_of(old, made)
-    separator = int(old.tokenizer.bos_token_id or 0)
-    lessons = take_lessons(snippets, teacher, head, separator)
-    rows = np.flatnonzero(new_rows)
-    fit = RowFit(
-        made, rows, EarlyLayers(load_early(made, 1, torch.float32, CPU), 1), head, snippets, lessons, separator, 0
-    )
+    fit, snippets = fit_of(old, made)
     held = [parameter for group in fit.optimizer.param_groups for parameter in group["params"]]
     sides = 1 if made.layout.output_name is None else 2
-    assert [tuple(parameter.shape) for parameter in held] == [(len(rows), head.width)] * sides
+    new_rows = new_rows_of(made)
+    assert new_rows is not None
+    assert [tuple(parameter.shape) for parameter in held] == [(new_rows.sum(), made.input_table().shape[1])] * sides
     everything = np.arange(len(snippets))
     before = [float(fit._state_loss(everything).detach()), float(fit._word_loss(0, 400).detach())]
     for number, texts in enumerate(fit.plan(64, 60)):
@@ -172,13 +177,9 @@ def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Chec
 
 def test_rows_are_pulled_to_their_start(pair: tuple[Checkpoint, Checkpoint]) -> None:
     old, made = pair
-    new_rows, snippets, head, teacher = lessons_of(old, made)
-    separator = int(old.tokenizer.bos_token_id or 0)
-    lessons = take_lessons(snippets, teacher, head, separator)
     norms = []
     for share in (0.0, 1 / 20):
-        layers = EarlyLayers(load_early(made, 1, torch.float32, CPU), 1)
-        fit = RowFit(made, np.flatnonzero(new_rows), layers, head, snippets, lessons, separator, 0)
+        fit, _ = fit_of(old, made)
         for number, texts in enumerate(fit.plan(64, 20)):
             fit.update(number, texts, 1e-3, share)
         norms.append([float(change.detach().norm()) for change in fit.changes.values()])

@@ -119,7 +119,8 @@ def worthiest(found: Sequence[IntArray], sizes: Sequence[int], counts: IntArray,
     at_a_time = max(int(tokens / lengths.mean()) // _CHOICES, 1)
     while not chosen.all() and (left := tokens - lengths[chosen].sum()) > 0:
         worth = (rows @ (wanted / ((met + 1) * (met + 2)))) / lengths
-        best = np.argsort(np.where(chosen, np.inf, -worth), kind="stable")[: min(at_a_time, int((~chosen).sum()))]
+        others = np.flatnonzero(~chosen)
+        best = others[np.argsort(-worth[others], kind="stable")[:at_a_time]]
         best = best[np.cumsum(lengths[best]) - lengths[best] < left]
         chosen[best] = True
         met += rows[best].sum(axis=0)
