@@ -84,8 +84,11 @@ def adapt(
         help="Chance that a token of the text comes apart into the two it was merged from.",
         rich_help_panel=TRAINING,
     ),
-    pull: float = typer.Option(
-        0.0, help="Draw what learns back to its start, by so many times the learning rate.", rich_help_panel=TRAINING
+    pull: float | None = typer.Option(
+        None,
+        help="Draw what learns back to its start, by so many times the learning rate [default: 0; for new rows that are "
+        "distilled alone, what makes 1 over their stage].",
+        rich_help_panel=TRAINING,
     ),
     lora_rank: int = typer.Option(8, help="Rank of a lora stage's updates.", rich_help_panel=TRAINING),
     lora_alpha: float = typer.Option(32.0, help="They count alpha / rank times.", rich_help_panel=TRAINING),

@@ -178,12 +178,27 @@ def test_only_new_rows_are_parameters_and_both_sides_get_better(pair: tuple[Chec
 def test_rows_are_pulled_to_their_start(pair: tuple[Checkpoint, Checkpoint]) -> None:
     old, made = pair
     norms = []
-    for share in (0.0, 1 / 20):
+    for pull in (0.0, 50.0):
         fit, _ = fit_of(old, made)
         for number, texts in enumerate(fit.plan(64, 20)):
-            fit.update(number, texts, 1e-3, share)
+            fit.update(number, texts, 1e-3, pull)
         norms.append([float(change.detach().norm()) for change in fit.changes.values()])
     assert all(0 < held < 0.9 * free for free, held in zip(*norms, strict=True))
+
+
+def test_the_pull_of_a_stage_is_one_where_none_is_given(pair: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
+    old, made = pair
+    stage = vt.Stage("new", 8, False, 1e-2)
+    one = 1 / sum(stage.rate(number, 8) for number in range(8))
+    moved: list[float] = []
+    written = []
+    for name, pull in (("left", None), ("one", one), ("strong", 30 * one)):
+        result = vt.adapt(replace(adaptation(old, made, tmp_path), output=tmp_path / name, pull=pull))
+        before, after = parameters(made.path), parameters(result.output)
+        moved.append(sum(float((after[key] - before[key]).norm()) for key in before))
+        written.append(after)
+    assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
+    assert 0 < moved[2] < 0.5 * moved[0]
 
 
 @pytest.mark.parametrize("settings", [(None, 1.0), (5.0, 0.5)], ids=["plain", "capped and scaled"])

@@ -181,6 +181,7 @@ def test_only_the_map_is_learned(pair: tuple[Checkpoint, Checkpoint], tmp_path: 
 def test_what_cannot_be_is_refused(pair: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
     old, made = pair
     teacher: dict[str, Any] = {"objective": "learned_map", "teacher": str(old.path)}
+    distill = teacher | {"objective": "distill"}
     wrong: list[tuple[str, dict[str, Any], str]] = [
         ("new:2:1e-2", {"tables": "letters"}, "`tables` is one of rows, pieces, map"),
         ("new:2:1e-2", {"bpe_dropout": 1.0}, "`bpe_dropout` is 1.0"),
@@ -188,6 +189,7 @@ def test_what_cannot_be_is_refused(pair: tuple[Checkpoint, Checkpoint], tmp_path
         ("tables:2:1e-2", teacher, "trains nothing but new rows"),
         ("new:2:1e-2", {**teacher, "tables": "map"}, "no `tables`"),
         ("new:2:1e-2", {**teacher, "pull": 1.0}, "no `tables` and `pull`"),
+        ("new:2:1e-2", {**distill, "tables": "pieces"}, "`tables` is pieces: .* each for itself"),
         ("new:2:1e-2", {"objective": "learned_map"}, "`teacher`"),
         ("all:2:1e-2", {"objective": "alm", "teacher": str(old.path), "bpe_dropout": 0.1}, "compares two tokenizers"),
     ]

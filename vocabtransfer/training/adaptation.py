@@ -185,6 +185,10 @@ def _prepare(
     # Rows alone are trained without the objective: the untouched model need not be held in memory for it.
     objective = LanguageModelling() if only_rows else find_objective(request.objective, surroundings)
     form = form_of(request.tables, checkpoint, new_rows)
+    if only_rows and form is not None:
+        raise UsageError(
+            f"`tables` is {request.tables}: new rows that are distilled alone learn each for itself, so leave it out."
+        )
     if isinstance(objective, FormsTables):
         if form is not None or request.pull or {stage.name for stage in stages} != {NEW}:
             raise UsageError(

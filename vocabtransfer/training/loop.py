@@ -182,7 +182,7 @@ class _StageRun:
 
     def _pull(self) -> None:
         """Draw what learns towards where it started, by the same share of the way whatever the gradients say."""
-        share = min(self.run.pace.pull * self.stage.rate(self.progress.update, self.updates), 1.0)
+        share = min((self.run.pace.pull or 0.0) * self.stage.rate(self.progress.update, self.updates), 1.0)
         with torch.no_grad():
             for name, start in self.start.items():
                 self.trained[name].lerp_(start, share)

@@ -59,7 +59,8 @@ class AdaptRequest:
         tables: what rows learn as: "rows" (each for itself), or a form of `TABLE_FORMS`, "pieces" (also what tokens merged
             from the same parts have in common) or "map" (what those made from one source row have).
         bpe_dropout: the chance that a token of the text is taken apart into the two that merged into it; see `Cuts`.
-        pull: by how much what learns is drawn back to where its stage began; see `Pace`.
+        pull: by how much what learns is drawn back to where its stage began; see `Pace`. When not given, 0, and for new rows
+            that are distilled alone what makes 1 over their stage.
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
@@ -98,7 +99,7 @@ class AdaptRequest:
     weight_decay: float = 0.1
     tables: str = ROWS
     bpe_dropout: float = 0.0
-    pull: float = 0.0
+    pull: float | None = None
     lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
     objective: str = "clm"
@@ -158,7 +159,7 @@ def check_numbers(request: AdaptRequest) -> None:
         raise UsageError(f"`weight_decay` is {request.weight_decay}: it must be from 0 to below 1.")
     if not 0 <= request.bpe_dropout < 1:
         raise UsageError(f"`bpe_dropout` is {request.bpe_dropout}: it must be from 0 to below 1.")
-    if not 0 <= request.pull < math.inf:
+    if request.pull is not None and not 0 <= request.pull < math.inf:
         raise UsageError(f"`pull` is {request.pull}: it must be 0 or more.")
     check_form(request.tables)
     if not request.text:

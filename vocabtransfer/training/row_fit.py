@@ -25,7 +25,8 @@ from vocabtransfer.training.early_layers import EarlyLayers
 from vocabtransfer.training.row_head import HeadPlaces, RowHead
 from vocabtransfer.training.row_lessons import Lessons, Snippets, padded
 
-# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL.
+# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL. By the
+# stage, not by the update, so that a longer stage on more text holds rows less.
 PULL = 1.0
 # A map of changes is believed when it explains this share of the change of rows that it was not fitted on.
 LEAST_EXPLAINED = 0.05
@@ -120,11 +121,10 @@ class RowFit:
         """Return how many tokens some snippets have, separators among them."""
         return int(self._snippets.sizes()[texts].sum()) + len(texts)
 
-    def update(self, number: int, texts: IntArray, rate: float, share: float = 0.0) -> float:
+    def update(self, number: int, texts: IntArray, rate: float, pull: float = 0.0) -> float:
         """Make update ``number`` on some snippets with a learning rate; return the loss before it.
 
-        ``share`` is the share of the stage's summed rates that this one is: by so much of it rows are pulled to their
-        start, so that a longer stage on more text holds them less.
+        Rows go back to their start by ``pull`` times the rate of the way.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
@@ -136,7 +136,7 @@ class RowFit:
             group["lr"] = rate
         with torch.no_grad():
             for change in self.changes.values():
-                change.mul_(math.exp(-PULL * share))
+                change.mul_(math.exp(-pull * rate))
         self.optimizer.step()
         return total
 

@@ -22,7 +22,7 @@ from vocabtransfer.tokenization.ragged import IntArray
 from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.interruption import Interrupted
 from vocabtransfer.training.row_distiller import RowDistiller, leading_rows
-from vocabtransfer.training.row_fit import RowFit, foretold
+from vocabtransfer.training.row_fit import PULL, RowFit, foretold
 from vocabtransfer.training.row_head import RowHead
 from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, other_texts, take_lessons
 from vocabtransfer.training.run import Run
@@ -97,7 +97,8 @@ class _RowStage:
         assert run.rows is not None, "asked for only where there is one"
         self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], run.rows
         self.updates = self.stage.updates(run.tokens_per_update)
-        self.rates = sum(self.stage.rate(number, self.updates) for number in range(self.updates))
+        rates = sum(self.stage.rate(number, self.updates) for number in range(self.updates))
+        self.pull = PULL / rates if run.pace.pull is None else run.pace.pull
         assert run.new_rows is not None, "it is checked before anything runs"
         self.new_rows = run.new_rows
         self.material = RowMaterial(self.distiller, run.new_rows)
@@ -157,7 +158,7 @@ class _RowStage:
 
     def _update(self, number: int, texts: IntArray) -> None:
         rate = self.stage.rate(number, self.updates)
-        loss = self.fit.update(number, texts, rate, rate / self.rates)
+        loss = self.fit.update(number, texts, rate, self.pull)
         self.stage.check_finite(loss, "loss", number + 1)
         self.progress.losses.append(loss)
         self.progress.tokens += int(self.fit.tokens(texts))
