@@ -155,19 +155,36 @@ def overview() -> str:
     return markdown(header, lines, 3)
 
 
-def distilled() -> str:
-    """Return the table of `auto` with an extended vocabulary, at once and distilled, against the untouched model."""
-    lines = []
+@dataclass(frozen=True)
+class Distilled:
+    """A cell after distillation: its updates, and of both domains the bits per byte untouched, at once and after it."""
+
+    source: str
+    language: str
+    updates: str
+    minutes: float
+    scores: tuple[tuple[float, float, float], ...]
+
+
+def distilled_cells() -> Iterator[Distilled]:
+    """Yield what was measured after distillation."""
     for source in SOURCES:
         for language in NAMES:
             for file in sorted(RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")):
-                rows = read_rows(file.stem)
-                untouched, once, after = (rows[label] for label in (SAME_TEXT, AUTO, DISTILLED))
-                line = [NAMES[language], SOURCES[source], file.stem.rpartition("-")[2], f"{after.seconds / 60:.0f}"]
-                for facts in ("scores", "other"):
-                    before, new, taught = (getattr(row, facts)["0"] for row in (untouched, once, after))
-                    line += [number(before), number(new), number(taught), f"{taught / before - 1:+.1%}"]
-                lines.append(line)
+                rows = [read_rows(file.stem)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
+                domains = [[getattr(row, facts)["0"] for row in rows] for facts in ("scores", "other")]
+                updates, minutes = file.stem.rpartition("-")[2], rows[-1].seconds / 60
+                yield Distilled(source, language, updates, minutes, tuple((a, b, c) for a, b, c in domains))
+
+
+def distilled() -> str:
+    """Return the table of `auto` with an extended vocabulary, at once and distilled, against the untouched model."""
+    lines = []
+    for cell in distilled_cells():
+        line = [NAMES[cell.language], SOURCES[cell.source], cell.updates, f"{cell.minutes:.0f}"]
+        for before, new, taught in cell.scores:
+            line += [number(before), number(new), number(taught), f"{taught / before - 1:+.1%}"]
+        lines.append(line)
     header = ["", "source", "updates", "CPU minutes"]
     for domain in ("own domain", "other domain"):
         header += [f"{domain}: untouched", "at once", "distilled", "against untouched"]
@@ -177,12 +194,12 @@ def distilled() -> str:
 #: What stands on the front page: a source, a language, a shape, and what a user should do.
 FRONT = (
     ("SmolLM2-135M-Instruct", "ka", "replace", "replace: better at once"),
-    ("SmolLM2-135M-Instruct", "tt", "replace", "replace: better at once"),
     ("SmolLM2-135M-Instruct", "nl", "replace", "replace: better at once"),
     ("SmolLM2-135M-Instruct", "ru", "replace", "replace, and train afterwards"),
     ("gemma-3-270m-q4_k_m", "nl", "extend", "extend or swap, and distil"),
     ("gemma-3-270m-q4_k_m", "nl", "replace", "do not replace"),
 )
+FRONT_DISTILLED = [("gemma-3-270m-q4_k_m", language) for language in ("tt", "af", "et", "nl")]
 KNOWS = {"SmolLM2-135M-Instruct": "English", "gemma-3-270m-q4_k_m": "many languages"}
 
 
@@ -201,6 +218,21 @@ def front() -> str:
     table = markdown(header, lines).splitlines()
     table[1] = "| --- | ---: | ---: | ---: | --- |"
     return "\n".join(table)
+
+
+def front_distilled() -> str:
+    """Return the table of the project's front page: what distillation costs and brings, against the untouched model."""
+    words = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
+    lines = []
+    for cell in distilled_cells():
+        if (cell.source, cell.language) not in FRONT_DISTILLED:
+            continue
+        before, after = words.get((cell.source, cell.language), (None, None))
+        if before is None or after is None:
+            continue
+        changes = [after / before - 1, *(taught / untouched - 1 for untouched, _, taught in cell.scores)]
+        lines.append([NAMES[cell.language], f"{cell.minutes:.0f}", *(f"{change:+.1%}" for change in changes)])
+    return markdown(["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"], lines)
 
 
 def tables() -> dict[str, str]:

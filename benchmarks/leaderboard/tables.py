@@ -248,7 +248,10 @@ def main() -> None:
         "sources": sources_table.overview(),
     }
     pages[HERE.parents[1] / "docs" / "shapes.md"] = {"control": "\n\n".join(control_table.tables("CPU seconds"))}
-    pages[HERE.parents[1] / "README.md"] = {"front": sources_table.front()}
+    pages[HERE.parents[1] / "README.md"] = {
+        "front": sources_table.front(),
+        "front distilled": sources_table.front_distilled(),
+    }
     for page, found in pages.items():
         before = page.read_text(encoding="utf-8")
         after = written(before, found)
