@@ -156,14 +156,29 @@ def overview() -> str:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """One domain of a cell after distillation: bits per byte of the untouched model, of `auto` at once, and after it."""
+
+    untouched: float
+    once: float
+    after: float
+
+    @property
+    def against_untouched(self) -> str:
+        """How far it is above the untouched model, in per cent; negative where it needs fewer bits."""
+        return f"{self.after / self.untouched - 1:+.1%}"
+
+
+@dataclass(frozen=True)
 class Distilled:
-    """A cell after distillation: its updates, and of both domains the bits per byte untouched, at once and after it."""
+    """A cell after so many updates of distillation, and the CPU minutes they took."""
 
     source: str
     language: str
     updates: str
     minutes: float
-    scores: tuple[tuple[float, float, float], ...]
+    own: Taught
+    other: Taught
 
 
 def distilled_cells() -> Iterator[Distilled]:
@@ -172,9 +187,8 @@ def distilled_cells() -> Iterator[Distilled]:
         for language in NAMES:
             for file in sorted(RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")):
                 rows = [read_rows(file.stem)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
-                domains = [[getattr(row, facts)["0"] for row in rows] for facts in ("scores", "other")]
-                updates, minutes = file.stem.rpartition("-")[2], rows[-1].seconds / 60
-                yield Distilled(source, language, updates, minutes, tuple((a, b, c) for a, b, c in domains))
+                own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
+                yield Distilled(source, language, file.stem.rpartition("-")[2], rows[-1].seconds / 60, own, other)
 
 
 def distilled() -> str:
@@ -182,12 +196,12 @@ def distilled() -> str:
     lines = []
     for cell in distilled_cells():
         line = [NAMES[cell.language], SOURCES[cell.source], cell.updates, f"{cell.minutes:.0f}"]
-        for before, new, taught in cell.scores:
-            line += [number(before), number(new), number(taught), f"{taught / before - 1:+.1%}"]
+        for domain in (cell.own, cell.other):
+            line += [number(domain.untouched), number(domain.once), number(domain.after), domain.against_untouched]
         lines.append(line)
     header = ["", "source", "updates", "CPU minutes"]
-    for domain in ("own domain", "other domain"):
-        header += [f"{domain}: untouched", "at once", "distilled", "against untouched"]
+    for name in ("own domain", "other domain"):
+        header += [f"{name}: untouched", "at once", "distilled", "against untouched"]
     return markdown(header, lines, 2) if lines else "Not run."
 
 
@@ -199,6 +213,7 @@ FRONT = (
     ("gemma-3-270m-q4_k_m", "nl", "extend", "extend or swap, and distil"),
     ("gemma-3-270m-q4_k_m", "nl", "replace", "do not replace"),
 )
+#: What stands there after distillation: a source and a language, extended.
 FRONT_DISTILLED = [("gemma-3-270m-q4_k_m", language) for language in ("tt", "af", "et", "nl")]
 KNOWS = {"SmolLM2-135M-Instruct": "English", "gemma-3-270m-q4_k_m": "many languages"}
 
@@ -230,8 +245,8 @@ def front_distilled() -> str:
         before, after = words.get((cell.source, cell.language), (None, None))
         if before is None or after is None:
             continue
-        changes = [after / before - 1, *(taught / untouched - 1 for untouched, _, taught in cell.scores)]
-        lines.append([NAMES[cell.language], f"{cell.minutes:.0f}", *(f"{change:+.1%}" for change in changes)])
+        changes = [f"{after / before - 1:+.1%}", cell.own.against_untouched, cell.other.against_untouched]
+        lines.append([NAMES[cell.language], f"{cell.minutes:.0f}", *changes])
     return markdown(["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"], lines)
 
 

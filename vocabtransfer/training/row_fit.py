@@ -25,9 +25,6 @@ from vocabtransfer.training.early_layers import EarlyLayers
 from vocabtransfer.training.row_head import HeadPlaces, RowHead
 from vocabtransfer.training.row_lessons import Lessons, Snippets, padded
 
-# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL. By the
-# stage, not by the update, so that a longer stage on more text holds rows less.
-PULL = 1.0
 # A map of changes is believed when it explains this share of the change of rows that it was not fitted on.
 LEAST_EXPLAINED = 0.05
 BETAS = (0.9, 0.95)
@@ -124,7 +121,7 @@ class RowFit:
     def update(self, number: int, texts: IntArray, rate: float, pull: float = 0.0) -> float:
         """Make update ``number`` on some snippets with a learning rate; return the loss before it.
 
-        Rows go back to their start by ``pull`` times the rate of the way.
+        What rows have changed by shrinks by e to the minus ``pull`` times the rate.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0

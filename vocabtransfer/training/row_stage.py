@@ -22,7 +22,7 @@ from vocabtransfer.tokenization.ragged import IntArray
 from vocabtransfer.training.early_layers import EarlyLayers, load_early
 from vocabtransfer.training.interruption import Interrupted
 from vocabtransfer.training.row_distiller import RowDistiller, leading_rows
-from vocabtransfer.training.row_fit import PULL, RowFit, foretold
+from vocabtransfer.training.row_fit import RowFit, foretold
 from vocabtransfer.training.row_head import RowHead
 from vocabtransfer.training.row_lessons import Cutter, Lessons, Snippets, choose_texts, other_texts, take_lessons
 from vocabtransfer.training.run import Run
@@ -32,6 +32,9 @@ from vocabtransfer.training.state import Progress, checkpoint_tensors, group_of
 NUMBERS, SIDES = "rows:numbers", ("rows:input", "rows:output")
 # Each snippet is met so often: listening to the untouched model costs as much as one and a half updates on it.
 USES = 3
+# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL. By the
+# stage, not by the update, so that a longer stage on more text holds rows less.
+PULL = 1.0
 # Longer than what a new token needs as input: heads predict better behind some context.
 _SNIPPET = 96
 _LARGEST_POOL = 1 << 20
