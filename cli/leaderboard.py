@@ -34,7 +34,9 @@ def leaderboard(
     donor: str | None = typer.Option(None, help="A model with rows for the target tokens, for methods that use one."),
     updates: str = typer.Option("50,200", help="When to measure besides at once; 0 for no training."),
     batch_tokens: int = typer.Option(512, min=1, help="Tokens of an update."),
-    learning_rate: float = typer.Option(3e-4, help="Of the tables."),
+    learning_rate: float | None = typer.Option(
+        None, help="Of the tables [default: 3e-4 for SmolLM2, less for a model whose rows have smaller numbers]."
+    ),
     seeds: int = typer.Option(1, min=1, help="How many seeds; with several the spread is shown."),
     max_bytes: int = typer.Option(40_000, min=1, help="Held-out bytes to score."),
     results: Path | None = typer.Option(None, help="Keep finished rows in this JSON file and go on from them."),

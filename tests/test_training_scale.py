@@ -14,7 +14,7 @@ from vocabtransfer.progress import show_progress
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.training import estimate
 from vocabtransfer.training.attention import check_separable, places_in_documents
-from vocabtransfer.training.moments import HalfMomentsAdamW
+from vocabtransfer.optimizer import HELD, TableAdamW
 from vocabtransfer.training.needs import layer_bytes, need_of
 from vocabtransfer.training.throughput import Meter, token_operations
 
@@ -30,7 +30,7 @@ def test_half_moments_step_as_whole_ones_do() -> None:
     torch.manual_seed(0)
     start = torch.randn(300, 20)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    half = HalfMomentsAdamW([ours], 1e-2, (0.9, 0.95), 0.1)
+    half = TableAdamW([ours], 1e-2, (0.9, 0.95), 0.1, moments=torch.bfloat16)
     whole = torch.optim.AdamW([theirs], 1e-2, (0.9, 0.95), weight_decay=0.1)
     for _ in range(50):
         gradient = torch.randn_like(start) * torch.logspace(-6, 2, 20)
@@ -47,17 +47,69 @@ def test_half_moments_step_as_whole_ones_do() -> None:
 
 
 def test_half_moments_take_any_shape_and_leave_what_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vocabtransfer.training.moments.NUMBERS_AT_A_TIME", 7)
+    monkeypatch.setattr("vocabtransfer.optimizer.NUMBERS_IN_CACHE", 7)
     turned = torch.nn.Parameter(torch.arange(12.0).reshape(3, 4).T)
     straight, still = torch.nn.Parameter(turned.detach().contiguous()), torch.nn.Parameter(torch.ones(2))
-    optimizer = HalfMomentsAdamW([turned, straight, still], 1e-1, (0.9, 0.95))
+    optimizer = TableAdamW([turned, straight, still], 1e-1, (0.9, 0.95), moments=torch.bfloat16)
     for parameter in (turned, straight):
         parameter.grad = torch.ones(4, 3)
     optimizer.step()
     assert torch.equal(turned, straight) and turned[0, 0].item() == pytest.approx(-0.1)
     assert torch.equal(still, torch.ones(2)) and still not in optimizer.state
     with pytest.raises(ValueError, match=r"betas up to 0\.97"):
-        HalfMomentsAdamW([still], 1e-1, (0.9, 0.999))
+        TableAdamW([still], 1e-1, (0.9, 0.999), moments=torch.bfloat16)
+
+
+@pytest.mark.parametrize("moments", [torch.float32, torch.bfloat16])
+def test_rows_that_a_text_says_nothing_about_are_held(moments: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocabtransfer.optimizer.NUMBERS_IN_CACHE", 60)
+    torch.manual_seed(0)
+    start, taught = torch.randn(300, 20), 30
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    held = TableAdamW([{"params": [ours], HELD: True}], 1e-2, (0.9, 0.95), moments=moments)
+    plain = torch.optim.AdamW([theirs], 1e-2, (0.9, 0.95), weight_decay=0.0)
+    for _ in range(40):
+        # Every row of a head is pushed down a little; a tenth of them are asked for besides.
+        gradient = torch.full_like(start, 1e-6)
+        gradient[:taught] += torch.randn(taught, 20) + 1
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        held.step()
+        plain.step()
+    ours_moved, theirs_moved = ((table.detach() - start).abs().mean(dim=1) for table in (ours, theirs))
+    assert theirs_moved[taught:].mean() > 0.35, "AdamW moves them by the rate in every update"
+    assert ours_moved[taught:].max() < 1e-3
+    assert (ours_moved / theirs_moved)[:taught].min() > 0.85
+    # What is divided by is known: the number's own second moment and the mean of its column.
+    second = held.state[ours]["exp_avg_sq"].float().clone()
+    before, gradient = ours.detach().clone(), torch.randn_like(start)
+    first = held.state[ours]["exp_avg"].float().clone()
+    ours.grad = gradient
+    held.step()
+    second, first = 0.95 * second + 0.05 * gradient.square(), 0.9 * first + 0.1 * gradient
+    root = ((second + second.mean(dim=0)) / (1 - 0.95**41)).sqrt()
+    expected = before - 1e-2 * first / (1 - 0.9**41) / root
+    torch.testing.assert_close(ours.detach(), expected, rtol=0, atol=1e-6 if moments == torch.float32 else 2e-4)
+
+
+def test_what_is_not_held_is_stepped_as_by_adamw() -> None:
+    torch.manual_seed(0)
+    body, bias, table = torch.randn(4, 5), torch.randn(5), torch.randn(6, 5)
+    ours = [torch.nn.Parameter(each.clone()) for each in (body, bias, table)]
+    theirs = [torch.nn.Parameter(each.clone()) for each in (body, bias)]
+    groups = [{"params": ours[:1], "weight_decay": 0.1}, {"params": ours[1:2]}, {"params": ours[2:], HELD: True}]
+    held = TableAdamW(groups, 1e-2, (0.9, 0.95), fused=True)
+    plain = torch.optim.AdamW([{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:]}], 1e-2, (0.9, 0.95))
+    plain.param_groups[1]["weight_decay"] = 0.0
+    for _ in range(5):
+        for mine, other in zip(ours, [*theirs, None], strict=True):
+            mine.grad = torch.randn_like(mine)
+            if other is not None:
+                other.grad = mine.grad.clone()
+        held.step()
+        plain.step()
+    for mine, other in zip(ours, theirs, strict=False):
+        torch.testing.assert_close(mine, other)
+    assert not torch.equal(ours[2], table) and len(held.param_groups) == 3
 
 
 def test_a_run_with_half_moments_resumes_to_the_same_bytes(tmp_path: Path) -> None:

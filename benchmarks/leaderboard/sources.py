@@ -30,6 +30,7 @@ from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, Entry, Row, load_rows, save_rows
+from vocabtransfer.leaderboard.inputs import LEARNING_RATE
 from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.pipeline.distilled import Budget, distilled
@@ -40,6 +41,7 @@ from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import TransferResult, transfer
+from vocabtransfer.training.rates import rate_for
 
 #: `auto`, and the rivals that came nearest on one source or the other.
 METHODS = (
@@ -54,8 +56,6 @@ METHODS = (
 OTHERWISE = ("gnome-help", "debian-handbook", "scratch", "mediawiki", "quran")
 EVERY, FROM = 20, 10  # of the documents of a training part the 10th, the 30th, ... are held out
 MOST_NEW, LARGEST = 6_000, 16_000
-#: What tables are trained at; others have files of their own. Gemma's numbers are a third of SmolLM2's: it wants a third.
-RATE = 3e-4
 #: No held-out document tells more of the score than another: so many documents of each domain at most are read.
 DOCUMENTS = 200
 
@@ -130,7 +130,7 @@ def contest_of(
         other=texts.other,
         updates=tuple(arguments.updates),
         batch_tokens=arguments.batch_tokens,
-        learning_rate=arguments.learning_rate,
+        learning_rate=arguments.learning_rate or rate_for(opened, LEARNING_RATE),
         max_bytes=arguments.bytes,
         precision="bfloat16" if arguments.device == "cpu" and multiplies_bfloat16() else "float32",
     )
@@ -140,7 +140,7 @@ def run_cell(contest: Contest, language: str, shape: str, methods: list[str], *,
     """Measure what is missing of a cell, and the untouched model once for its source and language."""
     name = f"{contest.source.name.split('/')[-1]}-{language}"
     step = "".join(f"-{count}" for count in contest.updates)
-    if contest.updates and contest.learning_rate != RATE:
+    if contest.updates and contest.learning_rate != rate_for(contest.source, LEARNING_RATE):
         step += f"-{contest.learning_rate:g}"
     file = RESULTS / f"{name}-{shape}{step}.json"
     print(file.name, len(contest.tokenizer), "tokens", flush=True)
@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--updates", nargs="*", type=int, default=[])
     parser.add_argument("--methods-only", action="store_true", help="leave training the untouched model to a later run")
     parser.add_argument("--batch-tokens", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=RATE, help="of the tables")
+    parser.add_argument(
+        "--learning-rate", type=float, help="of the tables; as `vocabtransfer leaderboard` if not given"
+    )
     parser.add_argument("--bytes", type=int, default=6_000, help="held-out bytes to score in each domain")
     parser.add_argument(
         "--distill",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation.bits_per_byte import BitsPerByte, bits_per_byte
 from vocabtransfer.evaluation.scoring import document_separator
 from vocabtransfer.evaluation.texts import encode_batches
+from vocabtransfer.optimizer import HELD, TableAdamW
 from vocabtransfer.progress import track
 
 _WARM_UP = 10
@@ -73,9 +75,10 @@ def probe(
     The body is frozen, a tied table stays tied, dropout is off. As many of ``train_documents`` as the largest of
     ``updates`` needs are drawn by ``seed`` from all over them, the same whatever the tokenizer, and cut into blocks of
     ``block`` tokens, each behind the document separator; a text too short is repeated in a new order. An update is one
-    AdamW step (no weight decay, gradients cut at norm 1) on ``batch_tokens`` of them, at a ``learning_rate`` that is
-    constant after 10 updates of warm-up. The evaluation documents are scored as by `bits_per_byte`, before the first
-    update and after each number in ``updates``; so are ``other_documents``, text of another kind, if there are any.
+    `TableAdamW` step (rows held, no weight decay, gradients cut at norm 1) on ``batch_tokens`` of them, at a
+    ``learning_rate`` that is constant after 10 updates of warm-up. The evaluation documents are scored as by
+    `bits_per_byte`, before the first update and after each number in ``updates``; so are ``other_documents``, text of
+    another kind, if there are any.
 
     With ``until_cpu_seconds`` the largest number of updates is a limit: training ends, with a last score, after the update
     at which so much CPU time went into training.
@@ -106,10 +109,7 @@ def probe(
     losses: list[float] = []
     spent = 0.0
     with _trainable_tables(model) as tables:
-        # One pass over a table and its moments instead of ten: with 262,144 rows an update takes 30 % less on a CPU. For
-        # other devices torch chooses.
-        fused = model.device.type == "cpu" or None
-        optimizer = torch.optim.AdamW(tables, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=fused)
+        optimizer = _optimizer(tables, learning_rate)
         batches = _batches(blocks, rows_per_update, wanted[-1], seed)
         for done, batch in enumerate(track(batches, "Probing", total=wanted[-1]), 1):
             for group in optimizer.param_groups:
@@ -145,6 +145,14 @@ def _check_arguments(
         raise UsageError(f"batch_tokens is {batch_tokens} and block {block}: a batch must hold a block of 1 or more.")
     if model.get_input_embeddings().weight.dtype != torch.float32:
         raise UsageError("A probe needs float32 parameters: open the model with dtype=torch.float32.")
+
+
+def _optimizer(tables: list[Tensor], learning_rate: float) -> TableAdamW:
+    """Return what `adapt` steps tables with: a head's bias as AdamW does, fused on CPUs, matrices with their rows held."""
+    matrices, biases = ([table for table in tables if (table.dim() == 2) is wanted] for wanted in (True, False))
+    groups: list[dict[str, Any]] = [{"params": matrices, HELD: True}]
+    groups += [{"params": biases}] if biases else []
+    return TableAdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=tables[0].device.type == "cpu" or None)
 
 
 def _sample(documents: Iterable[str], characters: int, seed: int) -> list[str]:

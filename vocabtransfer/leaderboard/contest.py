@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from vocabtransfer.reprs import brief
 from vocabtransfer.surgery.evidence import Evidence
 
 FORMAT = "vocabtransfer leaderboard 1"
+#: How tables are trained; results of another way do not mix with these.
+TRAINING = "documents, rows held"
 #: What the products of the scored body run in; float32 is exact, bfloat16 twice as fast where the CPU has it.
 Precision = Literal["float32", "bfloat16"]
 
@@ -108,6 +110,11 @@ class Contest:
         """The target side of the training pairs."""
         return [target for _, target in self.pairs]
 
+    @property
+    def documents(self) -> list[str]:
+        """The target side of the training pairs as documents, like those that are scored: neighbouring lines."""
+        return join_lines(self.text)
+
     def fingerprint(self) -> str:
         """Return what tells two contests apart: results of one do not mix with those of another."""
         digest = hashlib.sha256()
@@ -116,6 +123,8 @@ class Contest:
             facts.append(self.precision)
         if self.other:
             facts.append(list(self.other))
+        if self.updates:
+            facts.append(TRAINING)
         # Whoever encoded with it last may have left padding or truncation switched on.
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         tokenizer.no_padding()
@@ -234,11 +243,16 @@ def split_corpus(
     cut = len(pairs) - math.ceil(len(pairs) * share)
     if cut < 1 or cut == len(pairs):
         raise VocabTransferError(f"{len(pairs)} sentence pairs are too few to hold some out for measuring.")
-    documents, lines, length = [], list[str](), 0
-    for _, target in pairs[cut:]:
-        lines.append(target)
-        length += len(target)
+    return pairs[:cut], pairs[cut:], join_lines((target for _, target in pairs[cut:]), characters)
+
+
+def join_lines(lines: Iterable[str], characters: int = 1_500) -> list[str]:
+    """Return neighbouring lines as documents of some ``characters`` in all."""
+    documents, joined, length = list[str](), list[str](), 0
+    for line in lines:
+        joined.append(line)
+        length += len(line)
         if length >= characters:
-            documents.append("\n".join(lines))
-            lines, length = [], 0
-    return pairs[:cut], pairs[cut:], [*documents, "\n".join(lines)] if lines else documents
+            documents.append("\n".join(joined))
+            joined, length = [], 0
+    return [*documents, "\n".join(joined)] if joined else documents

@@ -18,7 +18,10 @@ from vocabtransfer.pipeline.target_tokenizer import make_tokenizer
 from vocabtransfer.public import settle_fields
 from vocabtransfer.reprs import asked
 from vocabtransfer.surgery.evidence import Evidence
+from vocabtransfer.training.rates import rate_for
 
+#: Of the tables, meant for numbers as large as SmolLM2's.
+LEARNING_RATE = 3e-4
 #: Held-out pairs that an encoder is measured on.
 MOST_TEST_PAIRS = 1_000
 
@@ -28,6 +31,7 @@ class LeaderboardRequest:
     """What a leaderboard can be asked for; the fields of `BuildRequest` and `Contest` of the same names say what they are.
 
     ``held_out`` is text (pairs for encoders) instead of the last tenth of the corpus, ``other_text`` text of another kind.
+    ``learning_rate`` is `LEARNING_RATE` for a table like SmolLM2's when not given, see `rate_for`.
     """
 
     source: str
@@ -43,7 +47,7 @@ class LeaderboardRequest:
     donor: str | None = None
     updates: tuple[int, ...] = (50, 200)
     batch_tokens: int = 512
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
     max_bytes: int | None = 40_000
     field: str | None = None
     precision: Precision = "float32"
@@ -101,7 +105,7 @@ def open_contest(request: LeaderboardRequest) -> Contest:
         other=list(read_documents(request.other_text, field=request.field)) if request.other_text else (),
         updates=request.updates,
         batch_tokens=request.batch_tokens,
-        learning_rate=request.learning_rate,
+        learning_rate=rate_for(source, LEARNING_RATE) if request.learning_rate is None else request.learning_rate,
         max_bytes=request.max_bytes,
         precision=request.precision,
     )

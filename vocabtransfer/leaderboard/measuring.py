@@ -152,7 +152,7 @@ def probed_scores(
     probed = probe(
         model,
         tokenizer,
-        contest.text,
+        contest.documents,
         contest.test,
         updates=updates,
         learning_rate=contest.learning_rate,

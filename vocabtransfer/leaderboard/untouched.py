@@ -90,12 +90,12 @@ def _trained(contest: Contest, model: PreTrainedModel, spent: dict[str, float] |
 
 def _tokens(tokenizer: PreTrainedTokenizerFast, contest: Contest) -> int:
     """Count the tokens of the training text, of a prefix where it is long."""
-    lines: list[str] = []
+    documents: list[str] = []
     length = 0
-    for line in contest.text:
-        lines.append(line)
-        length += len(line)
+    for document in contest.documents:
+        documents.append(document)
+        length += len(document)
         if length >= SAMPLE_CHARACTERS:
             break
-    rows = tokenizer.backend_tokenizer.encode_batch_fast(lines, add_special_tokens=False)
+    rows = tokenizer.backend_tokenizer.encode_batch_fast(documents, add_special_tokens=False)
     return max(1, sum(len(row.ids) for row in rows))

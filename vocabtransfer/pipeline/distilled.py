@@ -28,11 +28,13 @@ from vocabtransfer.surgery.transfer import TransferResult
 from vocabtransfer.training import AdaptRequest, Interrupted, Stage
 from vocabtransfer.training.adaptation import DistilledRows, distilled_rows
 from vocabtransfer.training.processes import Precision
+from vocabtransfer.training.rates import rate_for
 from vocabtransfer.training.row_pace import updates_within
 from vocabtransfer.training.stage import NEW
 from vocabtransfer.training.state import SETTINGS, state_folder
 
-LEARNING_RATE = 5e-4
+#: Meant for a table like SmolLM2's, see `rate_for`; 5e-4 for Gemma 3 270M.
+LEARNING_RATE = 1.38e-3
 BLOCK, TOKENS_AN_UPDATE = 128, 512
 #: Text in the source's language that is kept beside, as a share of the text: old rows that make room must not disturb it.
 OTHER_SHARE = 0.1
@@ -119,7 +121,7 @@ def distilled(
         seed=seed,
     )
     updates = budget.updates or _updates(folder, request, budget)
-    request = replace(request, stages=(Stage(NEW, updates, False, LEARNING_RATE),))
+    request = replace(request, stages=(Stage(NEW, updates, False, rate_for(result.source, LEARNING_RATE)),))
     with ExitStack() as stack:
         rows = _begun(stack, request, folder)
         stage = rows.facts["stages"][0]
@@ -129,6 +131,7 @@ def distilled(
             "rows": len(rows.numbers),
             "new_rows": rows.facts["new_rows"],
             "layer": rows.facts["teacher_layer"],
+            "learning_rate": stage["learning_rate"],
             "first_loss": round(stage["first_loss"], 3),
             "last_loss": round(stage["last_loss"], 3),
         }

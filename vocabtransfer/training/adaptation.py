@@ -39,6 +39,7 @@ from vocabtransfer.training.objectives import (
     find_objective,
 )
 from vocabtransfer.training.processes import ModelShares, open_accelerator
+from vocabtransfer.training.rates import fitted
 from vocabtransfer.training.request import (
     LAYER_IS_FOR,
     AdaptRequest,
@@ -144,7 +145,7 @@ def _trained(request: AdaptRequest) -> Iterator[tuple[Run, Checkpoint]]:
         request.dtype, cpu=request.cpu, device=request.device, unused_parameters=request.teacher is not None
     )
     on_cpu = accelerator.device.type == "cpu"
-    stages = request.stages or default_stages(new_rows is not None, on_cpu)
+    stages = request.stages or fitted(default_stages(new_rows is not None, on_cpu), checkpoint)
     check_stages(request, stages, checkpoint, new_rows)
     plan_checkpoint(checkpoint, settled(request.output), vocabulary_size=checkpoint.layout.rows, link=request.link)
     with state, _memory_errors(state):

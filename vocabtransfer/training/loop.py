@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
+from vocabtransfer.optimizer import HELD, TableAdamW
 from vocabtransfer.progress import step, track
 from vocabtransfer.training.attention import check_separable
 from vocabtransfer.training.interruption import Interrupted
-from vocabtransfer.training.moments import HalfMomentsAdamW
 from vocabtransfer.training.objectives import Batch
 from vocabtransfer.training.processes import (
     computed_in,
@@ -287,19 +287,25 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
 
-    ``fused`` reads parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of; torch
-    chooses for other devices, and for parts of parameters that several processes hold.
+    For the same reason tables are held, see `TableAdamW`. ``fused`` reads parameters, gradients and moments once in a step
+    instead of ten times, which a CPU is glad of; torch chooses for other devices, and for parts of parameters that several
+    processes hold.
     """
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
-    others = [p for name, p in trained.items() if p.dim() < 2 or name in tables]
+    others = [p for name, p in trained.items() if p.dim() < 2]
+    held = [p for name, p in trained.items() if p.dim() > 1 and name in tables]
     if form is not None:
-        others = [*(others if form.rows_learn else []), *form.parameters.values()]
-    groups = [{"params": decayed, "weight_decay": pace.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        others = [*(p for p in others if form.rows_learn), *form.parameters.values()]
+        held = held if form.rows_learn else []
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": pace.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+        {"params": held, "weight_decay": 0.0, HELD: True},
+    ]
+    moments = torch.bfloat16 if pace.half_moments else torch.float32
     found = [group for group in groups if group["params"]]
-    if pace.half_moments:
-        return HalfMomentsAdamW(found, lr=0.0, betas=pace.betas)
-    return torch.optim.AdamW(found, lr=0.0, betas=pace.betas, fused=fused or None)
+    return TableAdamW(found, lr=0.0, betas=pace.betas, moments=moments, fused=fused or None)
 
 
 def _masks(model: PreTrainedModel, new_rows: NDArray[np.bool_] | None) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from vocabtransfer.errors import UsageError
+from vocabtransfer.optimizer import own_part
 from vocabtransfer.running.plan import find_device
 
 Precision = Literal["fp32", "bf16"]
@@ -168,11 +169,6 @@ def leave_group() -> None:
 def computed_in(accelerator: Accelerator) -> torch.dtype:
     """Return the precision that products are computed in."""
     return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-
-
-def own_part(tensor: Tensor) -> Tensor:
-    """Return this process's part of a tensor, the whole of one that is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor, wanted: bool = True) -> Tensor | None:

@@ -1,0 +1,138 @@
+"""AdamW for models whose tables are what is trained: rows that a text says nothing about are held, moments may be halved."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+#: Numbers of a parameter that are worked on at a time: a few float32 pieces of these are all that a step needs besides.
+NUMBERS_AT_A_TIME = 1 << 22
+#: The same on a CPU, where pieces should stay in its cache.
+NUMBERS_IN_CACHE = 1 << 18
+#: The key of a group of parameters whose rows are held.
+HELD = "held"
+
+
+class TableAdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW` that holds rows of tables which a text says nothing about, and may keep moments in bfloat16.
+
+    Adam divides a number's gradient by the root of its second moment, so its step is about as long as the rate however
+    small the gradient is. Every row of a head has a gradient in every update: it is pushed down by what the model wrongly
+    expects of it, hardly at all if that is a millionth, but always in the same direction. Under Adam such rows go as far as
+    those that the text teaches; in a tied table they are then read wrongly too. In groups with ``held`` set, what is divided
+    by is the root of the number's own second moment *plus the mean of its column*, over rows that ever had a gradient. A
+    row that was taught moves as under Adam, a row that was not stays nearly where it is. Coupled Adam (arXiv 2502.08441)
+    takes the mean alone, which moves frequent rows by many times the rate.
+
+    Groups without ``held`` are stepped by torch, as ``fused`` says, unless ``moments`` is bfloat16. Then moments are widened
+    to float32, moved, used, and rounded to the nearest bfloat16 at the end of a step. A rounding is off by at most 2^-9 of
+    a moment, and is forgotten as fast as the moment is: with betas of 0.9 and 0.95 the first moment stays within 2 % of
+    what it would be, of the largest it lately was, and the second within 4 %. A beta near 1 is another matter: at 0.999 a
+    moment would stick where it is, so it is refused.
+
+    Parameters may be sharded (`DTensor`): each process steps its own part, and columns are averaged over all. The state is
+    ``step`` float32 (), ``exp_avg`` and ``exp_avg_sq`` in the parameter's shape, as `torch.optim.AdamW` names them.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float = 0.0,
+        *,
+        moments: torch.dtype = torch.float32,
+        fused: bool | None = None,
+    ) -> None:
+        if moments != torch.float32 and max(betas) > 0.97:
+            raise ValueError(f"moments in bfloat16 need betas up to 0.97, not {betas}")
+        self._moments = moments
+        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Make one update of every parameter that has a gradient."""
+        groups = self.param_groups
+        ours = [group for group in groups if group.get(HELD) or self._moments != torch.float32]
+        self.param_groups = [group for group in groups if not any(group is each for each in ours)]
+        try:
+            loss: float | None = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in ours:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return loss
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = torch.zeros_like(parameter, dtype=self._moments, memory_format=torch.contiguous_format)
+        state["step"] += 1
+        done = float(state["step"])
+        (beta1, beta2), rate = group["betas"], float(group["lr"])
+        held = bool(group.get(HELD)) and parameter.dim() == 2
+        own = own_part(parameter)
+        width = own.shape[1] if held else 1
+        values = own.contiguous().view(-1, width)  # a copy where it is not contiguous
+        assert parameter.grad is not None, "a parameter without a gradient is left alone"
+        gradient, first, second = (
+            own_part(tensor).contiguous().view(-1, width)
+            for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+        )
+        root = (1 - beta2**done) ** 0.5
+        length, least = rate * root / (1 - beta1**done), group["eps"] * root
+        if group["weight_decay"]:
+            values.mul_(1 - rate * group["weight_decay"])
+        sums = torch.zeros(width + 1, dtype=torch.float64, device=values.device)  # the last counts rows
+        for part in _parts(values):
+            pushed = gradient[part].float()
+            mean = first[part].float().lerp_(pushed, 1 - beta1)
+            square = second[part].float().mul_(beta2).addcmul_(pushed, pushed, value=1 - beta2)
+            if self._moments != torch.float32:  # else they are where they belong
+                first[part].copy_(mean)
+                second[part].copy_(square)
+            if held:
+                sums[:-1] += square.sum(0)
+                sums[-1] += (square.sum(1) > 0).sum()
+            else:
+                values[part].addcdiv_(mean, square.sqrt().add_(least), value=-length)
+        if held:
+            sums = _over_all(sums, parameter)
+            column = (sums[:-1] / sums[-1].clamp(min=1)).float()
+            for part in _parts(values):
+                divisor = (second[part].float() + column).sqrt_().add_(least)
+                values[part].addcdiv_(first[part].float(), divisor, value=-length)
+        if not own.is_contiguous():
+            own.copy_(values.view(own.shape))
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, the whole of one that is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _parts(values: Tensor) -> Iterator[slice]:
+    """Yield some rows at a time."""
+    numbers = NUMBERS_IN_CACHE if values.device.type == "cpu" else NUMBERS_AT_A_TIME
+    rows = max(numbers // max(values.shape[1], 1), 1)
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
+
+
+def _over_all(sums: Tensor, parameter: Tensor) -> Tensor:
+    """Return sums over the rows of this process's part as sums over all rows."""
+    if isinstance(parameter, DTensor):
+        for dimension, placement in enumerate(parameter.placements):
+            if isinstance(placement, Shard) and placement.dim == 0:
+                torch.distributed.all_reduce(sums, group=parameter.device_mesh.get_group(dimension))
+    return sums
