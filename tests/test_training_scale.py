@@ -10,11 +10,11 @@ from adapt_samples import dying_after, files, make_model, request, write_text
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, Qwen3MoeConfig
 
 import vocabtransfer as vt
+from vocabtransfer.optimizer import HELD, TableAdamW
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.training import estimate
 from vocabtransfer.training.attention import check_separable, places_in_documents
-from vocabtransfer.optimizer import HELD, TableAdamW
 from vocabtransfer.training.needs import layer_bytes, need_of
 from vocabtransfer.training.throughput import Meter, token_operations
 
