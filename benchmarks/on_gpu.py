@@ -40,7 +40,6 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     def cell(source: str, language: str, shape: str) -> list[str]:
         size = ["--updates", "50", "200", "--batch-tokens", "512", "--bytes", "20000"]
         where = ["--languages", language, "--sources", source, "--shapes", shape]
-        where += ["--learning-rate", "1e-4" if source == gemma else "3e-4"]
         script = ["leaderboard/sources.py", "--corpora", *folders]
         return [*script, *where, *size, "--methods", *METHODS, "--distill", "1000", *device]
 

@@ -40,7 +40,7 @@ def adapt(
         help="NAME:BUDGET:LEARNING-RATE, one after the other. NAME: new (rows the transfer made), tables, outer (tables, "
         "first and last two layers), lora, all. BUDGET: updates, or tokens as in 5Mtokens. "
         "[default: 100 updates of new at 3e-4, 500 of tables at 2e-4, 500 of outer at 1e-4; on a CPU 50 of new, 300 of "
-        "tables].",
+        "tables; the first two rates are SmolLM2's, and lower for a model whose rows have smaller numbers].",
         rich_help_panel=TRAINING,
     ),
     objective: str = typer.Option(

@@ -17,6 +17,7 @@ from vocabtransfer.pipeline import distilled as module
 from vocabtransfer.pipeline.build import BuildRequest, build
 from vocabtransfer.pipeline.distilled import Budget
 from vocabtransfer.training import AdaptRequest
+from vocabtransfer.training.rates import rate_for
 from vocabtransfer.training.row_fit import RowFit
 
 
@@ -69,6 +70,7 @@ def test_rows_learn_and_the_report_says_what_they_were_before(tiny_llama: Path, 
     assert plain["distillation"] is None and plain["held_out"]["result"] == made["distillation"]["before"]
     assert made["distillation"]["updates"] == 30 and made["distillation"]["new_rows"] == 30
     assert made["held_out"]["untouched"] == plain["held_out"]["untouched"]
+    assert made["distillation"]["learning_rate"] == rate_for(vt.open_checkpoint(tiny_llama), module.LEARNING_RATE)
     assert made["distillation"]["last_loss"] < made["distillation"]["first_loss"]
     assert made["rows_by_rule"]["made room"] == made["distillation"]["rows"] - 30 > 0
     assert found.proof is not None and not (tmp_path / "out.distilling").exists()

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.evaluation import ProbeResult, bits_per_byte, probe
 from vocabtransfer.evaluation import probe as probe_module  # its module is hidden by the function of the same name
+from vocabtransfer.optimizer import TableAdamW
 
 TEXT = ["the house of the forest is the house of the wind", "дөнья матур һәм киң"] * 20
 HELD_OUT = ["the wind of the house", "дөнья киң"]
@@ -63,13 +64,13 @@ def test_only_the_tables_are_trained(
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     seen: list[set[str]] = []
 
-    class Watched(torch.optim.AdamW):
+    class Watched(TableAdamW):
         def step(self, *args: Any, **kwargs: Any) -> Any:
             result = super().step(*args, **kwargs)
             seen.append({n for n, t in model.state_dict().items() if not torch.equal(t, before[n])})
             return result
 
-    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    monkeypatch.setitem(probe_module.__globals__, "TableAdamW", Watched)
     run(model, tokenizer)
     tables = {"model.embed_tokens.weight", "lm_head.weight"} | ({"lm_head.bias"} if "head_bias" in options else set())
     assert seen[-1] == tables

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from adapt_samples import COPIED_ROWS, dying_after, files, make_model, one_thread, parameters, request, write_text
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import vocabtransfer as vt
@@ -145,6 +146,32 @@ def test_without_stages_there_are_sensible_ones(tied: Path, tmp_path: Path) -> N
     short = default_stages(True, on_cpu=True)
     assert [stage.name for stage in short] == ["new", "tables"]
     assert sum(stage.budget for stage in short) < sum(stage.budget for stage in default_stages(True)) / 2
+
+
+def test_rates_that_nobody_named_follow_the_size_of_the_rows(tmp_path: Path) -> None:
+    from vocabtransfer.training.rates import MEANT_AT, fitted, rate_for, spread_of
+    from vocabtransfer.training.stage import default_stages
+
+    folder = make_model(tmp_path / "model")
+    made = vt.open_checkpoint(folder)
+    table = made.input_table()
+    assert spread_of(made) == pytest.approx(float((table - table.mean(dim=0)).square().mean().sqrt()), rel=1e-5)
+    written = dict(load_file(folder / "model.safetensors"))
+    name = made.layout.input_name
+    # Ten times the numbers about another mean row: that does not count.
+    written[name] = written[name] * 10 + torch.linspace(-3, 3, table.shape[1])
+    save_file(written, folder / "model.safetensors", {"format": "pt"})
+    larger = vt.open_checkpoint(folder)
+    assert spread_of(larger) == pytest.approx(10 * spread_of(made), rel=1e-3)
+    stages = default_stages(True)
+    ours, theirs = fitted(stages, made), fitted(stages, larger)
+    assert ours[0].learning_rate == float(f"{3e-4 * spread_of(made) / MEANT_AT:.1e}")
+    for number in (0, 1):
+        assert theirs[number].learning_rate == pytest.approx(10 * ours[number].learning_rate, rel=0.06)
+    assert theirs[2] == ours[2] == stages[2], "the body's numbers are not the rows'"
+    written[name] = torch.ones_like(table)
+    save_file(written, folder / "model.safetensors", {"format": "pt"})
+    assert rate_for(vt.open_checkpoint(folder), 1e-3) == 1e-3
 
 
 def test_updates_on_a_cpu_are_small_unless_said_otherwise(tied: Path, text: Path, tmp_path: Path) -> None:
