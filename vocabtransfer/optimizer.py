@@ -87,7 +87,7 @@ class TableAdamW(torch.optim.AdamW):
         assert parameter.grad is not None, "a parameter without a gradient is left alone"
         gradient, first, second = (
             own_part(tensor).contiguous().view(-1, width)
-            for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            for tensor in (_as_it_lies(parameter.grad, parameter), state["exp_avg"], state["exp_avg_sq"])
         )
         root = (1 - beta2**done) ** 0.5
         length, least = rate * root / (1 - beta1**done), group["eps"] * root
@@ -119,6 +119,13 @@ class TableAdamW(torch.optim.AdamW):
 def own_part(tensor: Tensor) -> Tensor:
     """Return this process's part of a tensor, the whole of one that is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Return a gradient shared out among processes as its parameter is; models cut in parts get some in other pieces."""
+    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
+        return gradient.redistribute(placements=parameter.placements)
+    return gradient
 
 
 def _parts(values: Tensor) -> Iterator[slice]:

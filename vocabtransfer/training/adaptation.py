@@ -87,9 +87,10 @@ class AdaptResult:
 def adapt(request: AdaptRequest) -> AdaptResult:
     """Train a checkpoint further on text, in stages, and write it as it was found but for what was trained.
 
-    Every update is one AdamW step on packed rows of text, the gradient cut at norm 1. With the same inputs, seed,
-    processes and threads a run gives the same bytes on a CPU, however often it was interrupted and resumed. Under
-    `accelerate launch` and torchrun all processes call this alike; the first one writes.
+    Every update is one AdamW step on packed rows of text, the gradient cut at norm 1; rows of tables that the text says
+    nothing about are held, see `vocabtransfer.optimizer.TableAdamW`. With the same inputs, seed, processes and threads a run
+    gives the same bytes on a CPU, however often it was interrupted and resumed. Under `accelerate launch` and torchrun all
+    processes call this alike; the first one writes.
 
     Raises:
         UsageError: options that make no sense together, or settings other than those a resumed run was begun with.

@@ -36,7 +36,8 @@ class AdaptRequest:
         model: alias, hub id, folder or GGUF file of a causal model.
         text: files of text in the target language; documents are parted by empty lines.
         output: folder to write; the state of the run lies beside it as ``OUTPUT.adapting`` until it is there.
-        stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty: fewer on a CPU.
+        stages: what is trained, for how long, how fast; see `Stage`. `default_stages` when empty, fewer on a CPU, at
+            rates that fit the model (`vocabtransfer.training.rates`).
         source_text: files of text in the source model's language, to keep that.
         source_share: the share of rows that come from ``source_text``.
         held_out: files of text to score; a stage hands on its best point by them, and without them there is no curve.
@@ -49,7 +50,7 @@ class AdaptRequest:
         passes: passes that a process makes for an update; when not given, as many as keep the logits under 512 MiB.
         gradient_checkpointing: compute activations twice rather than keep them.
         dtype: precision of computation, "fp32" or "bf16"; parameters are float32 in any case.
-        optimizer_dtype: how AdamW's two moments are kept, "fp32" or "bf16"; see `HalfMomentsAdamW`.
+        optimizer_dtype: how AdamW's two moments are kept, "fp32" or "bf16"; see `TableAdamW`.
         attention: how attention is computed, one of `ATTENTIONS`; what transformers takes for the model when not given.
         documents_apart: let no document of a row see those before it; each begins at place 0, as when it is scored.
         cpu: stay off accelerators.
