@@ -102,8 +102,9 @@ class TableAdamW(torch.optim.AdamW):
                 first[part].copy_(mean)
                 second[part].copy_(square)
             if held:
-                sums[:-1] += square.sum(0)
-                sums[-1] += (square.sum(1) > 0).sum()
+                # In float64: a float32 sum can depend on where in memory the numbers lie.
+                sums[:-1] += square.sum(0, dtype=torch.float64)
+                sums[-1] += (square.amax(1) > 0).sum()
             else:
                 values[part].addcdiv_(mean, square.sqrt().add_(least), value=-length)
         if held:
