@@ -152,8 +152,8 @@ def test_rates_that_nobody_named_follow_the_size_of_the_rows(tmp_path: Path) -> 
     from vocabtransfer.training.rates import MEANT_AT, fitted, rate_for, spread_of
     from vocabtransfer.training.stage import default_stages
 
-    folder = make_model(tmp_path / "model")
-    made = vt.open_checkpoint(folder)
+    made = vt.open_checkpoint(make_model(tmp_path / "model"))
+    folder = make_model(tmp_path / "another")
     table = made.input_table()
     assert spread_of(made) == pytest.approx(float((table - table.mean(dim=0)).square().mean().sqrt()), rel=1e-5)
     written = dict(load_file(folder / "model.safetensors"))
