@@ -93,7 +93,9 @@ class TableAdamW(torch.optim.AdamW):
         length, least = rate * root / (1 - beta1**done), group["eps"] * root
         if group["weight_decay"]:
             values.mul_(1 - rate * group["weight_decay"])
-        sums = torch.zeros(width + 1, dtype=torch.float64, device=values.device)  # the last counts rows
+        # In float64 where there is that: a float32 sum can depend on where in memory the numbers lie. The last counts rows.
+        wide = torch.float32 if values.device.type == "mps" else torch.float64
+        sums = torch.zeros(width + 1, dtype=wide, device=values.device)
         for part in _parts(values):
             pushed = gradient[part].float()
             mean = first[part].float().lerp_(pushed, 1 - beta1)
@@ -102,8 +104,7 @@ class TableAdamW(torch.optim.AdamW):
                 first[part].copy_(mean)
                 second[part].copy_(square)
             if held:
-                # In float64: a float32 sum can depend on where in memory the numbers lie.
-                sums[:-1] += square.sum(0, dtype=torch.float64)
+                sums[:-1] += square.sum(0, dtype=wide)
                 sums[-1] += (square.amax(1) > 0).sum()
             else:
                 values[part].addcdiv_(mean, square.sqrt().add_(least), value=-length)
