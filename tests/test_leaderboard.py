@@ -14,11 +14,12 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.retrieval import retrieval, sentence_vectors
 from vocabtransfer.leaderboard import untouched
 from vocabtransfer.leaderboard.contest import Contest, Entry, split_corpus, summary
-from vocabtransfer.leaderboard.inputs import LeaderboardRequest, open_contest
+from vocabtransfer.leaderboard.inputs import LEARNING_RATE, LeaderboardRequest, learning_rate_of, open_contest
 from vocabtransfer.leaderboard.measuring import load_model, run_contest
 from vocabtransfer.leaderboard.plot import check_picture
 from vocabtransfer.leaderboard.untouched import SAME_SECONDS, SAME_TEXT, add_untouched
 from vocabtransfer.running.swap_tables import with_tables
+from vocabtransfer.training.rates import rate_for
 
 PAIRS = [
     (f"the {noun} is {kind}", f"{target} {word}")
@@ -218,3 +219,10 @@ def test_a_picture_is_checked_before_the_work(tmp_path: Path) -> None:
         check_picture(tmp_path / "mine.svg")
     check_picture(tmp_path / "mine.svg", overwrite=True)
     check_picture(tmp_path / "new.png")
+
+
+def test_a_rate_that_nobody_named_fits_the_source_where_something_is_trained(tiny_llama: Path) -> None:
+    source = vt.open_checkpoint(tiny_llama)
+    assert learning_rate_of(None, source, (1,)) == rate_for(source, LEARNING_RATE) != LEARNING_RATE
+    assert learning_rate_of(None, source, ()) == LEARNING_RATE, "results at once go on whatever rate would fit"
+    assert learning_rate_of(0.0, source, (1,)) == 0.0, "what was asked for is checked where it is used"

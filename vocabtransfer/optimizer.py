@@ -59,17 +59,19 @@ class TableAdamW(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Make one update of every parameter that has a gradient."""
         groups = self.param_groups
-        ours = [group for group in groups if group.get(HELD) or self._moments != torch.float32]
-        self.param_groups = [group for group in groups if not any(group is each for each in ours)]
+        self.param_groups = [group for group in groups if not self._is_ours(group)]
         try:
             loss: float | None = super().step(closure)
         finally:
             self.param_groups = groups
-        for group in ours:
+        for group in filter(self._is_ours, groups):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._move(parameter, group)
         return loss
+
+    def _is_ours(self, group: dict[str, Any]) -> bool:
+        return bool(group.get(HELD)) or self._moments != torch.float32
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

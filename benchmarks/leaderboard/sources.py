@@ -30,7 +30,7 @@ from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, Entry, Row, load_rows, save_rows
-from vocabtransfer.leaderboard.inputs import LEARNING_RATE
+from vocabtransfer.leaderboard.inputs import LEARNING_RATE, learning_rate_of
 from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.pipeline.distilled import Budget, distilled
@@ -41,7 +41,6 @@ from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import TransferResult, transfer
-from vocabtransfer.training.rates import rate_for
 
 #: `auto`, and the rivals that came nearest on one source or the other.
 METHODS = (
@@ -130,7 +129,7 @@ def contest_of(
         other=texts.other,
         updates=tuple(arguments.updates),
         batch_tokens=arguments.batch_tokens,
-        learning_rate=arguments.learning_rate or rate_for(opened, LEARNING_RATE),
+        learning_rate=learning_rate_of(arguments.learning_rate, opened, arguments.updates),
         max_bytes=arguments.bytes,
         precision="bfloat16" if arguments.device == "cpu" and multiplies_bfloat16() else "float32",
     )
@@ -140,7 +139,7 @@ def run_cell(contest: Contest, language: str, shape: str, methods: list[str], *,
     """Measure what is missing of a cell, and the untouched model once for its source and language."""
     name = f"{contest.source.name.split('/')[-1]}-{language}"
     step = "".join(f"-{count}" for count in contest.updates)
-    if contest.updates and contest.learning_rate != rate_for(contest.source, LEARNING_RATE):
+    if contest.updates and contest.learning_rate != learning_rate_of(None, contest.source, contest.updates):
         step += f"-{contest.learning_rate:g}"
     file = RESULTS / f"{name}-{shape}{step}.json"
     print(file.name, len(contest.tokenizer), "tokens", flush=True)
@@ -155,7 +154,7 @@ def run_cell(contest: Contest, language: str, shape: str, methods: list[str], *,
 
 def distil_cell(contest: Contest, language: str, shape: str, updates: int) -> None:
     """Score `auto` at once and after so many updates of distillation, and the untouched model, with the same text."""
-    contest = dataclasses.replace(contest, updates=())
+    contest = dataclasses.replace(contest, updates=(), learning_rate=LEARNING_RATE)
     name = f"{contest.source.name.split('/')[-1]}-{language}"
     file = RESULTS / f"{name}-{shape}-distilled-{updates}.json"
     rows = load_rows(file, contest)

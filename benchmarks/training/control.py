@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 
 import torch
 from control_table import DESK, WHOLE, text_of
-from curves import OWN, documents_of, learning_of, settings_of
+from curves import OWN, learning_of, settings_of
 from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
 import vocabtransfer as vt
@@ -44,7 +44,7 @@ from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.languages import find_language
-from vocabtransfer.leaderboard.contest import Entry
+from vocabtransfer.leaderboard.contest import Entry, join_lines
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_vocab_size, make_tokenizer
 from vocabtransfer.progress import show_progress
@@ -67,7 +67,7 @@ class Bench:
         arguments.work.mkdir(parents=True, exist_ok=True)
         self.train, self.held_out = arguments.work / "train.txt", arguments.work / "held-out.txt"
         self.train.write_text(
-            "\n\n".join(documents_of([target for _, target in self.texts.pairs])) + "\n", encoding="utf-8"
+            "\n\n".join(join_lines(target for _, target in self.texts.pairs)) + "\n", encoding="utf-8"
         )
         self.held_out.write_text("\n\n".join(self.texts.own) + "\n", encoding="utf-8")
 

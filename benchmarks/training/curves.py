@@ -31,13 +31,12 @@ from typing import Any
 from unittest import mock
 
 import vocabtransfer as vt
-from vocabtransfer.leaderboard.contest import Entry
+from vocabtransfer.leaderboard.contest import Entry, join_lines
 from vocabtransfer.progress import show_progress
 from vocabtransfer.training.loop import _StageRun
 
 HERE = Path(__file__).parent
 OWN = "own"
-DOCUMENT = 1_500  # characters
 _KNOWN: dict[tuple[Path, Path], float] = {}
 
 
@@ -50,16 +49,6 @@ def leaderboard() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def documents_of(lines: list[str], characters: int = DOCUMENT) -> list[str]:
-    """Return neighbouring lines as documents of some 1,500 characters."""
-    made: list[list[str]] = [[]]
-    for line in lines:
-        made[-1].append(line)
-        if sum(map(len, made[-1])) >= characters:
-            made.append([])
-    return ["\n".join(parts) for parts in made if parts]
 
 
 def settings_of(label: str) -> tuple[str, dict[str, str]]:
@@ -87,7 +76,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Path]:
         return paths
     pairs, _, documents = split.read_parts(arguments.corpus, split.HELD_OUT[arguments.language])
     pairs = pairs[:: arguments.every]
-    groups = documents_of([target for _, target in pairs])
+    groups = join_lines(target for _, target in pairs)
     kept_apart = groups[arguments.apart - 1 :: arguments.apart] if arguments.apart else []
     lines = {line for each in kept_apart for line in each.split("\n")}
     pairs = [pair for pair in pairs if pair[1] not in lines]

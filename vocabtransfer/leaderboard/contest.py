@@ -123,7 +123,7 @@ class Contest:
             facts.append(self.precision)
         if self.other:
             facts.append(list(self.other))
-        if self.updates:
+        if self.updates and self.source.continues_text:
             facts.append(TRAINING)
         # Whoever encoded with it last may have left padding or truncation switched on.
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.alignment.corpora import Columns, read_parallel
-from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.checkpoint import Checkpoint, open_checkpoint
 from vocabtransfer.evaluation import read_documents
 from vocabtransfer.files.text import TextFiles, read_text
 from vocabtransfer.languages import find_language
@@ -105,7 +105,18 @@ def open_contest(request: LeaderboardRequest) -> Contest:
         other=list(read_documents(request.other_text, field=request.field)) if request.other_text else (),
         updates=request.updates,
         batch_tokens=request.batch_tokens,
-        learning_rate=rate_for(source, LEARNING_RATE) if request.learning_rate is None else request.learning_rate,
+        learning_rate=learning_rate_of(request.learning_rate, source, request.updates),
         max_bytes=request.max_bytes,
         precision=request.precision,
     )
+
+
+def learning_rate_of(asked: float | None, source: Checkpoint, updates: Sequence[int]) -> float:
+    """Return the rate of a contest: what was asked for, else what fits the source.
+
+    Where nothing is trained it is `LEARNING_RATE` whatever the source: results at once do not depend on it, and are told
+    apart by it all the same.
+    """
+    if asked is not None:
+        return asked
+    return rate_for(source, LEARNING_RATE) if updates and source.continues_text else LEARNING_RATE

@@ -33,14 +33,17 @@ def rate_for(checkpoint: Checkpoint, rate: float) -> float:
 
     A table of nothing but equal rows has no spread: the rate is then as it was written.
     """
-    spread = spread_of(checkpoint)
-    return float(f"{rate * spread / MEANT_AT:.1e}") if spread > 0 else rate
+    return _at(spread_of(checkpoint), rate)
 
 
 def fitted(stages: tuple[Stage, ...], checkpoint: Checkpoint) -> tuple[Stage, ...]:
     """Return stages that nobody named with the rates of those that train rows alone fitted to a model."""
-    alone = (NEW, TABLES)
+    spread = spread_of(checkpoint)
     return tuple(
-        replace(stage, learning_rate=rate_for(checkpoint, stage.learning_rate)) if stage.name in alone else stage
+        replace(stage, learning_rate=_at(spread, stage.learning_rate)) if stage.name in (NEW, TABLES) else stage
         for stage in stages
     )
+
+
+def _at(spread: float, rate: float) -> float:
+    return float(f"{rate * spread / MEANT_AT:.1e}") if spread > 0 else rate
