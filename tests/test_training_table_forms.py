@@ -133,6 +133,22 @@ def test_the_pull_keeps_what_learns_near_its_start(pair: tuple[Checkpoint, Check
     assert 0 < moved[1] < 0.7 * moved[0]
 
 
+def test_tables_take_so_many_times_the_rate_of_the_body(pair: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
+    made, before = pair[1], parameters(pair[1].path)
+
+    def moved(name: str, stage: str, **options: Any) -> dict[str, float]:
+        """How far the input table and all matrices of the body went in one update."""
+        after = parameters(vt.adapt(adaptation(made, tmp_path / name, stage, **options)).output)
+        ways = {key: float((after[key] - before[key]).norm()) for key in before if before[key].dim() > 1}
+        return {"table": ways[INPUT], "body": sum(way for key, way in ways.items() if ".layers." in key)}
+
+    plain, faster = moved("plain", "all:1:1e-3"), moved("faster", "all:1:1e-3", table_rate=4.0)
+    assert faster["table"] == pytest.approx(4 * plain["table"], rel=1e-3)
+    assert faster["body"] == pytest.approx(plain["body"], rel=1e-5) and plain["body"] > 0
+    # Where tables learn alone, their rate is the stage's.
+    assert moved("alone", "tables:1:1e-3", table_rate=4.0) == moved("alone-plain", "tables:1:1e-3")
+
+
 @given(
     st.lists(st.sampled_from([*LINES, " ", "中", "then the king"])).map("".join), st.floats(0, 0.95), st.integers(0, 9)
 )
@@ -186,6 +202,7 @@ def test_what_cannot_be_is_refused(pair: tuple[Checkpoint, Checkpoint], tmp_path
         ("new:2:1e-2", {"tables": "letters"}, "`tables` is one of rows, pieces, map"),
         ("new:2:1e-2", {"bpe_dropout": 1.0}, "`bpe_dropout` is 1.0"),
         ("new:2:1e-2", {"pull": -1.0}, "`pull` is -1.0"),
+        ("all:2:1e-2", {"table_rate": 0.0}, "`table_rate` is 0.0"),
         ("tables:2:1e-2", teacher, "trains nothing but new rows"),
         ("new:2:1e-2", {**teacher, "tables": "map"}, "no `tables`"),
         ("new:2:1e-2", {**teacher, "pull": 1.0}, "no `tables` and `pull`"),

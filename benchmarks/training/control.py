@@ -13,7 +13,7 @@ gets the same text, settings and seed, and both kinds of text are scored on the 
 A start is ``own`` (the untouched model), or a method as the leaderboard names it, and settings behind ``:``, parted by
 commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vocabulary of its own), ``vocab=N``,
 ``after=N`` (the vocabulary is changed after N updates with the source's own, at the highest rate), and ``tables``,
-``bpe_dropout`` and ``pull`` as `adapt` takes them.
+``bpe_dropout``, ``pull`` and ``table_rate`` as `adapt` takes them.
 
 What an update costs is noted where curves are made on a CPU. Curves may be made on a GPU; then ``--cost`` measures it apart,
 on the CPU at hand: CPU seconds of updates of the same size, the first left out. That and the characters of an update give

@@ -256,6 +256,7 @@ def _prepare(
         request.patience,
         request.weight_decay,
         pull=request.pull,
+        table_rate=request.table_rate,
         keeps_best=bool(held_out),
         half_moments=request.optimizer_dtype == "bf16",
         apart=separator if request.documents_apart else None,

@@ -38,6 +38,7 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
         "tables": request.tables,
         "bpe_dropout": request.bpe_dropout,
         "pull": request.pull,
+        "table_rate": request.table_rate,
         "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
         "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
         "stages": [

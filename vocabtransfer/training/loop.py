@@ -42,6 +42,8 @@ from vocabtransfer.training.throughput import Meter, peak_of, token_operations
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 LONGEST_GRADIENT = 1.0
+#: The key of how many times the stage's rate a group of parameters takes.
+TIMES = "times"
 
 
 def run_stage(run: Run, number: int, model: PreTrainedModel, before: Progress) -> Progress:
@@ -169,7 +171,7 @@ class _StageRun:
             if parameter.grad is not None:
                 parameter.grad.mul_(share * LONGEST_GRADIENT / max(norm, LONGEST_GRADIENT))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.rate(progress.update, self.updates)
+            group["lr"] = group[TIMES] * self.stage.rate(progress.update, self.updates)
         if self.form is not None:
             self.form.collect()
         self.optimizer.step()
@@ -287,7 +289,8 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
 
-    For the same reason tables are held, see `TableAdamW`. ``fused`` reads parameters, gradients and moments once in a step
+    For the same reason tables are held, see `TableAdamW`. Beside a body that learns they take ``pace.table_rate`` times its
+    rate. ``fused`` reads parameters, gradients and moments once in a step
     instead of ten times, which a CPU is glad of; torch chooses for other devices, and for parts of parameters that several
     processes hold.
     """
@@ -295,13 +298,17 @@ def _optimizer(
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
     others = [p for name, p in trained.items() if p.dim() < 2]
     held = [p for name, p in trained.items() if p.dim() > 1 and name in tables]
+    shared: list[nn.Parameter] = []
     if form is not None:
-        others = [*(p for p in others if form.rows_learn), *form.parameters.values()]
+        others = [p for p in others if form.rows_learn]
+        shared = list(form.parameters.values())
         held = held if form.rows_learn else []
+    faster = pace.table_rate if decayed else 1.0  # the body learns too
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": pace.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-        {"params": held, "weight_decay": 0.0, HELD: True},
+        {"params": decayed, "weight_decay": pace.weight_decay, TIMES: 1.0},
+        {"params": others, "weight_decay": 0.0, TIMES: 1.0},
+        {"params": shared, "weight_decay": 0.0, TIMES: faster},
+        {"params": held, "weight_decay": 0.0, HELD: True, TIMES: faster},
     ]
     moments = torch.bfloat16 if pace.half_moments else torch.float32
     found = [group for group in groups if group["params"]]

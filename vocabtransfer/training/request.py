@@ -62,6 +62,7 @@ class AdaptRequest:
         bpe_dropout: the chance that a token of the text is taken apart into the two that merged into it; see `Cuts`.
         pull: by how much what learns is drawn back to where its stage began; see `Pace`. When not given, 0, and for new rows
             that are distilled alone what makes 1 over their stage.
+        table_rate: how many times the stage's learning rate tables take where the body learns beside them (stage "all").
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
@@ -101,6 +102,7 @@ class AdaptRequest:
     tables: str = ROWS
     bpe_dropout: float = 0.0
     pull: float | None = None
+    table_rate: float = 1.0
     lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
     objective: str = "clm"
@@ -162,6 +164,8 @@ def check_numbers(request: AdaptRequest) -> None:
         raise UsageError(f"`bpe_dropout` is {request.bpe_dropout}: it must be from 0 to below 1.")
     if request.pull is not None and not 0 <= request.pull < math.inf:
         raise UsageError(f"`pull` is {request.pull}: it must be 0 or more.")
+    if not 0 < request.table_rate < math.inf:
+        raise UsageError(f"`table_rate` is {request.table_rate}: it must be above 0.")
     check_form(request.tables)
     if not request.text:
         raise UsageError("Name at least one file of text to train on: `text`.")

@@ -29,7 +29,8 @@ class Pace:
     take 512 MiB at most); ``evaluate_every`` and ``save_every`` are in updates; ``patience`` ends a stage after so many
     evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns
     towards where its stage began: it goes back by ``pull`` times the learning rate of the way at every update (L2-SP,
-    arXiv 1802.01483); None leaves it to the stage. ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the
+    arXiv 1802.01483); None leaves it to the stage. ``table_rate`` is how many times the stage's rate tables take where the
+    body learns beside them. ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the
     separator of documents that are not to see each other, None where they may.
     """
 
@@ -42,6 +43,7 @@ class Pace:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     pull: float | None = None
+    table_rate: float = 1.0
     keeps_best: bool = False
     half_moments: bool = False
     apart: int | None = None

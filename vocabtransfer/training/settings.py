@@ -36,6 +36,7 @@ def settings_of(
         "tables": request.tables,
         "bpe_dropout": request.bpe_dropout,
         "pull": request.pull,
+        "table_rate": request.table_rate,
         "lora_rank": request.lora.rank,
         "lora_alpha": request.lora.alpha,
     }
