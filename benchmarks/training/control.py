@@ -8,7 +8,8 @@
 FOLDER holds ``en-XX.tsv.xz`` files, split as by ``benchmarks/leaderboard/sources.py``: what is trained on, held-out
 documents of the same kind of text, and parts that are another kind. All parameters are trained, by `adapt`; every start
 gets the same text, settings and seed, and both kinds of text are scored on the way. A start has a file in
-``results/control``, with ``--desk`` in ``results/control-desk``; curves that are there are not made again.
+``results/control``, with ``--desk`` in ``results/control-desk``; curves that are there are not made again. What
+was tried on a desk and not taken was moved to ``results/control-tried``.
 
 A start is ``own`` (the untouched model), or a method as the leaderboard names it, and settings behind ``:``, parted by
 commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vocabulary of its own), ``vocab=N``,

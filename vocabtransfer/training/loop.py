@@ -290,19 +290,16 @@ def _optimizer(
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
 
     For the same reason tables are held, see `TableAdamW`. Beside a body that learns they take ``pace.table_rate`` times its
-    rate. ``fused`` reads parameters, gradients and moments once in a step
-    instead of ten times, which a CPU is glad of; torch chooses for other devices, and for parts of parameters that several
-    processes hold.
+    rate. ``fused`` reads parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of;
+    torch chooses for other devices, and for parts of parameters that several processes hold.
     """
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
     others = [p for name, p in trained.items() if p.dim() < 2]
     held = [p for name, p in trained.items() if p.dim() > 1 and name in tables]
-    shared: list[nn.Parameter] = []
-    if form is not None:
-        others = [p for p in others if form.rows_learn]
-        shared = list(form.parameters.values())
-        held = held if form.rows_learn else []
+    shared = list(form.parameters.values()) if form is not None else []
+    if form is not None and not form.rows_learn:
+        others, held = [], []
     faster = pace.table_rate if decayed else 1.0  # the body learns too
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": pace.weight_decay, TIMES: 1.0},

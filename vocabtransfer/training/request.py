@@ -62,7 +62,7 @@ class AdaptRequest:
         bpe_dropout: the chance that a token of the text is taken apart into the two that merged into it; see `Cuts`.
         pull: by how much what learns is drawn back to where its stage began; see `Pace`. When not given, 0, and for new rows
             that are distilled alone what makes 1 over their stage.
-        table_rate: how many times the stage's learning rate tables take where the body learns beside them (stage "all").
+        table_rate: how many times the stage's learning rate tables take where body and tables learn together.
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.

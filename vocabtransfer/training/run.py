@@ -30,8 +30,8 @@ class Pace:
     evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns
     towards where its stage began: it goes back by ``pull`` times the learning rate of the way at every update (L2-SP,
     arXiv 1802.01483); None leaves it to the stage. ``table_rate`` is how many times the stage's rate tables take where the
-    body learns beside them. ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the
-    separator of documents that are not to see each other, None where they may.
+    body learns beside them. ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the separator of documents that
+    are not to see each other, None where they may.
     """
 
     rows: int
