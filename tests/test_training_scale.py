@@ -10,7 +10,7 @@ from adapt_samples import dying_after, files, make_model, request, write_text
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, Qwen3MoeConfig
 
 import vocabtransfer as vt
-from vocabtransfer.optimizer import HELD, TableAdamW
+from vocabtransfer.optimizer import HELD, HeldRows, TableAdamW
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.training import estimate
@@ -89,6 +89,32 @@ def test_rows_that_a_text_says_nothing_about_are_held(moments: torch.dtype, monk
     root = ((second + second.mean(dim=0)) / (1 - 0.95**41)).sqrt()
     expected = before - 1e-2 * first / (1 - 0.9**41) / root
     torch.testing.assert_close(ours.detach(), expected, rtol=0, atol=1e-6 if moments == torch.float32 else 2e-4)
+
+
+def test_compiled_loops_step_as_torch_does_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU in float32 loops are compiled; elsewhere torch does the same."""
+    monkeypatch.setattr("vocabtransfer.optimizer.NUMBERS_IN_CACHE", 70)
+    torch.manual_seed(0)
+    start, gradients = torch.randn(50, 20), [torch.randn(50, 20) * torch.logspace(-8, 2, 20) for _ in range(6)]
+    for gradient in gradients:
+        gradient[::3] = 0  # rows that never had one do not count
+
+    def stepped(threads: int, compiled: bool) -> torch.Tensor:
+        torch.set_num_threads(threads)
+        table = torch.nn.Parameter(start.clone())
+        optimizer = TableAdamW([{"params": [table], HELD: True}], 1e-2, (0.9, 0.95), weight_decay=0.1)
+        with monkeypatch.context() as patched:
+            if not compiled:
+                patched.setattr(HeldRows, "_can_be_compiled", lambda rows: False)
+            for gradient in gradients:
+                table.grad = gradient.clone()
+                optimizer.step()
+        return table.detach()
+
+    one, three, by_torch = stepped(1, True), stepped(3, True), stepped(1, False)
+    assert torch.equal(one, three)
+    torch.testing.assert_close(one, by_torch, rtol=1e-6, atol=1e-7)
+    assert float((one - start).abs().mean()) > 0.01
 
 
 def test_what_is_not_held_is_stepped_as_by_adamw() -> None:

@@ -29,18 +29,20 @@ class _Announcer(event.Listener):
 event.register("numba:compile", _Announcer())
 
 
-def compiled(fastmath: bool | set[str] = False) -> Callable[[Kernel], Kernel]:
+def compiled(fastmath: bool | set[str] = False, error_model: str = "python") -> Callable[[Kernel], Kernel]:
     """Return a decorator that compiles a function.
 
     ``fastmath`` names the floating-point liberties LLVM may take, all of them when True: ``"contract"`` is fused
-    multiply-add, ``"reassoc"`` the order of a sum, settled when compiling and the same in every call.
+    multiply-add, ``"reassoc"`` the order of a sum, settled when compiling and the same in every call. With the
+    ``error_model`` "numpy" a division by zero is infinite, not an error, and may be done for many numbers at once.
     """
 
     def decorate(function: Kernel) -> Kernel:
+        how: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": error_model}
         try:
-            kernel = numba.njit(cache=True, nogil=True, fastmath=fastmath)(function)
+            kernel = numba.njit(cache=True, **how)(function)
         except RuntimeError:  # numba found no folder for its cache: neither the package's own nor the user's
-            kernel = numba.njit(nogil=True, fastmath=fastmath)(function)
+            kernel = numba.njit(**how)(function)
         return cast(Kernel, kernel)
 
     return decorate

@@ -1,9 +1,12 @@
 """AdamW for models whose tables are what is trained: rows that a text says nothing about are held, moments may be halved."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
@@ -85,39 +88,112 @@ class TableAdamW(torch.optim.AdamW):
         held = bool(group.get(HELD)) and parameter.dim() == 2
         own = own_part(parameter)
         width = own.shape[1] if held else 1
-        values = own.contiguous().view(-1, width)  # a copy where it is not contiguous
         assert parameter.grad is not None, "a parameter without a gradient is left alone"
-        gradient, first, second = (
-            own_part(tensor).contiguous().view(-1, width)
-            for tensor in (_as_it_lies(parameter.grad, parameter), state["exp_avg"], state["exp_avg_sq"])
-        )
+        lying = (parameter, _as_it_lies(parameter.grad, parameter), state["exp_avg"], state["exp_avg_sq"])
+        # A copy where one is not contiguous.
+        values, gradient, first, second = (own_part(tensor).contiguous().view(-1, width) for tensor in lying)
         root = (1 - beta2**done) ** 0.5
         length, least = rate * root / (1 - beta1**done), group["eps"] * root
         if group["weight_decay"]:
             values.mul_(1 - rate * group["weight_decay"])
-        # In float64 where there is that: a float32 sum can depend on where in memory the numbers lie. The last counts rows.
-        wide = torch.float32 if values.device.type == "mps" else torch.float64
-        sums = torch.zeros(width + 1, dtype=wide, device=values.device)
-        for part in _parts(values):
-            pushed = gradient[part].float()
-            mean = first[part].float().lerp_(pushed, 1 - beta1)
-            square = second[part].float().mul_(beta2).addcmul_(pushed, pushed, value=1 - beta2)
-            if self._moments != torch.float32:  # else they are where they belong
-                first[part].copy_(mean)
-                second[part].copy_(square)
-            if held:
-                sums[:-1] += square.sum(0, dtype=wide)
-                sums[-1] += (square.amax(1) > 0).sum()
-            else:
-                values[part].addcdiv_(mean, square.sqrt().add_(least), value=-length)
         if held:
-            sums = _over_all(sums, parameter)
-            column = (sums[:-1] / sums[-1].clamp(min=1)).float()
+            held_rows = HeldRows(values, gradient, first, second)
+            sums = _over_all(held_rows.take_in(1 - beta1, 1 - beta2), parameter)
+            held_rows.move(sums, length, least)
+        else:
             for part in _parts(values):
-                divisor = (second[part].float() + column).sqrt_().add_(least)
-                values[part].addcdiv_(first[part].float(), divisor, value=-length)
+                mean, square = _taken_in(gradient[part], first[part], second[part], 1 - beta1, 1 - beta2)
+                values[part].addcdiv_(mean, square.sqrt().add_(least), value=-length)
         if not own.is_contiguous():
             own.copy_(values.view(own.shape))
+
+
+class HeldRows:
+    """A table's part in this process and what a step of it needs, all (rows, columns); moments are changed in place.
+
+    On a CPU, where all is float32, loops are compiled: a few passes over memory instead of a dozen. Sums are over the same
+    parts in the same order whatever the number of threads.
+    """
+
+    def __init__(self, values: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> None:
+        self.values, self.gradient, self.first, self.second = values, gradient, first, second
+
+    def _can_be_compiled(self) -> bool:
+        every = (self.values, self.gradient, self.first, self.second)
+        return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in every)
+
+    def take_in(self, new1: float, new2: float) -> Tensor:
+        """Let the moments take in the gradient by these shares of it.
+
+        Return the sums of the second moments over rows, and last how many rows ever had a gradient: (1 + columns,), in
+        float64 where there is that, since a float32 sum can depend on where in memory the numbers lie.
+        """
+        if self._can_be_compiled():
+            return self._take_in_compiled(new1, new2)
+        wide = torch.float32 if self.values.device.type == "mps" else torch.float64
+        sums = torch.zeros(self.values.shape[1] + 1, dtype=wide, device=self.values.device)
+        for part in _parts(self.values):
+            _, square = _taken_in(self.gradient[part], self.first[part], self.second[part], new1, new2)
+            sums[:-1] += square.sum(0, dtype=wide)
+            sums[-1] += (square.amax(1) > 0).sum()
+        return sums
+
+    def move(self, sums: Tensor, length: float, least: float) -> None:
+        """Move the values against the first moments; ``sums`` are those of `take_in`, over all processes."""
+        means = (sums[:-1] / sums[-1].clamp(min=1)).float()
+        if self._can_be_compiled():
+            self._move_compiled(means.numpy(), length, least)
+            return
+        for part in _parts(self.values):
+            divisor = (self.second[part].float() + means).sqrt_().add_(least)
+            self.values[part].addcdiv_(self.first[part].float(), divisor, value=-length)
+
+    def _take_in_compiled(self, new1: float, new2: float) -> Tensor:
+        from vocabtransfer.held_kernels import take_in  # numba takes half a second to import
+
+        gradient, first, second = (each.detach().numpy() for each in (self.gradient, self.first, self.second))
+        parts = list(_parts(self.values))
+        sums = np.zeros((len(parts), self.values.shape[1] + 1))
+
+        def one(number: int) -> None:
+            part, shares = parts[number], (np.float32(new1), np.float32(new2))
+            take_in(gradient[part], first[part], second[part], *shares, sums[number])
+
+        _in_threads(one, len(parts))
+        return torch.from_numpy(sums.sum(0))
+
+    def _move_compiled(self, means: NDArray[np.float32], length: float, least: float) -> None:
+        from vocabtransfer.held_kernels import move
+
+        values, first, second = (each.detach().numpy() for each in (self.values, self.first, self.second))
+        parts = list(_parts(self.values))
+
+        def one(number: int) -> None:
+            part = parts[number]
+            move(values[part], first[part], second[part], means, np.float32(least), np.float32(length))
+
+        _in_threads(one, len(parts))
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    """Do a number of pieces of work that leave Python's lock alone, in as many threads as torch has."""
+    if torch.get_num_threads() == 1 or count == 1:
+        for number in range(count):
+            work(number)
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(work, range(count)))
+
+
+def _taken_in(gradient: Tensor, first: Tensor, second: Tensor, new1: float, new2: float) -> tuple[Tensor, Tensor]:
+    """Let a part of the moments take in the gradient; return them in float32, before they are rounded."""
+    pushed = gradient.float()
+    mean = first.float().lerp_(pushed, new1)
+    square = second.float().mul_(1 - new2).addcmul_(pushed, pushed, value=new2)
+    if first.dtype != torch.float32:  # else they are where they belong
+        first.copy_(mean)
+        second.copy_(square)
+    return mean, square
 
 
 def own_part(tensor: Tensor) -> Tensor:

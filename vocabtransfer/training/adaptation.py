@@ -54,7 +54,7 @@ from vocabtransfer.training.row_stage import NUMBERS, SIDES, new_tables, run_row
 from vocabtransfer.training.run import Pace, Run
 from vocabtransfer.training.settings import settings_of
 from vocabtransfer.training.sizes import block_of, rows_of
-from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, Stage, default_stages
+from vocabtransfer.training.stage import BODY, LORA, NEW, Stage, default_stages
 from vocabtransfer.training.stages import add_lora, load_values, merge_lora, table_parameters
 from vocabtransfer.training.state import Progress, State, state_folder
 from vocabtransfer.training.table_forms import form_of
@@ -307,7 +307,7 @@ def _train(run: Run, checkpoint: Checkpoint) -> None:
 
 
 def _check_written_back(checkpoint: Checkpoint, model: PreTrainedModel, stages: tuple[Stage, ...]) -> None:
-    body = {OUTER, LORA, ALL} & {stage.name for stage in stages}
+    body = set(BODY) & {stage.name for stage in stages}
     names = [name for name, _ in model.named_parameters()] if body else list(table_parameters(model))
     file_names(checkpoint, model, names)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from vocabtransfer.errors import UsageError
-from vocabtransfer.optimizer import own_part
+from vocabtransfer.optimizer import NUMBERS_AT_A_TIME, NUMBERS_IN_CACHE, own_part
 from vocabtransfer.running.plan import find_device
 
 Precision = Literal["fp32", "bf16"]
@@ -208,13 +208,20 @@ def gradient_norm(accelerator: Accelerator, gradients: Sequence[Tensor]) -> floa
     if not gradients:
         return 0.0
     own = [own_part(gradient) for gradient in gradients]
-    # Small pieces are summed in one order in float64, so that a resumed run cuts gradients to the same bit.
-    norms = torch.stack([torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in own])
+    # Summed in one order in float64, so that a resumed run cuts gradients to the same bit.
+    norms = torch.stack([_length(piece) for piece in own])
     if not any(isinstance(gradient, DTensor) for gradient in gradients):
         return math.sqrt(float(norms.square().sum()))
     # A piece that several processes hold counts once.
     held = torch.tensor([_holders(gradient, accelerator.num_processes) for gradient in gradients]).to(norms)
     return math.sqrt(summed(accelerator, float((norms.square() / held).sum()))[0])
+
+
+def _length(vector: Tensor) -> Tensor:
+    """Return the length of all numbers of a tensor as one vector, float64 (); few of them at a time are float64."""
+    pieces = vector.reshape(-1).split(NUMBERS_IN_CACHE if vector.device.type == "cpu" else NUMBERS_AT_A_TIME)
+    lengths: list[Tensor] = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
+    return torch.linalg.vector_norm(torch.stack(lengths)) if len(lengths) > 1 else lengths[0]
 
 
 def _holders(gradient: Tensor, processes: int) -> int:

@@ -21,7 +21,7 @@ from vocabtransfer.token_map import MAP_FILE, TokenMap
 from vocabtransfer.training.attention import check_attention
 from vocabtransfer.training.objectives import check_objective
 from vocabtransfer.training.processes import Precision
-from vocabtransfer.training.stage import ALL, LORA, NEW, OUTER, TABLES, LoraShape, Stage
+from vocabtransfer.training.stage import ALL, BODY, LORA, NEW, OUTER, TABLES, LoraShape, Stage
 from vocabtransfer.training.table_forms import ROWS, check_form
 
 HYDRA_FILE = "hydra.json"
@@ -233,6 +233,11 @@ def check_stages(
     names = [stage.name for stage in stages]
     if NEW in names and (new_rows is None or not new_rows.any()):
         raise _unknown_rows(checkpoint.name, f"no {MAP_FILE}" if new_rows is None else "no new row in its token map")
+    if request.table_rate != 1 and not set(names) & set(BODY):
+        raise UsageError(
+            f"`table_rate` is {request.table_rate:g}, but no stage trains the body beside the tables, as "
+            f"{', '.join(BODY)} do: give tables that learn alone their rate in the stage, as in tables:200:1e-3."
+        )
     _check_adapter(request, names)
 
 

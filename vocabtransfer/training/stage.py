@@ -9,6 +9,8 @@ from vocabtransfer.public import public, settle_fields
 
 NEW, TABLES, OUTER, LORA, ALL = "new", "tables", "outer", "lora", "all"
 STAGE_NAMES = (NEW, TABLES, OUTER, LORA, ALL)
+#: Stages in which parts of the body learn beside the tables.
+BODY = (OUTER, LORA, ALL)
 LONGEST_WARM_UP = 100
 LAST_SHARE = 0.1
 
