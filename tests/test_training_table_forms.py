@@ -145,6 +145,10 @@ def test_tables_take_so_many_times_the_rate_of_the_body(pair: tuple[Checkpoint, 
     plain, faster = moved("plain", "all:1:1e-3"), moved("faster", "all:1:1e-3", table_rate=4.0)
     assert faster["table"] == pytest.approx(4 * plain["table"], rel=1e-3)
     assert faster["body"] == pytest.approx(plain["body"], rel=1e-5) and plain["body"] > 0
+    # What draws back follows the rate of each: a fifth of the body's way, four fifths of the tables'.
+    drawn = moved("drawn", "all:1:1e-3", table_rate=4.0, pull=200.0)
+    assert drawn["body"] == pytest.approx(0.8 * faster["body"], rel=1e-3)
+    assert drawn["table"] == pytest.approx(0.2 * faster["table"], rel=1e-3)
 
 
 @given(

@@ -183,13 +183,16 @@ class _StageRun:
         return asked > 0
 
     def _pull(self) -> None:
-        """Draw what learns towards where it started, by the same share of the way whatever the gradients say."""
-        share = min((self.run.pace.pull or 0.0) * self.stage.rate(self.progress.update, self.updates), 1.0)
+        """Draw what learns towards where it started, by a share of the way that follows its learning rate alone."""
+        if not self.start:
+            return
+        pull = self.run.pace.pull or 0.0
+        shares = {id(p): min(pull * group["lr"], 1.0) for group in self.optimizer.param_groups for p in group["params"]}
         with torch.no_grad():
             for name, start in self.start.items():
-                self.trained[name].lerp_(start, share)
-            for parameter in self.form.parameters.values() if self.form is not None and self.start else ():
-                parameter.mul_(1 - share)
+                self.trained[name].lerp_(start, shares[id(self.trained[name])])
+            for parameter in self.form.parameters.values() if self.form is not None else ():
+                parameter.mul_(1 - shares[id(parameter)])
 
     def _cut_gradients(self) -> list[Tensor]:
         """Take the rows that stay out of the gradients; return those that there are."""
