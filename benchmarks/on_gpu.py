@@ -26,7 +26,7 @@ EXTENDED = "auto:extend,bpe_dropout=0.3,table_rate=5"
 #: What may let a new vocabulary learn from little text: the source's pieces some of the time, and fewer tokens.
 #: Two are questions that a desk left open: the plain rate, and whether the own vocabulary gains by another as well.
 VARIANTS = (
-    "auto",
+    "auto:table_rate=1",
     "own:table_rate=5",
     "auto:bpe_dropout=0.3,table_rate=5",
     "auto:extend=1000",

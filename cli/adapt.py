@@ -90,9 +90,10 @@ def adapt(
         "distilled alone, what makes 1 over their stage].",
         rich_help_panel=TRAINING,
     ),
-    table_rate: float = typer.Option(
-        1.0,
-        help="In a stage that trains the body too, tables take so many times its learning rate.",
+    table_rate: float | None = typer.Option(
+        None,
+        help="In a stage that trains the body too, tables take so many times its learning rate [default: 5 in a stage all "
+        "where a transfer made most rows, else 1].",
         rich_help_panel=TRAINING,
     ),
     lora_rank: int = typer.Option(8, help="Rank of a lora stage's updates.", rich_help_panel=TRAINING),

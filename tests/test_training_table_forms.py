@@ -142,13 +142,26 @@ def test_tables_take_so_many_times_the_rate_of_the_body(pair: tuple[Checkpoint, 
         ways = {key: float((after[key] - before[key]).norm()) for key in before if before[key].dim() > 1}
         return {"table": ways[INPUT], "body": sum(way for key, way in ways.items() if ".layers." in key)}
 
-    plain, faster = moved("plain", "all:1:1e-3"), moved("faster", "all:1:1e-3", table_rate=4.0)
+    plain, faster = (moved(str(rate), "all:1:1e-3", table_rate=rate) for rate in (1.0, 4.0))
     assert faster["table"] == pytest.approx(4 * plain["table"], rel=1e-3)
     assert faster["body"] == pytest.approx(plain["body"], rel=1e-5) and plain["body"] > 0
     # What draws back follows the rate of each: a fifth of the body's way, four fifths of the tables'.
     drawn = moved("drawn", "all:1:1e-3", table_rate=4.0, pull=200.0)
     assert drawn["body"] == pytest.approx(0.8 * faster["body"], rel=1e-3)
     assert drawn["table"] == pytest.approx(0.2 * faster["table"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("new", "faster"), [(0.45, 1.0), (0.55, 5.0)])
+def test_tables_are_faster_by_themselves_where_all_learns_and_most_rows_are_new(
+    pair: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: float, faster: float
+) -> None:
+    rows = np.arange(pair[1].layout.rows) < new * pair[1].layout.rows
+    monkeypatch.setattr("vocabtransfer.training.adaptation.new_rows_of", lambda checkpoint: rows)
+    stages = ("tables:1:1e-3", "outer:1:1e-3", "all:1:1e-3")
+    facts = vt.adapt(adaptation(pair[1], tmp_path / "out", *stages)).facts
+    assert [stage["table_rate"] for stage in facts["stages"]] == [1.0, 1.0, faster]
+    given = vt.adapt(adaptation(pair[1], tmp_path / "given", *stages, table_rate=2.0)).facts
+    assert [stage["table_rate"] for stage in given["stages"]] == [1.0, 2.0, 2.0]
 
 
 @given(

@@ -64,7 +64,7 @@ def learning_of(settings: dict[str, str]) -> dict[str, Any]:
         "tables": settings.get("tables", "rows"),
         "bpe_dropout": float(settings.get("bpe_dropout", 0)),
         "pull": float(settings.get("pull", 0)),
-        "table_rate": float(settings.get("table_rate", 1)),
+        "table_rate": float(settings["table_rate"]) if "table_rate" in settings else None,
     }
 
 

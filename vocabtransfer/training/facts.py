@@ -38,7 +38,6 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
         "tables": request.tables,
         "bpe_dropout": request.bpe_dropout,
         "pull": request.pull,
-        "table_rate": request.table_rate,
         "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
         "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
         "stages": [
@@ -48,6 +47,7 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
                 "planned_updates": stage.updates(run.tokens_per_update),
                 "tokens": progress.tokens - before,
                 "learning_rate": stage.learning_rate,
+                "table_rate": run.table_rate(stage),
                 "first_loss": progress.losses[0],
                 "last_loss": progress.losses[-1],
                 "best_update": progress.best,

@@ -83,7 +83,9 @@ class _StageRun:
         run.meters[number] = self.meter = self._new_meter(model)
         torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.shares.place))
         alone = run.accelerator.device.type == "cpu" and run.accelerator.num_processes == 1
-        self.optimizer: torch.optim.Optimizer = _optimizer(trained, model, run.pace, self.form, fused=alone)
+        self.optimizer: torch.optim.Optimizer = _optimizer(
+            trained, model, run.pace, self.form, run.table_rate(self.stage), fused=alone
+        )
         self.model: nn.Module = model
         if run.shares.tensor == 1:  # else transformers cut and placed it
             self.model, self.optimizer = run.accelerator.prepare(model, self.optimizer)
@@ -288,13 +290,19 @@ def _inner(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _optimizer(
-    trained: dict[str, nn.Parameter], model: PreTrainedModel, pace: Pace, form: TableForm | None, *, fused: bool
+    trained: dict[str, nn.Parameter],
+    model: PreTrainedModel,
+    pace: Pace,
+    form: TableForm | None,
+    faster: float,
+    *,
+    fused: bool,
 ) -> torch.optim.Optimizer:
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
 
-    For the same reason tables are held, see `TableAdamW`. Beside a body that learns they take ``pace.table_rate`` times its
-    rate. ``fused`` reads parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of;
-    torch chooses for other devices, and for parts of parameters that several processes hold.
+    For the same reason tables are held, see `TableAdamW`. They take ``faster`` times the stage's rate. ``fused`` reads
+    parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of; torch chooses for other
+    devices, and for parts of parameters that several processes hold.
     """
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
@@ -303,7 +311,6 @@ def _optimizer(
     shared = list(form.parameters.values()) if form is not None else []
     if form is not None and not form.rows_learn:
         others, held = [], []
-    faster = pace.table_rate if decayed else 1.0  # the body learns too
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": pace.weight_decay, TIMES: 1.0},
         {"params": others, "weight_decay": 0.0, TIMES: 1.0},

@@ -62,7 +62,8 @@ class AdaptRequest:
         bpe_dropout: the chance that a token of the text is taken apart into the two that merged into it; see `Cuts`.
         pull: by how much what learns is drawn back to where its stage began; see `Pace`. When not given, 0, and for new rows
             that are distilled alone what makes 1 over their stage.
-        table_rate: how many times the stage's learning rate tables take where body and tables learn together.
+        table_rate: how many times the stage's learning rate tables take where body and tables learn together. When not
+            given, 5 in a stage ``all`` of a model most of whose rows a transfer made, else 1.
         lora: rank and scale of a lora stage's updates.
         keep_adapter: write a PEFT adapter instead of merging the low-rank updates.
         objective: "clm", "distill" or "alm"; the last two need a ``teacher``.
@@ -102,7 +103,7 @@ class AdaptRequest:
     tables: str = ROWS
     bpe_dropout: float = 0.0
     pull: float | None = None
-    table_rate: float = 1.0
+    table_rate: float | None = None
     lora: LoraShape = dataclasses.field(default_factory=LoraShape)
     keep_adapter: bool = False
     objective: str = "clm"
@@ -164,7 +165,7 @@ def check_numbers(request: AdaptRequest) -> None:
         raise UsageError(f"`bpe_dropout` is {request.bpe_dropout}: it must be from 0 to below 1.")
     if request.pull is not None and not 0 <= request.pull < math.inf:
         raise UsageError(f"`pull` is {request.pull}: it must be 0 or more.")
-    if not 0 < request.table_rate < math.inf:
+    if request.table_rate is not None and not 0 < request.table_rate < math.inf:
         raise UsageError(f"`table_rate` is {request.table_rate}: it must be above 0.")
     check_form(request.tables)
     if not request.text:
@@ -233,7 +234,7 @@ def check_stages(
     names = [stage.name for stage in stages]
     if NEW in names and (new_rows is None or not new_rows.any()):
         raise _unknown_rows(checkpoint.name, f"no {MAP_FILE}" if new_rows is None else "no new row in its token map")
-    if request.table_rate != 1 and not set(names) & set(BODY):
+    if request.table_rate is not None and not set(names) & set(BODY):
         raise UsageError(
             f"`table_rate` is {request.table_rate:g}, but no stage trains the body beside the tables, as "
             f"{', '.join(BODY)} do: give tables that learn alone their rate in the stage, as in tables:200:1e-3."

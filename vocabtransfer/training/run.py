@@ -11,12 +11,14 @@ from vocabtransfer.training.interruption import StopSign
 from vocabtransfer.training.objectives import Objective
 from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.row_distiller import RowDistiller
-from vocabtransfer.training.stage import LoraShape, Stage
+from vocabtransfer.training.stage import ALL, BODY, LoraShape, Stage
 from vocabtransfer.training.state import State
 from vocabtransfer.training.table_forms import FormMaker
 from vocabtransfer.training.text import Mixture
 from vocabtransfer.training.throughput import Meter
 
+#: How many times the body's rate tables take where most rows are new: SmolLM2 gained in three languages (docs/tried.md).
+FASTER = 5.0
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
 LOGITS_AT_A_TIME = 1 << 27
 
@@ -30,8 +32,8 @@ class Pace:
     evaluations without a new best; ``keeps_best`` hands a stage's best point on, not its last. ``pull`` draws what learns
     towards where its stage began: it goes back by ``pull`` times the learning rate of the way at every update (L2-SP,
     arXiv 1802.01483); None leaves it to the stage. ``table_rate`` is how many times the stage's rate tables take where the
-    body learns beside them. ``half_moments`` keeps AdamW's moments in bfloat16; ``apart`` is the separator of documents that
-    are not to see each other, None where they may.
+    body learns beside them; None leaves it to `Run.table_rate`. ``half_moments`` keeps AdamW's moments in bfloat16;
+    ``apart`` is the separator of documents that are not to see each other, None where they may.
     """
 
     rows: int
@@ -43,7 +45,7 @@ class Pace:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     pull: float | None = None
-    table_rate: float = 1.0
+    table_rate: float | None = None
     keeps_best: bool = False
     half_moments: bool = False
     apart: int | None = None
@@ -81,3 +83,16 @@ class Run:
     def tokens_per_update(self) -> int:
         """Places of an update, separators among them."""
         return self.pace.rows * self.mixture.target.block
+
+    def table_rate(self, stage: Stage) -> float:
+        """Return how many times a stage's rate tables take: 1 where they learn alone; see `Pace`.
+
+        Left to itself, `FASTER` where all parameters learn and a transfer made more than half of the rows: such rows have
+        more to learn than the body, and rows that the body knows do not.
+        """
+        if stage.name not in BODY:
+            return 1.0
+        if self.pace.table_rate is not None:
+            return self.pace.table_rate
+        mostly_new = self.new_rows is not None and bool(self.new_rows.mean() > 0.5)
+        return FASTER if stage.name == ALL and mostly_new else 1.0
