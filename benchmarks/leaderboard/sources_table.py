@@ -213,8 +213,8 @@ FRONT = (
     ("gemma-3-270m-q4_k_m", "nl", "extend", "extend or swap, and distil"),
     ("gemma-3-270m-q4_k_m", "nl", "replace", "do not replace"),
 )
-#: What stands there after distillation: a source and a language, extended.
-FRONT_DISTILLED = [("gemma-3-270m-q4_k_m", language) for language in ("tt", "af", "et", "nl")]
+#: What stands there after distillation: languages of one source, extended, each after the most updates within its time.
+FRONT_DISTILLED, FRONT_LANGUAGES, FRONT_MINUTES = "gemma-3-270m-q4_k_m", ("tt", "af", "et", "nl", "tr"), 20
 KNOWS = {"SmolLM2-135M-Instruct": "English", "gemma-3-270m-q4_k_m": "many languages"}
 
 
@@ -238,16 +238,17 @@ def front() -> str:
 def front_distilled() -> str:
     """Return the table of the project's front page: what distillation costs and brings, against the untouched model."""
     words = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
-    lines = []
-    for cell in distilled_cells():
-        if (cell.source, cell.language) not in FRONT_DISTILLED:
+    lines = {}
+    for cell in sorted(distilled_cells(), key=lambda cell: int(cell.updates)):
+        if cell.source != FRONT_DISTILLED or cell.language not in FRONT_LANGUAGES or cell.minutes > FRONT_MINUTES:
             continue
         before, after = words.get((cell.source, cell.language), (None, None))
         if before is None or after is None:
             continue
         changes = [f"{after / before - 1:+.1%}", cell.own.against_untouched, cell.other.against_untouched]
-        lines.append([NAMES[cell.language], f"{cell.minutes:.0f}", *changes])
-    return markdown(["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"], lines)
+        lines[cell.language] = [NAMES[cell.language], f"{cell.minutes:.0f}", *changes]
+    header = ["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"]
+    return markdown(header, [lines[language] for language in NAMES if language in lines])
 
 
 def tables() -> dict[str, str]:
