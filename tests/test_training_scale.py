@@ -16,6 +16,7 @@ from vocabtransfer.running.settings import running_with
 from vocabtransfer.training import estimate
 from vocabtransfer.training.attention import check_separable, places_in_documents
 from vocabtransfer.training.needs import layer_bytes, need_of
+from vocabtransfer.training.processes import gradient_norm
 from vocabtransfer.training.throughput import Meter, token_operations
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -115,6 +116,14 @@ def test_compiled_loops_step_as_torch_does_with_any_number_of_threads(monkeypatc
     assert torch.equal(one, three)
     torch.testing.assert_close(one, by_torch, rtol=1e-6, atol=1e-7)
     assert float((one - start).abs().mean()) > 0.01
+
+
+def test_a_gradient_is_as_long_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(13, 5).T, torch.randn(6) * 1e-20, torch.empty(0, 4), torch.randn(40) * 1e4]
+    whole = float(torch.cat([gradient.flatten().double() for gradient in gradients]).norm())
+    monkeypatch.setattr("vocabtransfer.training.processes.NUMBERS_IN_CACHE", 7)
+    assert gradient_norm(Accelerator(cpu=True), gradients) == pytest.approx(whole, rel=1e-12)
 
 
 def test_what_is_not_held_is_stepped_as_by_adamw() -> None:
