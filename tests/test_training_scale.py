@@ -122,7 +122,7 @@ def test_a_gradient_is_as_long_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     gradients = [torch.randn(13, 5).T, torch.randn(6) * 1e-20, torch.empty(0, 4), torch.randn(40) * 1e4]
     whole = float(torch.cat([gradient.flatten().double() for gradient in gradients]).norm())
-    monkeypatch.setattr("vocabtransfer.training.processes.NUMBERS_IN_CACHE", 7)
+    monkeypatch.setattr("vocabtransfer.optimizer.NUMBERS_IN_CACHE", 7)
     assert gradient_norm(Accelerator(cpu=True), gradients) == pytest.approx(whole, rel=1e-12)
 
 

@@ -155,34 +155,31 @@ class HeldRows:
         parts = list(_parts(self.values))
         sums = np.zeros((len(parts), self.values.shape[1] + 1))
 
-        def one(number: int) -> None:
-            part, shares = parts[number], (np.float32(new1), np.float32(new2))
-            take_in(gradient[part], first[part], second[part], *shares, sums[number])
+        def one(number: int, part: slice) -> None:
+            take_in(gradient[part], first[part], second[part], np.float32(new1), np.float32(new2), sums[number])
 
-        _in_threads(one, len(parts))
+        _in_threads(one, parts)
         return torch.from_numpy(sums.sum(0))
 
     def _move_compiled(self, means: NDArray[np.float32], length: float, least: float) -> None:
         from vocabtransfer.held_kernels import move
 
         values, first, second = (each.detach().numpy() for each in (self.values, self.first, self.second))
-        parts = list(_parts(self.values))
 
-        def one(number: int) -> None:
-            part = parts[number]
+        def one(number: int, part: slice) -> None:
             move(values[part], first[part], second[part], means, np.float32(least), np.float32(length))
 
-        _in_threads(one, len(parts))
+        _in_threads(one, list(_parts(self.values)))
 
 
-def _in_threads(work: Callable[[int], None], count: int) -> None:
-    """Do a number of pieces of work that leave Python's lock alone, in as many threads as torch has."""
-    if torch.get_num_threads() == 1 or count == 1:
-        for number in range(count):
-            work(number)
+def _in_threads(work: Callable[[int, slice], None], parts: list[slice]) -> None:
+    """Work on every part, given its number too, in as many threads as torch has; the work leaves Python's lock alone."""
+    if torch.get_num_threads() == 1 or len(parts) == 1:
+        for number, part in enumerate(parts):
+            work(number, part)
         return
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(work, range(count)))
+        list(pool.map(work, range(len(parts)), parts))
 
 
 def _taken_in(gradient: Tensor, first: Tensor, second: Tensor, new1: float, new2: float) -> tuple[Tensor, Tensor]:
@@ -194,6 +191,11 @@ def _taken_in(gradient: Tensor, first: Tensor, second: Tensor, new1: float, new2
         first.copy_(mean)
         second.copy_(square)
     return mean, square
+
+
+def numbers_at_a_time(tensor: Tensor) -> int:
+    """Return how many numbers of a tensor are worked on at a time, where it lies."""
+    return NUMBERS_IN_CACHE if tensor.device.type == "cpu" else NUMBERS_AT_A_TIME
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -210,8 +212,7 @@ def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 def _parts(values: Tensor) -> Iterator[slice]:
     """Yield some rows at a time."""
-    numbers = NUMBERS_IN_CACHE if values.device.type == "cpu" else NUMBERS_AT_A_TIME
-    rows = max(numbers // max(values.shape[1], 1), 1)
+    rows = max(numbers_at_a_time(values) // max(values.shape[1], 1), 1)
     for start in range(0, len(values), rows):
         yield slice(start, start + rows)
 

@@ -182,13 +182,17 @@ class Distilled:
 
 
 def distilled_cells() -> Iterator[Distilled]:
-    """Yield what was measured after distillation."""
+    """Yield what was measured after distillation: of a source and a language, more updates after fewer."""
     for source in SOURCES:
         for language in NAMES:
-            for file in sorted(RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")):
-                rows = [read_rows(file.stem)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
+            found = {
+                int(file.stem.rpartition("-")[2]): file.stem
+                for file in RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")
+            }
+            for updates, name in sorted(found.items()):
+                rows = [read_rows(name)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
                 own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
-                yield Distilled(source, language, file.stem.rpartition("-")[2], rows[-1].seconds / 60, own, other)
+                yield Distilled(source, language, str(updates), rows[-1].seconds / 60, own, other)
 
 
 def distilled() -> str:
@@ -239,7 +243,7 @@ def front_distilled() -> str:
     """Return the table of the project's front page: what distillation costs and brings, against the untouched model."""
     words = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
     lines = {}
-    for cell in sorted(distilled_cells(), key=lambda cell: int(cell.updates)):
+    for cell in distilled_cells():
         if cell.source != FRONT_DISTILLED or cell.language not in FRONT_LANGUAGES or cell.minutes > FRONT_MINUTES:
             continue
         before, after = words.get((cell.source, cell.language), (None, None))
@@ -248,7 +252,7 @@ def front_distilled() -> str:
         changes = [f"{after / before - 1:+.1%}", cell.own.against_untouched, cell.other.against_untouched]
         lines[cell.language] = [NAMES[cell.language], f"{cell.minutes:.0f}", *changes]
     header = ["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"]
-    return markdown(header, [lines[language] for language in NAMES if language in lines])
+    return markdown(header, list(lines.values()))
 
 
 def tables() -> dict[str, str]:

@@ -15,7 +15,7 @@ from vocabtransfer.training.attention import EAGER
 from vocabtransfer.training.processes import ModelShares
 from vocabtransfer.training.request import AdaptRequest
 from vocabtransfer.training.run import LOGITS_AT_A_TIME
-from vocabtransfer.training.stage import ALL, LORA, OUTER, Stage
+from vocabtransfer.training.stage import ALL, BODY, LORA, OUTER, Stage
 from vocabtransfer.training.stages import layer_number, outer_numbers
 from vocabtransfer.training.throughput import head_width
 
@@ -135,7 +135,7 @@ def _activations(
     places = min(at_once, rows) * block
     text = config.get_text_config(decoder=True)
     layers, hidden = (int(getattr(text, key, 0) or 0) for key in ("num_hidden_layers", "hidden_size"))
-    each = layer_bytes(text, block, request.dtype == "bf16", body or stage.name in (LORA, OUTER), request.attention)
+    each = layer_bytes(text, block, request.dtype == "bf16", body or stage.name in BODY, request.attention)
     kept = layers * 4 * hidden + each if request.gradient_checkpointing else layers * each
     logits = vocabulary * (16 if request.dtype == "bf16" else 12)
     return float(places * (kept + logits))

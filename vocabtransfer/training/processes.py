@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from vocabtransfer.errors import UsageError
-from vocabtransfer.optimizer import NUMBERS_AT_A_TIME, NUMBERS_IN_CACHE, own_part
+from vocabtransfer.optimizer import numbers_at_a_time, own_part
 from vocabtransfer.running.plan import find_device
 
 Precision = Literal["fp32", "bf16"]
@@ -219,7 +219,7 @@ def gradient_norm(accelerator: Accelerator, gradients: Sequence[Tensor]) -> floa
 
 def _length(vector: Tensor) -> Tensor:
     """Return the length of all numbers of a tensor as one vector, float64 (); few of them at a time are float64."""
-    pieces = vector.reshape(-1).split(NUMBERS_IN_CACHE if vector.device.type == "cpu" else NUMBERS_AT_A_TIME)
+    pieces = vector.reshape(-1).split(numbers_at_a_time(vector))
     lengths: list[Tensor] = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
     return torch.linalg.vector_norm(torch.stack(lengths)) if len(lengths) > 1 else lengths[0]
 
