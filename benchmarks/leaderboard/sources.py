@@ -3,6 +3,7 @@
     python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl ru tr tt              # at once
     python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl tt --updates 50       # and after 50 updates
     python benchmarks/leaderboard/sources.py --corpora FOLDER --languages nl tt --distill 1000     # and `auto` distilled
+    python benchmarks/leaderboard/sources.py --corpora FOLDER --methods --distill 800 --new-tokens 2500  # fewer new tokens
     python benchmarks/leaderboard/sources.py --table                                               # what is in results/
 
 FOLDER holds ``en-XX.tsv.xz`` files (part, English, target), as `vocabtransfer.corpora.parallel` makes them. Every twentieth
@@ -28,10 +29,11 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
+from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, Entry, Row, load_rows, save_rows
 from vocabtransfer.leaderboard.inputs import LEARNING_RATE, learning_rate_of
-from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
+from vocabtransfer.leaderboard.measuring import load_model, run_contest, scored_in
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.request import BuildRequest
@@ -39,6 +41,7 @@ from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with
+from vocabtransfer.running.swap_tables import with_tables
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import TransferResult, transfer
 
@@ -110,7 +113,7 @@ def contest_of(
     """Make the tokenizer that `build` would, no larger than the leaderboard's, and put the contest together."""
     opened = open_checkpoint(Path(source) if Path(source).exists() else source)
     words = evidence.word_counts
-    new = min(MOST_NEW, default_new_tokens(words))
+    new = arguments.new_tokens or min(MOST_NEW, default_new_tokens(words))
     size = min(LARGEST, default_vocab_size(words))
     request = BuildRequest(
         source,
@@ -152,11 +155,15 @@ def run_cell(contest: Contest, language: str, shape: str, methods: list[str], *,
         add_untouched(contest, [], results=file)
 
 
-def distil_cell(contest: Contest, language: str, shape: str, updates: int) -> None:
-    """Score `auto` at once and after so many updates of distillation, and the untouched model, with the same text."""
+def distil_cell(contest: Contest, language: str, shape: str, updates: int, new_tokens: int) -> None:
+    """Score `auto` at once and after so many updates of distillation, and the untouched model, with the same text.
+
+    ``new_tokens`` is what was asked for; it is named in the file only then.
+    """
     contest = dataclasses.replace(contest, updates=(), learning_rate=LEARNING_RATE)
     name = f"{contest.source.name.split('/')[-1]}-{language}"
-    file = RESULTS / f"{name}-{shape}-distilled-{updates}.json"
+    size = f"-{new_tokens}" if new_tokens else ""
+    file = RESULTS / f"{name}-{shape}{size}-distilled-{updates}.json"
     rows = load_rows(file, contest)
     if rows:
         return
@@ -183,10 +190,13 @@ def score_as_row(contest: Contest, model: PreTrainedModel, label: str, made: Tra
     """Return the row of tables: scores in both domains, and what they took."""
     table = made.table("input")
     assert table is not None, "every model has an input table"
-    parts = (table, made.table("output"), made.table("bias"))
-    own = score_tables(contest, model, *parts)
-    other = score_tables(dataclasses.replace(contest, test=contest.other), model, *parts)
-    return Row(label, 0, own, round(seconds, 1), 0.0, other)
+    with with_tables(model, table, made.table("output"), made.table("bias")), scored_in(contest.precision):
+        own, other = (
+            bits_per_byte(model, contest.tokenizer, documents, max_bytes=contest.max_bytes)
+            for documents in (contest.test, contest.other)
+        )
+    bits = [{"0": round(score.bits_per_byte, 4)} for score in (own, other)]
+    return Row(label, 0, bits[0], round(seconds, 1), 0.0, bits[1], round(own.tokens_per_word, 3))
 
 
 def main() -> None:
@@ -213,6 +223,9 @@ def main() -> None:
         default=0,
         help="and score extended `auto` after so many updates of distillation",
     )
+    parser.add_argument(
+        "--new-tokens", type=int, default=0, help="so many with --distill, not what `build` takes for the text"
+    )
     parser.add_argument("--device", default="cpu", help="where models run")
     parser.add_argument("--table", action="store_true", help="only print what is in results/")
     arguments = parser.parse_args()
@@ -220,6 +233,8 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     if not arguments.table and not arguments.corpora:
         parser.error("--corpora is needed to measure.")
+    if arguments.new_tokens and arguments.methods:
+        parser.error("--new-tokens is for --distill alone: give --methods and no method.")
     # A GPU multiplies float32 numbers of fewer digits as fast as half ones, and nothing has to be cast.
     torch.set_float32_matmul_precision("highest" if arguments.device == "cpu" else "high")
     precision = None if arguments.device == "cpu" else "float32"
@@ -232,7 +247,7 @@ def main() -> None:
                 if arguments.methods:
                     run_cell(contest, language, shape, arguments.methods, train_untouched=not arguments.methods_only)
                 if arguments.distill and shape != "replace":
-                    distil_cell(contest, language, shape, arguments.distill)
+                    distil_cell(contest, language, shape, arguments.distill, arguments.new_tokens)
     for text in tables().values():
         print(text, end="\n\n")
 

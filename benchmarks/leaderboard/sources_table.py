@@ -1,5 +1,6 @@
 """The tables of `sources.py`: for every source, language, shape and domain `auto`, its best rival, the untouched model."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ RESULTS = ALL_RESULTS / "sources"
 SOURCES = {"SmolLM2-135M-Instruct": "SmolLM2", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
 SHAPES = ("replace", "extend")
 AUTO = "auto"
-#: `auto` after distillation, in files of their own, ``...-distilled-N.json``.
+#: `auto` after distillation, in files of their own, ``...-extend-distilled-N.json``; with fewer new tokens than `build`
+#: takes for the text, ``...-extend-TOKENS-distilled-N.json``.
 DISTILLED = "auto, distilled"
+_DISTILLED = re.compile(r"-extend(?:-(\d+))?-distilled-(\d+)$")
 #: A cell counts when `auto` was measured against so many others, by number of updates: at once all but inner_lexicon, which
 #: takes the longest; trained, the two that are nearest at once.
 RIVALS = {"0": 4, "50": 2, "200": 2}
@@ -171,39 +174,54 @@ class Taught:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A cell after so many updates of distillation, and the CPU minutes they took."""
+    """A cell after so many updates of distillation: what was added and saved, and the CPU minutes they took.
+
+    ``fewer`` is how many new tokens were asked for, None where `build` chose; ``tokens`` is the change of tokens a word in
+    the own domain, as a share.
+    """
 
     source: str
     language: str
-    updates: str
+    fewer: int | None
+    tokens: float
+    updates: int
     minutes: float
     own: Taught
     other: Taught
 
 
 def distilled_cells() -> Iterator[Distilled]:
-    """Yield what was measured after distillation: of a source and a language, more updates after fewer."""
+    """Yield what was measured after distillation, by source, language, new tokens (most first), and updates."""
+    densities = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
     for source in SOURCES:
         for language in NAMES:
-            found = {
-                int(file.stem.rpartition("-")[2]): file.stem
-                for file in RESULTS.glob(f"{source}-{language}-extend-distilled-*.json")
-            }
-            for updates, name in sorted(found.items()):
-                rows = [read_rows(name)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
-                own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
-                yield Distilled(source, language, str(updates), rows[-1].seconds / 60, own, other)
+            found = []
+            for file in RESULTS.glob(f"{source}-{language}-extend-*.json"):
+                if said := _DISTILLED.search(file.stem):
+                    rows = [read_rows(file.stem)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
+                    # Files of before December 2026 do not say what `auto` needs; the cell at once does.
+                    before, after = rows[0].tokens_per_word, rows[1].tokens_per_word or densities[source, language][1]
+                    assert before is not None and after is not None, f"{file.name} needs its cell at once"
+                    own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
+                    fewer, updates = (int(number) if number else None for number in said.groups())
+                    minutes = rows[-1].seconds / 60
+                    found.append(
+                        Distilled(source, language, fewer, after / before - 1, updates or 0, minutes, own, other)
+                    )
+            yield from sorted(found, key=lambda cell: (-(cell.fewer or 1 << 30), cell.updates))
 
 
 def distilled() -> str:
     """Return the table of `auto` with an extended vocabulary, at once and distilled, against the untouched model."""
     lines = []
     for cell in distilled_cells():
-        line = [NAMES[cell.language], SOURCES[cell.source], cell.updates, f"{cell.minutes:.0f}"]
+        size = f", {cell.fewer:,} tokens" if cell.fewer else ""
+        line = [NAMES[cell.language] + size, SOURCES[cell.source], f"{cell.tokens:+.1%}"]
+        line += [str(cell.updates), f"{cell.minutes:.0f}"]
         for domain in (cell.own, cell.other):
             line += [number(domain.untouched), number(domain.once), number(domain.after), domain.against_untouched]
         lines.append(line)
-    header = ["", "source", "updates", "CPU minutes"]
+    header = ["", "source", "tokens", "updates", "CPU minutes"]
     for name in ("own domain", "other domain"):
         header += [f"{name}: untouched", "at once", "distilled", "against untouched"]
     return markdown(header, lines, 2) if lines else "Not run."
@@ -240,16 +258,15 @@ def front() -> str:
 
 
 def front_distilled() -> str:
-    """Return the table of the project's front page: what distillation costs and brings, against the untouched model."""
-    words = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
+    """Return the table of the project's front page: what distillation costs and brings, against the untouched model.
+
+    Of a language the last of `distilled_cells` within the time: with the fewest new tokens that were tried.
+    """
     lines = {}
     for cell in distilled_cells():
         if cell.source != FRONT_DISTILLED or cell.language not in FRONT_LANGUAGES or cell.minutes > FRONT_MINUTES:
             continue
-        before, after = words.get((cell.source, cell.language), (None, None))
-        if before is None or after is None:
-            continue
-        changes = [f"{after / before - 1:+.1%}", cell.own.against_untouched, cell.other.against_untouched]
+        changes = [f"{cell.tokens:+.1%}", cell.own.against_untouched, cell.other.against_untouched]
         lines[cell.language] = [NAMES[cell.language], f"{cell.minutes:.0f}", *changes]
     header = ["language", "CPU minutes", "tokens", "bits per byte, same kind of text", "another kind"]
     return markdown(header, list(lines.values()))
