@@ -36,8 +36,8 @@ from unittest import mock
 sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
 
 import torch
-from control_table import DESK, WHOLE, text_of
-from curves import OWN, learning_of, settings_of
+from control_table import DESK, OWN, WHOLE, text_of
+from curves import learning_of, settings_of
 from sources import LARGEST, MOST_NEW, Texts, corpus_of, read_texts
 
 import vocabtransfer as vt

@@ -81,7 +81,9 @@ def tables(unit: str) -> Iterator[str]:
     """Yield the tables at equal CPU seconds or characters, each below a line that says of what."""
     for folder in (WHOLE, DESK):
         for own, others in comparable(folder, unit):
-            name = f"{own['source']}, {NAMES[own['language']]}, {own['characters']:,} characters of text"
+            least = min(last_update(facts) for facts in (own, *others))
+            size = f"{own['characters']:,} characters of text, {least:,} updates or more"
+            name = f"{own['source']}, {NAMES[own['language']]}, {size}"
             yield f"{name}, at equal {unit}:\n\n{compared(own, others, unit)}"
 
 

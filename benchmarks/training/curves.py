@@ -30,13 +30,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from control_table import OWN
+
 import vocabtransfer as vt
 from vocabtransfer.leaderboard.contest import Entry, join_lines
 from vocabtransfer.progress import show_progress
 from vocabtransfer.training.loop import _StageRun
 
 HERE = Path(__file__).parent
-OWN = "own"
 _KNOWN: dict[tuple[Path, Path], float] = {}
 
 
