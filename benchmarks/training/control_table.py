@@ -78,9 +78,13 @@ def compared(own: Facts, others: list[Facts], unit: str) -> str:
 
 
 def tables(unit: str) -> Iterator[str]:
-    """Yield the tables at equal CPU seconds or characters, each below a line that says of what."""
+    """Yield the tables at equal CPU seconds or characters, each below a line that says of what; the longer of two alone."""
+    known = set()
     for folder in (WHOLE, DESK):
         for own, others in comparable(folder, unit):
+            if (of := (own["source"], own["language"])) in known:
+                continue
+            known.add(of)
             least = min(last_update(facts) for facts in (own, *others))
             size = f"{own['characters']:,} characters of text, {least:,} updates or more"
             name = f"{own['source']}, {NAMES[own['language']]}, {size}"
