@@ -197,6 +197,7 @@ def test_the_pull_of_a_stage_is_one_where_none_is_given(pair: tuple[Checkpoint, 
         before, after = parameters(made.path), parameters(result.output)
         moved.append(sum(float((after[key] - before[key]).norm()) for key in before))
         written.append(after)
+        assert [each["pull"] for each in result.facts["stages"]] == [one if pull is None else pull]
     assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
     assert 0 < moved[2] < 0.5 * moved[0]
 

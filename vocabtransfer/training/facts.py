@@ -37,7 +37,6 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
         "weight_decay": run.pace.weight_decay,
         "tables": request.tables,
         "bpe_dropout": request.bpe_dropout,
-        "pull": request.pull,
         "lora": asdict(run.lora) if LORA in [stage.name for stage in run.stages] else None,
         "new_rows": int(run.new_rows.sum()) if run.new_rows is not None else None,
         "stages": [
@@ -48,11 +47,12 @@ def run_facts(run: Run, checkpoint: Checkpoint, request: AdaptRequest, stages: l
                 "tokens": progress.tokens - before,
                 "learning_rate": stage.learning_rate,
                 "table_rate": run.table_rate(stage),
+                "pull": run.pull(number),
                 "first_loss": progress.losses[0],
                 "last_loss": progress.losses[-1],
                 "best_update": progress.best,
             }
-            for stage, progress, before in zip(run.stages, stages, [0, *tokens], strict=False)
+            for number, (stage, progress, before) in enumerate(zip(run.stages, stages, [0, *tokens], strict=False))
         ],
         "curve": stages[-1].curve,
         "bits_per_byte": _reached(run, stages[-1]),

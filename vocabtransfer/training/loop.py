@@ -32,8 +32,8 @@ from vocabtransfer.training.processes import (
     summed,
     whole,
 )
-from vocabtransfer.training.run import LOGITS_AT_A_TIME, Pace, Run
-from vocabtransfer.training.stage import NEW
+from vocabtransfer.training.run import LOGITS_AT_A_TIME, Run
+from vocabtransfer.training.stage import NEW, Stage
 from vocabtransfer.training.stages import load_values, make_trainable, table_parameters
 from vocabtransfer.training.state import Progress, check_names, checkpoint_tensors, group_of
 from vocabtransfer.training.table_forms import TableForm
@@ -65,7 +65,7 @@ class _StageRun:
         each = 8 if run.pace.half_moments else 12  # a value and two moments
         run.state.check_space(sum(parameter.numel() for parameter in trained.values()), each)
         self.form = run.form(_matrices(model, run)) if run.form is not None else None
-        self.start = {name: p.detach().clone() for name, p in trained.items()} if run.pace.pull else {}
+        self.start = {name: p.detach().clone() for name, p in trained.items()} if run.pull(number) else {}
         found = run.state.latest()
         if found is not None:
             self.progress, tensors = found
@@ -82,10 +82,7 @@ class _StageRun:
         model.train()
         run.meters[number] = self.meter = self._new_meter(model)
         torch.manual_seed(run.seed * 1000 + number + 7919 * (1 + run.shares.place))
-        alone = run.accelerator.device.type == "cpu" and run.accelerator.num_processes == 1
-        self.optimizer: torch.optim.Optimizer = _optimizer(
-            trained, model, run.pace, self.form, run.table_rate(self.stage), fused=alone
-        )
+        self.optimizer: torch.optim.Optimizer = _optimizer(trained, model, run, self.stage, self.form)
         self.model: nn.Module = model
         if run.shares.tensor == 1:  # else transformers cut and placed it
             self.model, self.optimizer = run.accelerator.prepare(model, self.optimizer)
@@ -188,7 +185,7 @@ class _StageRun:
         """Draw what learns towards where it started, by a share of the way that follows its learning rate alone."""
         if not self.start:
             return
-        pull = self.run.pace.pull or 0.0
+        pull = self.run.pull(self.number)
         shares = {id(p): min(pull * group["lr"], 1.0) for group in self.optimizer.param_groups for p in group["params"]}
         with torch.no_grad():
             for name, start in self.start.items():
@@ -290,20 +287,16 @@ def _inner(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _optimizer(
-    trained: dict[str, nn.Parameter],
-    model: PreTrainedModel,
-    pace: Pace,
-    form: TableForm | None,
-    faster: float,
-    *,
-    fused: bool,
+    trained: dict[str, nn.Parameter], model: PreTrainedModel, run: Run, stage: Stage, form: TableForm | None
 ) -> torch.optim.Optimizer:
     """Return AdamW; only matrices of the body decay: a row that no text mentions should stay as the transfer made it.
 
-    For the same reason tables are held, see `TableAdamW`. They take ``faster`` times the stage's rate. ``fused`` reads
-    parameters, gradients and moments once in a step instead of ten times, which a CPU is glad of; torch chooses for other
-    devices, and for parts of parameters that several processes hold.
+    For the same reason tables are held, see `TableAdamW`. They take the stage's rate so many times as `Run.table_rate` says.
+    On a CPU torch's steps are fused, which read parameters, gradients and moments once instead of ten times; torch chooses
+    for other devices, and for parts of parameters that several processes hold.
     """
+    pace, faster = run.pace, run.table_rate(stage)
+    alone = run.accelerator.device.type == "cpu" and run.accelerator.num_processes == 1
     tables = table_parameters(model)
     decayed = [p for name, p in trained.items() if p.dim() > 1 and name not in tables]
     others = [p for name, p in trained.items() if p.dim() < 2]
@@ -319,7 +312,7 @@ def _optimizer(
     ]
     moments = torch.bfloat16 if pace.half_moments else torch.float32
     found = [group for group in groups if group["params"]]
-    return TableAdamW(found, lr=0.0, betas=pace.betas, moments=moments, fused=fused or None)
+    return TableAdamW(found, lr=0.0, betas=pace.betas, moments=moments, fused=alone or None)
 
 
 def _masks(model: PreTrainedModel, new_rows: NDArray[np.bool_] | None) -> dict[str, Tensor]:

@@ -32,9 +32,6 @@ from vocabtransfer.training.state import Progress, checkpoint_tensors, group_of
 NUMBERS, SIDES = "rows:numbers", ("rows:input", "rows:output")
 # Each snippet is met so often: listening to the untouched model costs as much as one and a half updates on it.
 USES = 3
-# What a change has shrunk to at the end of a stage if nothing renews it, as the exponent: e to the minus PULL. By the
-# stage, not by the update, so that a longer stage on more text holds rows less.
-PULL = 1.0
 # Longer than what a new token needs as input: heads predict better behind some context.
 _SNIPPET = 96
 _LARGEST_POOL = 1 << 20
@@ -100,8 +97,7 @@ class _RowStage:
         assert run.rows is not None, "asked for only where there is one"
         self.run, self.number, self.stage, self.distiller = run, number, run.stages[number], run.rows
         self.updates = self.stage.updates(run.tokens_per_update)
-        rates = sum(self.stage.rate(number, self.updates) for number in range(self.updates))
-        self.pull = PULL / rates if run.pace.pull is None else run.pace.pull
+        self.pull = run.pull(number)
         assert run.new_rows is not None, "it is checked before anything runs"
         self.new_rows = run.new_rows
         self.material = RowMaterial(self.distiller, run.new_rows)

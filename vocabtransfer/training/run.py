@@ -19,6 +19,9 @@ from vocabtransfer.training.throughput import Meter
 
 #: How many times the body's rate tables take where most rows are new: SmolLM2 gained in three languages (docs/tried.md).
 FASTER = 5.0
+# What a change of rows that train alone has shrunk to at the end of their stage if nothing renews it, as the exponent: e to
+# the minus PULL. By the stage, not by the update, so that a longer stage on more text holds rows less.
+PULL = 1.0
 # Logits and their gradients of one pass: 128 Mi float32 numbers are 512 MiB, which 1,024 x 131,072 just fits.
 LOGITS_AT_A_TIME = 1 << 27
 
@@ -83,6 +86,20 @@ class Run:
     def tokens_per_update(self) -> int:
         """Places of an update, separators among them."""
         return self.pace.rows * self.mixture.target.block
+
+    def pull(self, number: int) -> float:
+        """Return by how many times its learning rate what stage ``number`` trains goes back at every update; see `Pace`.
+
+        Left to itself, 0, but where rows are distilled alone (the first stage of a run with ``rows``) what makes `PULL` over
+        the stage.
+        """
+        if self.pace.pull is not None:
+            return self.pace.pull
+        if self.rows is None or number > 0:
+            return 0.0
+        stage = self.stages[number]
+        updates = stage.updates(self.tokens_per_update)
+        return PULL / sum(stage.rate(update, updates) for update in range(updates))
 
     def table_rate(self, stage: Stage) -> float:
         """Return how many times a stage's rate tables take: 1 where they learn alone; see `Pace`.
