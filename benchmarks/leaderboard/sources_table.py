@@ -231,7 +231,7 @@ def distilled() -> str:
 FRONT = (
     ("SmolLM2-135M-Instruct", "ka", "replace", "replace: better at once"),
     ("SmolLM2-135M-Instruct", "nl", "replace", "replace: better at once"),
-    ("SmolLM2-135M-Instruct", "ru", "replace", "replace, and train afterwards"),
+    ("SmolLM2-135M-Instruct", "ru", "replace", "replace only for fewer tokens, and train long"),
     ("gemma-3-270m-q4_k_m", "nl", "extend", "extend or swap, and distil"),
     ("gemma-3-270m-q4_k_m", "nl", "replace", "do not replace"),
 )
