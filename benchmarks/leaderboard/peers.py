@@ -142,6 +142,6 @@ def _add(contest: Contest, results: Path, label: str, make: Callable[[], torch.T
     started = time.perf_counter()
     table = make()
     seconds = time.perf_counter() - started
-    scores = score_tables(contest, load_model(contest.source, contest.precision), table)
+    scores = score_tables(contest, load_model(contest.source, contest.precision), table).scores
     print(label, json.dumps(scores), flush=True)
     save_rows(results, contest, [*load_rows(results, contest), Row(label, 0, scores, round(seconds, 1), 0.0)])

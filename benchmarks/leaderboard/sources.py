@@ -29,11 +29,10 @@ from transformers import PreTrainedModel
 
 from vocabtransfer.alignment.aligner import align_corpus
 from vocabtransfer.checkpoint import open_checkpoint
-from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Contest, Entry, Row, load_rows, save_rows
 from vocabtransfer.leaderboard.inputs import LEARNING_RATE, learning_rate_of
-from vocabtransfer.leaderboard.measuring import load_model, run_contest, scored_in
+from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.pipeline.distilled import Budget, distilled
 from vocabtransfer.pipeline.request import BuildRequest
@@ -41,7 +40,6 @@ from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with
-from vocabtransfer.running.swap_tables import with_tables
 from vocabtransfer.surgery.evidence import Evidence
 from vocabtransfer.surgery.transfer import TransferResult, transfer
 
@@ -190,13 +188,8 @@ def score_as_row(contest: Contest, model: PreTrainedModel, label: str, made: Tra
     """Return the row of tables: scores in both domains, and what they took."""
     table = made.table("input")
     assert table is not None, "every model has an input table"
-    with with_tables(model, table, made.table("output"), made.table("bias")), scored_in(contest.precision):
-        own, other = (
-            bits_per_byte(model, contest.tokenizer, documents, max_bytes=contest.max_bytes)
-            for documents in (contest.test, contest.other)
-        )
-    bits = [{"0": round(score.bits_per_byte, 4)} for score in (own, other)]
-    return Row(label, 0, bits[0], round(seconds, 1), 0.0, bits[1], round(own.tokens_per_word, 3))
+    found = score_tables(contest, model, table, made.table("output"), made.table("bias"))
+    return Row(label, 0, found.scores, round(seconds, 1), 0.0, found.other, found.tokens_per_word)
 
 
 def main() -> None:

@@ -192,23 +192,27 @@ class Distilled:
 
 def distilled_cells() -> Iterator[Distilled]:
     """Yield what was measured after distillation, by source, language, new tokens (most first), and updates."""
-    densities = {(cell.source, cell.language): cell.tokens_per_word for cell in cells("0") if cell.shape == "extend"}
+    at_once = {(cell.source, cell.language): cell for cell in cells("0") if cell.shape == "extend"}
     for source in SOURCES:
         for language in NAMES:
-            found = []
-            for file in RESULTS.glob(f"{source}-{language}-extend-*.json"):
-                if said := _DISTILLED.search(file.stem):
-                    rows = [read_rows(file.stem)[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
-                    # Files of before December 2026 do not say what `auto` needs; the cell at once does.
-                    before, after = rows[0].tokens_per_word, rows[1].tokens_per_word or densities[source, language][1]
-                    assert before is not None and after is not None, f"{file.name} needs its cell at once"
-                    own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
-                    fewer, updates = (int(number) if number else None for number in said.groups())
-                    minutes = rows[-1].seconds / 60
-                    found.append(
-                        Distilled(source, language, fewer, after / before - 1, updates or 0, minutes, own, other)
-                    )
+            names = [file.stem for file in RESULTS.glob(f"{source}-{language}-extend-*.json")]
+            found = [_distilled_cell(at_once[source, language], name) for name in names if _DISTILLED.search(name)]
             yield from sorted(found, key=lambda cell: (-(cell.fewer or 1 << 30), cell.updates))
+
+
+def _distilled_cell(at_once: Cell, name: str) -> Distilled:
+    """Return what a file says; ``at_once`` is the same source and language with as many new tokens as `build` takes."""
+    said = _DISTILLED.search(name)
+    assert said is not None, "only such files are asked for"
+    found = read_rows(name)
+    rows = [found[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
+    # Files of before December 2026 do not say what `auto` needs.
+    before, after = rows[0].tokens_per_word, rows[1].tokens_per_word or at_once.tokens_per_word[1]
+    assert before is not None and after is not None, f"{name} does not say how many tokens a word it needs"
+    own, other = (Taught(*(getattr(row, facts)["0"] for row in rows)) for facts in ("scores", "other"))
+    fewer = int(said[1]) if said[1] else None
+    share, minutes = after / before - 1, rows[-1].seconds / 60
+    return Distilled(at_once.source, at_once.language, fewer, share, int(said[2]), minutes, own, other)
 
 
 def distilled() -> str:

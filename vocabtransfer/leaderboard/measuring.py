@@ -119,22 +119,27 @@ def score_tables(
     bias: torch.Tensor | None = None,
     *,
     seed: int = 0,
-) -> dict[str, float]:
+) -> Scores:
     """Score tables made by whatever means, as the contest scores those of its methods; see `with_tables`."""
     vectors = None if contest.source.continues_text else source_vectors(contest, model)
     with with_tables(model, table, head, bias), scored_in(contest.precision):
         if contest.source.continues_text:
-            return dict(_bits(contest, seed, model).scores)
-        return _accuracies(contest, model, vectors)
+            return _bits(contest, seed, model)
+        return Scores(_accuracies(contest, model, vectors))
 
 
 def _bits(contest: Contest, seed: int, model: PreTrainedModel) -> Scores:
     if contest.updates:
         return probed_scores(contest, model, contest.tokenizer, contest.updates, seed=seed)
-    score = bits_per_byte(model, contest.tokenizer, contest.test, max_bytes=contest.max_bytes)
+    return scores_at_once(contest, model, contest.tokenizer)
+
+
+def scores_at_once(contest: Contest, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Scores:
+    """Score a model as it is with the contest's text, and with that of another kind where there is some."""
+    score = bits_per_byte(model, tokenizer, contest.test, max_bytes=contest.max_bytes)
     other = {}
     if contest.other:
-        elsewhere = bits_per_byte(model, contest.tokenizer, contest.other, max_bytes=contest.max_bytes)
+        elsewhere = bits_per_byte(model, tokenizer, contest.other, max_bytes=contest.max_bytes)
         other["0"] = round(elsewhere.bits_per_byte, 4)
     return Scores({"0": round(score.bits_per_byte, 4)}, other, round(score.tokens_per_word, 3))
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.leaderboard.contest import Contest, Row, load_rows, save_rows
-from vocabtransfer.leaderboard.measuring import load_model, probed_scores, scored_in
+from vocabtransfer.leaderboard.measuring import load_model, probed_scores, scored_in, scores_at_once
 
 SAME_TEXT, SAME_SECONDS = "untouched", "untouched, same CPU seconds"
 #: So many times the updates that the same text takes are the most for the same CPU time.
@@ -45,13 +44,8 @@ def add_untouched(contest: Contest, rows: Sequence[Row], *, results: Path | None
 
 
 def _scored(contest: Contest, model: PreTrainedModel, seed: int) -> Row:
-    score = bits_per_byte(model, contest.source.tokenizer, contest.test, max_bytes=contest.max_bytes)
-    other = {}
-    if contest.other:
-        elsewhere = bits_per_byte(model, contest.source.tokenizer, contest.other, max_bytes=contest.max_bytes)
-        other["0"] = round(elsewhere.bits_per_byte, 4)
-    bits = {"0": round(score.bits_per_byte, 4)}
-    return Row(SAME_TEXT, seed, bits, 0.0, 0.0, other, round(score.tokens_per_word, 3))
+    found = scores_at_once(contest, model, contest.source.tokenizer)
+    return Row(SAME_TEXT, seed, found.scores, 0.0, 0.0, found.other, found.tokens_per_word)
 
 
 def _trained(contest: Contest, model: PreTrainedModel, spent: dict[str, float] | object, seed: int) -> list[Row]:
