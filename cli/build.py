@@ -57,7 +57,7 @@ def build(
     tokenizer: Path | None = asked("tokenizer", None, rich_help_panel=RESULT),
     vocabulary: str = asked("vocabulary", "auto", rich_help_panel=RESULT),
     preset: str | None = asked("preset", None, rich_help_panel=RESULT),
-    new_tokens: int | None = asked("new_tokens", None, min=1, rich_help_panel=RESULT),
+    new_tokens: str | None = asked("new_tokens", None, metavar="NUMBER|SHARE", rich_help_panel=RESULT),
     vocab_size: str | None = asked("vocab_size", None, rich_help_panel=RESULT),
     algorithm: str | None = asked("algorithm", None, rich_help_panel=RESULT),
     romanize: bool = asked("romanize", False, rich_help_panel=RESULT),

@@ -29,7 +29,9 @@ def leaderboard(
     field: str | None = FIELD,
     tokenizer: Path | None = typer.Option(None, help="An existing target tokenizer."),
     vocabulary: str = typer.Option("replace", help="replace, extend, swap or auto, as for build."),
-    new_tokens: int | None = typer.Option(None, min=1, help="Tokens that extend or swap bring in."),
+    new_tokens: str | None = typer.Option(
+        None, help="Tokens that extend or swap bring in, or 20%: as few as save so much."
+    ),
     vocab_size: int | None = typer.Option(None, min=1, help="Size of the trained vocabulary."),
     donor: str | None = typer.Option(None, help="A model with rows for the target tokens, for methods that use one."),
     updates: str = typer.Option("50,200", help="When to measure besides at once; 0 for no training."),

@@ -108,6 +108,21 @@ def test_optimise_and_auto(tiny_llama: Path, corpus: Path, tmp_path: Path) -> No
     assert implied.facts["vocabulary"]["shape"] == "extend"
 
 
+def test_a_share_of_the_tokens_to_save(
+    tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ("build", "--source", tiny_llama, "--target", "tt", "--parallel", corpus, "--dry-run", "--json")
+    found = {}
+    for share in ("20%", "40%"):
+        code, out, err = command(capsys, *usual, "--new-tokens", share)
+        assert code == 0, err
+        found[share] = json.loads(out)
+        assert any(f"save {share}, as asked for" in note for note in found[share]["notes"])
+    assert 0 < found["20%"]["vocabulary"]["new"] < found["40%"]["vocabulary"]["new"]
+    code, out, _ = command(capsys, *usual, "--new-tokens", "some")
+    assert code == 2 and "--new-tokens is a number of tokens, such as 2500" in json.loads(out)["error"]
+
+
 def test_the_command_line_says_what_was_chosen_and_why(
     tiny_llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +145,7 @@ def test_the_command_line_says_what_was_chosen_and_why(
         ({"vocabulary": "swap", "romanize": True}, "takes `new_tokens`"),
         ({"vocabulary": "optimise", "algorithm": "bpe"}, "optimise"),
         ({"new_tokens": 0}, "at least 1"),
+        ({"new_tokens": "all of them"}, "such as 20%"),
         ({"vocabulary": "extend", "tokenizer": Path("x")}, "leave them out"),
     ],
 )

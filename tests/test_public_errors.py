@@ -156,6 +156,7 @@ def good(place: Path, sample: Sample) -> dict[str, dict[str, Any]]:
         "rename_head": {"hydra": "nowhere", "name": "x", "new_name": "y"},
         "run_leaderboard": {"request": vt.LeaderboardRequest("nowhere", "tatar", pairs)},
         "swap_tokenizer": {"tokenizer": own, "corpus": corpus, "new_tokens": 2},
+        "tokens_that_save": {"share": 0.1, "tokenizer": own, "corpus": corpus, "held_out": corpus, "most": 3},
         "verify_head": {"hydra": "nowhere", "name": "x"},
         "list_corpora": {"language": "nowhere", "names": ("none",)},
         "load_tokenizer": {"path": "nowhere"},

@@ -20,6 +20,7 @@ _HOMES = {
     "optimise_tokenizer": "vocabtransfer.tokenization.optimise",
     "audit_tokenizer": "vocabtransfer.tokenization.audit",
     "choose_vocab_size": "vocabtransfer.tokenization.size",
+    "tokens_that_save": "vocabtransfer.tokenization.saving",
     "ModelSize": "vocabtransfer.tokenization.size",
     "Reshaped": "vocabtransfer.tokenization.reshape",
     "compare_tokenizers": "vocabtransfer.evaluation.compare",
@@ -156,6 +157,7 @@ if TYPE_CHECKING:
     from vocabtransfer.tokenization.load import load_tokenizer
     from vocabtransfer.tokenization.optimise import optimise_tokenizer
     from vocabtransfer.tokenization.reshape import Reshaped
+    from vocabtransfer.tokenization.saving import tokens_that_save
     from vocabtransfer.tokenization.size import ModelSize, choose_vocab_size
     from vocabtransfer.tokenization.swap import swap_tokenizer
     from vocabtransfer.tokenization.train import train_tokenizer

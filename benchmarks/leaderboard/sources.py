@@ -35,8 +35,9 @@ from vocabtransfer.leaderboard.inputs import LEARNING_RATE, learning_rate_of
 from vocabtransfer.leaderboard.measuring import load_model, run_contest, score_tables
 from vocabtransfer.leaderboard.untouched import add_untouched
 from vocabtransfer.pipeline.distilled import Budget, distilled
+from vocabtransfer.pipeline.new_tokens import default_new_tokens
 from vocabtransfer.pipeline.request import BuildRequest
-from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_vocab_size, make_tokenizer
+from vocabtransfer.pipeline.target_tokenizer import default_vocab_size, make_tokenizer
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.settings import running_with

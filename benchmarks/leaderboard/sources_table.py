@@ -231,6 +231,36 @@ def distilled() -> str:
     return markdown(header, lines, 2) if lines else "Not run."
 
 
+def fewer() -> str:
+    """Return the table of docs/shapes.md: fewer new tokens than `build` takes, beside as many as it takes, distilled alike.
+
+    In every line both domains, as they lie above the untouched model.
+    """
+    taught = list(distilled_cells())
+    at_once = {(cell.source, cell.language): cell for cell in cells("0") if cell.shape == "extend"}
+    lines = []
+    for cell in taught:
+        if cell.fewer is None:
+            continue
+        name = f"{NAMES[cell.language]}, {SOURCES[cell.source]}"
+        whole = at_once[cell.source, cell.language]
+        alike = [
+            (each.own.against_untouched, each.other.against_untouched)
+            for each in taught
+            if (each.source, each.language, each.fewer, each.updates)
+            == (cell.source, cell.language, None, cell.updates)
+        ]
+        before, after = whole.tokens_per_word
+        assert before is not None and after is not None, "the untouched model is in every such cell"
+        once = " and ".join(f"{domain.auto / (domain.untouched or 1) - 1:+.1%}" for domain in whole.domains)
+        after_updates = " and ".join(alike[0]) if alike else "not run"
+        lines.append([name, "by the text", f"{after / before - 1:+.1%}", once, after_updates])
+        once = " and ".join(f"{domain.once / domain.untouched - 1:+.1%}" for domain in (cell.own, cell.other))
+        both = f"{cell.own.against_untouched} and {cell.other.against_untouched}"
+        lines.append([name, f"{cell.fewer:,}", f"{cell.tokens:+.1%}", once, both])
+    return markdown(["", "new tokens", "tokens of the same kind of text", "at once", "distilled"], lines)
+
+
 #: What stands on the front page: a source, a language, a shape, and what a user should do.
 FRONT = (
     ("SmolLM2-135M-Instruct", "ka", "replace", "replace: better at once"),

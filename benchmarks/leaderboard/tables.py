@@ -247,7 +247,10 @@ def main() -> None:
         "methods": overview({code: merged(code) for code in ["tt", "nl", "ru", "tr"]}),
         "sources": sources_table.overview(),
     }
-    pages[HERE.parents[1] / "docs" / "shapes.md"] = {"control": "\n\n".join(control_table.tables("CPU seconds"))}
+    pages[HERE.parents[1] / "docs" / "shapes.md"] = {
+        "control": "\n\n".join(control_table.tables("CPU seconds")),
+        "fewer": sources_table.fewer(),
+    }
     pages[HERE.parents[1] / "README.md"] = {
         "front": sources_table.front(),
         "front distilled": sources_table.front_distilled(),

@@ -46,8 +46,9 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.evaluation.texts import limit_bytes
 from vocabtransfer.languages import find_language
 from vocabtransfer.leaderboard.contest import Entry, join_lines
+from vocabtransfer.pipeline.new_tokens import default_new_tokens
 from vocabtransfer.pipeline.request import BuildRequest
-from vocabtransfer.pipeline.target_tokenizer import default_new_tokens, default_vocab_size, make_tokenizer
+from vocabtransfer.pipeline.target_tokenizer import default_vocab_size, make_tokenizer
 from vocabtransfer.progress import show_progress
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.surgery.evidence import Evidence

@@ -43,7 +43,7 @@ class LeaderboardRequest:
     tokenizer: Path | None = None
     vocab_size: int | None = None
     vocabulary: str = "replace"
-    new_tokens: int | None = None
+    new_tokens: int | str | None = None
     donor: str | None = None
     updates: tuple[int, ...] = (50, 200)
     batch_tokens: int = 512

@@ -35,7 +35,8 @@ class BuildRequest:
             makes of the language decides.
         preset: a well-known adaptation (eeve, ruadapt, tpro, bielik, lapa ...) that fills in shape, rows and number of
             tokens where nothing else is asked for. See `vocabtransfer.pipeline.presets`.
-        new_tokens: tokens that an extended or swapped vocabulary gets [default: by the amount of text].
+        new_tokens: tokens that an extended or swapped vocabulary gets, or 20%: as few as save so much of the held-out
+            text's tokens [default: by the amount of text].
         vocab_size: size of the trained vocabulary, or auto: by what more tokens save against what their rows cost
             [default: by the amount of text].
         romanize: put a romanizer in front of the trained tokenizer. It is kept with the checkpoint (arXiv 2304.08865).
@@ -85,7 +86,7 @@ class BuildRequest:
     tokenizer: Path | None = None
     vocabulary: Literal["replace", "extend", "swap", "optimise", "auto"] = "auto"
     preset: str | None = None
-    new_tokens: int | None = None
+    new_tokens: int | str | None = None
     vocab_size: int | Literal["auto"] | None = None
     romanize: bool = False
     algorithm: Algorithm | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.errors import UsageError, VocabTransferError
 from vocabtransfer.files.text import Text
 from vocabtransfer.languages import Language
+from vocabtransfer.pipeline.new_tokens import number_of_new_tokens, read_new_tokens
 from vocabtransfer.pipeline.request import BuildRequest
 from vocabtransfer.pipeline.shapes import (
     ShapeChoice,
@@ -37,7 +39,6 @@ from vocabtransfer.transliteration.recipe import prepare_romanized
 from vocabtransfer.transliteration.record import FILE_NAME as ROMANIZATION_FILE
 
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 2_000, 32_000
-FEWEST_NEW, MOST_NEW = 500, 16_000
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,6 @@ class TargetTokenizer:
         if self.kept is not None:
             counts = {"kept": int((self.kept >= 0).sum()), "new": int((self.kept < 0).sum())}
         return {**self.choice.facts(), **counts}
-
-
-def default_new_tokens(words: Mapping[str, float]) -> int:
-    """Return how many tokens to add to a vocabulary: about a third of what a new one would have.
-
-    Eight times the root of the number of running words, in hundreds, from 500 to 16,000.
-
-    >>> default_new_tokens({"a": 27_000.0}), default_new_tokens({"a": 1e6}), default_new_tokens({"a": 1e9})
-    (1300, 8000, 16000)
-    """
-    return int(min(max(round(8 * sum(words.values()) ** 0.5, -2), FEWEST_NEW), MOST_NEW))
 
 
 def default_vocab_size(words: Mapping[str, float]) -> int:
@@ -130,16 +120,15 @@ def make_tokenizer(
             f"There is nothing to train a tokenizer for {language.name} on: give `text`, `parallel` or `tokenizer`."
         )
     choice = _choice(request, source, language, words, held_out)
-    corpus = _corpus(text, words)
     if choice.shape == "replace":
-        found = _trained(request, source, language, words, corpus)
+        found = _trained(request, source, language, words, _corpus(text, words))
         better = replacing_saves_little(choice, source, found.tokenizer, held_out)
         if better is None:
             notes = (*choice.notes, *little_text_notes(source, words), *found.notes)
             return dataclasses.replace(found, choice=choice, notes=notes)
-        choice, corpus = better, _corpus(text, words)
-    made = _reshaped(request, source, words, corpus, choice)
-    return TargetTokenizer(made.tokenizer, (*choice.notes, *made.notes), choice=choice, kept=made.kept)
+        choice = better
+    made, notes = _reshaped(request, source, words, text, choice, held_out)
+    return TargetTokenizer(made.tokenizer, (*choice.notes, *notes, *made.notes), choice=choice, kept=made.kept)
 
 
 def _corpus(text: Text | None, words: Mapping[str, float]) -> Iterable[str] | Mapping[str, int]:
@@ -171,8 +160,8 @@ def check_shape_options(request: BuildRequest) -> None:
                 "with `tokenizer`."
             )
         return
-    if request.new_tokens is not None and request.new_tokens < 1:
-        raise UsageError(f"`new_tokens` must be at least 1, not {request.new_tokens}.")
+    if request.new_tokens is not None:
+        read_new_tokens(request.new_tokens)
     if request.new_tokens is not None and (trained or shape in ("replace", "optimise")):
         raise UsageError(
             "`new_tokens` is for the vocabularies extend and swap; a new or optimised one has a `vocab_size`."
@@ -212,18 +201,22 @@ def _reshaped(
     request: BuildRequest,
     source: Checkpoint,
     words: Mapping[str, float],
-    corpus: Iterable[str] | Mapping[str, int],
+    text: Text | None,
     choice: ShapeChoice,
-) -> Reshaped:
-    # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules.
-    free = fixed_tokenizer_class(str(source.config.get("model_type", ""))) is None
-    new = request.new_tokens or default_new_tokens(words)
-    if choice.shape == "extend":
-        return extend_tokenizer(source.tokenizer, corpus, new_tokens=new, repair_marks=free)
-    if choice.shape == "swap":
-        return swap_tokenizer(source.tokenizer, corpus, new_tokens=new)
-    size = int(request.vocab_size or default_vocab_size(words))
-    return optimise_tokenizer(source.tokenizer, corpus, size=size, repair_marks=free)
+    held_out: Sequence[str],
+) -> tuple[Reshaped, tuple[str, ...]]:
+    # transformers reads the tokenizers of some model types (qwen2) with a class that insists on its own rules; engines
+    # know the pre-tokenizer of a swapped vocabulary by its exact rules.
+    free = choice.shape != "swap" and fixed_tokenizer_class(str(source.config.get("model_type", ""))) is None
+    old, corpus = source.tokenizer, partial(_corpus, text, words)
+    if choice.shape == "optimise":
+        size = int(request.vocab_size or default_vocab_size(words))
+        return optimise_tokenizer(old, corpus(), size=size, repair_marks=free), ()
+    number, notes = number_of_new_tokens(
+        request.new_tokens, old, words, corpus, held_out, repair_marks=free, seed=request.seed
+    )
+    reshape = extend_tokenizer if choice.shape == "extend" else swap_tokenizer
+    return reshape(old, corpus(), new_tokens=number, repair_marks=free), notes
 
 
 def _trained(

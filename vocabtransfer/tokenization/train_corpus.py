@@ -57,7 +57,7 @@ class Corpus:
             for word, count in self.words.items():
                 self.looks.see_word(word, count)
             return
-        lines = self._seen(_checked_lines(cast(Iterable[str], corpus)))
+        lines = self._seen(checked_lines(cast(Iterable[str], corpus)))
         head = list(islice(lines, SAMPLE_LINES))
         if not head:
             raise VocabTransferError("The corpus to train the tokenizer on has no text: every line of it is empty.")
@@ -131,13 +131,14 @@ def _checked_words(words: Mapping[Any, Any]) -> dict[str, int]:
     return dict(sorted(kept.items()))
 
 
-def _checked_lines(lines: Iterable[str]) -> Iterator[str]:
+def checked_lines(lines: Iterable[str], name: str = "the corpus") -> Iterator[str]:
+    """Yield the lines that hold something, without their ends; what is no text is refused by its number."""
     for number, line in enumerate(lines, 1):
         if not isinstance(line, str):
-            raise UsageError(f"Line {number} of the corpus is {type(line).__name__}, not text: decode it first.")
+            raise UsageError(f"Line {number} of {name} is {type(line).__name__}, not text: decode it first.")
         line = line.rstrip("\r\n")
         if line and not line.isspace():
-            yield _encodable(line, f"Line {number} of the corpus")
+            yield _encodable(line, f"Line {number} of {name}")
 
 
 def _encodable(text: str, place: str) -> str:
