@@ -12,6 +12,7 @@ from .arguments import FIELD, KINDS, column_pair, existing, text_files
 from .output import JSON_OPTION, print_json, print_table
 from .tokenizer_parts import (
     check_outputs,
+    count_new,
     english_of,
     facts_about,
     finish,
@@ -34,6 +35,12 @@ TEXT = typer.Option(..., "--text", help=f"Text: {KINDS}. Repeatable.")
 OUTPUT = typer.Option(..., help="Folder to write.")
 OVERWRITE = typer.Option(False, help="Replace an output that vocabtransfer wrote.")
 MIN_COUNT = typer.Option(2, min=1, help="A new token must have been seen so often.")
+NEW_TOKENS = typer.Option(
+    ...,
+    metavar="NUMBER|SHARE",
+    help="How many new tokens, or 20%: as few as save so much of the tokens of --held-out.",
+)
+HELD_OUT = typer.Option([], help="Text apart from --text, to measure what new tokens save. Repeatable.")
 REPAIR = typer.Option(True, help="Let words keep combining marks that the tokenizer cuts off.")
 
 
@@ -120,7 +127,8 @@ def extend(
     text: list[Path] = TEXT,
     field: str | None = FIELD,
     output: Path = OUTPUT,
-    new_tokens: int = typer.Option(..., min=1, help="How many tokens to add."),
+    new_tokens: str = NEW_TOKENS,
+    held_out: list[Path] = HELD_OUT,
     min_count: int = MIN_COUNT,
     repair_marks: bool = REPAIR,
     overwrite: bool = OVERWRITE,
@@ -134,9 +142,11 @@ def extend(
 
     check_outputs(output, overwrite)
     lines = text_files(text, "--text", field)
+    apart = text_files(held_out, "--held-out", field) if held_out else None
     with show_progress(not as_json):
         old = open_tokenizer(source)
-        made = extend_tokenizer(old, lines, new_tokens=new_tokens, min_count=min_count, repair_marks=repair_marks)
+        number = count_new(new_tokens, old, lines, apart, min_count=min_count, repair_marks=repair_marks)
+        made = extend_tokenizer(old, lines, new_tokens=number, min_count=min_count, repair_marks=repair_marks)
         facts = finish(old, made, lines, output, overwrite, source)
     print_facts("Extended", facts, as_json)
 
@@ -215,7 +225,8 @@ def swap(
     text: list[Path] = TEXT,
     field: str | None = FIELD,
     output: Path = OUTPUT,
-    new_tokens: int = typer.Option(..., min=1, help="How many tokens are to change hands."),
+    new_tokens: str = NEW_TOKENS,
+    held_out: list[Path] = HELD_OUT,
     keep_text: list[Path] = typer.Option([], help="Other text that must be cut as before. Repeatable."),
     min_count: int = MIN_COUNT,
     repair_marks: bool = typer.Option(False, help="Let words keep combining marks that the tokenizer cuts off."),
@@ -230,12 +241,12 @@ def swap(
 
     check_outputs(output, overwrite)
     lines = text_files(text, "--text", field)
+    apart = text_files(held_out, "--held-out", field) if held_out else None
     keep = text_files(keep_text, "--keep-text", field) if keep_text else ()
     with show_progress(not as_json):
         old = open_tokenizer(source)
-        made = swap_tokenizer(
-            old, lines, new_tokens=new_tokens, keep=keep, min_count=min_count, repair_marks=repair_marks
-        )
+        number = count_new(new_tokens, old, lines, apart, min_count=min_count, repair_marks=repair_marks)
+        made = swap_tokenizer(old, lines, new_tokens=number, keep=keep, min_count=min_count, repair_marks=repair_marks)
         facts = finish(old, made, lines, output, overwrite, source)
     print_facts("Swapped", facts, as_json)
 

@@ -114,6 +114,40 @@ def check_outputs(output: Path, overwrite: bool, plot: Path | None = None) -> No
         check_plot(plot, overwrite)
 
 
+def count_new(
+    asked: str,
+    old: "PreTrainedTokenizerFast",
+    lines: "Text",
+    held_out: "Text | None",
+    *,
+    min_count: int,
+    repair_marks: bool,
+) -> int:
+    """Return how many new tokens ``--new-tokens`` asks for: a number, or the fewest that save a share of the held-out text.
+
+    `UsageError` for neither, and for a share without ``--held-out``; `VocabTransferError` where it cannot be saved.
+    """
+    from vocabtransfer.pipeline.new_tokens import MOST_NEW, read_new_tokens
+    from vocabtransfer.tokenization.saving import tokens_that_save
+
+    wanted = read_new_tokens(asked)
+    if isinstance(wanted, int):
+        return wanted
+    if held_out is None:
+        raise UsageError(
+            f"--new-tokens {asked} is measured on text that new tokens are not learnt from: give --held-out."
+        )
+    found = tokens_that_save(
+        wanted, old, lines, held_out, most=MOST_NEW, min_count=min_count, repair_marks=repair_marks
+    )
+    if found.share < wanted:
+        raise VocabTransferError(
+            f"{found.new_tokens:,} new tokens save {found.share:.1%} of the tokens of the held-out text, and no more were "
+            f"tried: ask for less than {asked}, or give more text of its kind."
+        )
+    return max(1, found.new_tokens)
+
+
 def finish(
     old: "PreTrainedTokenizerFast", made: "Reshaped", lines: "Text", output: Path, overwrite: bool, source: str
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from tokenizer_samples import django_lines, ids_of
 from transformers import AutoTokenizer
 
+import vocabtransfer as vt
 from vocabtransfer.errors import VocabTransferError
 from vocabtransfer.tokenization.load import load_tokenizer
 from vocabtransfer.tokenization.save import save_tokenizer
@@ -62,6 +63,24 @@ def test_extend(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.Capture
     assert code == 1 and "exists already" in error
     again = facts(capsys, "extend", small, "--text", tatar, "--new-tokens", 9, "--output", out, "--overwrite")
     assert again["tokens"] == 1_509 and len(load_tokenizer(out)) == 1_509
+
+
+@pytest.mark.parametrize("verb", ["extend", "swap"])
+def test_a_share_of_the_tokens_to_save(
+    verb: str, tatar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = django_lines("tt")
+    learnt, apart = tmp_path / "learnt.txt", tmp_path / "apart.txt"
+    learnt.write_text("\n".join(lines[:-200]), encoding="utf-8")
+    apart.write_text("\n".join(lines[-200:]), encoding="utf-8")
+    usual = (verb, "smollm2", "--text", learnt, "--held-out", apart, "--output", tmp_path / "out")
+    found = facts(capsys, *usual, "--new-tokens", "30%")
+    old, new = vt.open_checkpoint("smollm2").tokenizer, load_tokenizer(tmp_path / "out")
+    before, after = (sum(map(len, ids_of(each, lines[-200:]))) for each in (old, new))
+    assert 0.65 * before < after <= 0.7 * before and 0 < found["new"] < 1_000
+    code, _, error = run(capsys, *usual, "--new-tokens", "90%", "--overwrite")
+    assert code == 1 and "ask for less than 90%" in " ".join(error.split())
+    assert len(load_tokenizer(tmp_path / "out")) == found["tokens"]
 
 
 def test_swap_keeps_the_size(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +167,8 @@ def test_compare(small: Path, minilm_folder: Path, tmp_path: Path, capsys: pytes
             "algorithm",
         ),
         (["extend", "smollm2", "--text", "TEXT", "--new-tokens", "0", "--output", "o"], "new-tokens"),
+        (["swap", "smollm2", "--text", "TEXT", "--new-tokens", "20%", "--output", "o"], "give --held-out"),
+        (["extend", "smollm2", "--text", "TEXT", "--new-tokens", "a few", "--output", "o"], "such as 20%"),
     ],
 )
 def test_wrong_usage(
