@@ -82,9 +82,12 @@ def test_ctrl_c_leaves_all_or_nothing(tiny_llama: Path, corpus: Path, tmp_path: 
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 1 and "Interrupted" in err and "Traceback" not in err, err
+    # On a busy machine the build may be done before the signal reaches it.
+    done = process.returncode == 0
+    assert done or (process.returncode == 1 and "Interrupted" in err), err
+    assert "Traceback" not in err, err
     left = [path.name for path in tmp_path.iterdir()]
-    assert left in ([], ["out"])
+    assert left == ["out"] if done else left in ([], ["out"])
     if left:  # the signal came after the last rename: the checkpoint is whole
         vt.open_checkpoint(str(tmp_path / "out"))
 
