@@ -65,7 +65,7 @@ def test_extend(small: Path, tatar: Path, tmp_path: Path, capsys: pytest.Capture
     assert again["tokens"] == 1_509 and len(load_tokenizer(out)) == 1_509
 
 
-@pytest.mark.parametrize("verb", ["extend", "swap"])
+@pytest.mark.parametrize("verb", ["extend", pytest.param("swap", marks=pytest.mark.slow)])
 def test_a_share_of_the_tokens_to_save(
     verb: str, tatar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,10 @@ def tokens(tokenizer: PreTrainedTokenizerFast, text: list[str]) -> int:
     return sum(map(len, ids_of(tokenizer, text)))
 
 
-@pytest.mark.parametrize(("name", "language", "share"), [("smollm2", "tt", 0.3), ("mistral_v3", "nl", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "language", "share"),
+    [pytest.param("smollm2", "tt", 0.3, marks=pytest.mark.slow), ("mistral_v3", "nl", 0.1)],
+)
 def test_merges_save_what_was_foretold_and_one_fewer_does_not(
     name: str, language: str, share: float, real_tokenizer: Source
 ) -> None:
@@ -53,7 +56,7 @@ def test_line_breaks_of_documents_count_too(real_tokenizer: Source) -> None:
     assert found.new_tokens > alone.new_tokens
 
 
-@pytest.mark.parametrize("name", ["t5", "minilm"])
+@pytest.mark.parametrize("name", ["t5", pytest.param("minilm", marks=pytest.mark.slow)])
 def test_pieces_that_are_no_merges_save_it_too(name: str, real_tokenizer: Source) -> None:
     old = t5_like() if name == "t5" else real_tokenizer(name)
     corpus, held_out = lines("nl")
