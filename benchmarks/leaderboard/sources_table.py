@@ -101,6 +101,11 @@ def number(value: float | None, places: int = 3) -> str:
     return "" if value is None else f"{value:.{places}f}"
 
 
+def above(value: float, untouched: float) -> str:
+    """Return how far a value is above the untouched model's, in per cent."""
+    return f"{value / untouched - 1:+.1%}"
+
+
 def _line(cell: Cell) -> list[str]:
     line = [NAMES[cell.language], SOURCES[cell.source], cell.shape, str(cell.rivals)]
     line.append(" → ".join(filter(None, (number(value, 2) for value in cell.tokens_per_word))))
@@ -169,7 +174,7 @@ class Taught:
     @property
     def against_untouched(self) -> str:
         """How far it is above the untouched model, in per cent; negative where it needs fewer bits."""
-        return f"{self.after / self.untouched - 1:+.1%}"
+        return above(self.after, self.untouched)
 
 
 @dataclass(frozen=True)
@@ -192,18 +197,22 @@ class Distilled:
 
 def distilled_cells() -> Iterator[Distilled]:
     """Yield what was measured after distillation, by source, language, new tokens (most first), and updates."""
-    at_once = {(cell.source, cell.language): cell for cell in cells("0") if cell.shape == "extend"}
+    at_once = _extended_at_once()
     for source in SOURCES:
         for language in NAMES:
-            names = [file.stem for file in RESULTS.glob(f"{source}-{language}-extend-*.json")]
-            found = [_distilled_cell(at_once[source, language], name) for name in names if _DISTILLED.search(name)]
+            names = (_DISTILLED.search(file.stem) for file in RESULTS.glob(f"{source}-{language}-extend-*.json"))
+            found = [_distilled_cell(at_once[source, language], said) for said in names if said]
             yield from sorted(found, key=lambda cell: (-(cell.fewer or 1 << 30), cell.updates))
 
 
-def _distilled_cell(at_once: Cell, name: str) -> Distilled:
-    """Return what a file says; ``at_once`` is the same source and language with as many new tokens as `build` takes."""
-    said = _DISTILLED.search(name)
-    assert said is not None, "only such files are asked for"
+def _extended_at_once() -> dict[tuple[str, str], Cell]:
+    """Return the cells at once, by source and language, with as many new tokens as `build` takes."""
+    return {(cell.source, cell.language): cell for cell in cells("0") if cell.shape == "extend"}
+
+
+def _distilled_cell(at_once: Cell, said: re.Match[str]) -> Distilled:
+    """Return what the file of a name says; ``at_once`` is the same source and language, see `_extended_at_once`."""
+    name = said.string
     found = read_rows(name)
     rows = [found[label] for label in (SAME_TEXT, AUTO, DISTILLED)]
     # Files of before December 2026 do not say what `auto` needs.
@@ -237,28 +246,26 @@ def fewer() -> str:
     In every line both domains, as they lie above the untouched model.
     """
     taught = list(distilled_cells())
-    at_once = {(cell.source, cell.language): cell for cell in cells("0") if cell.shape == "extend"}
+    whole = {(cell.source, cell.language, cell.updates): _both(cell) for cell in taught if cell.fewer is None}
+    at_once = _extended_at_once()
     lines = []
     for cell in taught:
         if cell.fewer is None:
             continue
         name = f"{NAMES[cell.language]}, {SOURCES[cell.source]}"
-        whole = at_once[cell.source, cell.language]
-        alike = [
-            (each.own.against_untouched, each.other.against_untouched)
-            for each in taught
-            if (each.source, each.language, each.fewer, each.updates)
-            == (cell.source, cell.language, None, cell.updates)
-        ]
-        before, after = whole.tokens_per_word
-        assert before is not None and after is not None, "the untouched model is in every such cell"
-        once = " and ".join(f"{domain.auto / (domain.untouched or 1) - 1:+.1%}" for domain in whole.domains)
-        after_updates = " and ".join(alike[0]) if alike else "not run"
-        lines.append([name, "by the text", f"{after / before - 1:+.1%}", once, after_updates])
-        once = " and ".join(f"{domain.once / domain.untouched - 1:+.1%}" for domain in (cell.own, cell.other))
-        both = f"{cell.own.against_untouched} and {cell.other.against_untouched}"
-        lines.append([name, f"{cell.fewer:,}", f"{cell.tokens:+.1%}", once, both])
+        usual = at_once[cell.source, cell.language]
+        before, after = usual.tokens_per_word
+        assert before and after, "the untouched model is in every such cell"
+        once = " and ".join(above(domain.auto, domain.untouched) for domain in usual.domains if domain.untouched)
+        distilled_alike = whole.get((cell.source, cell.language, cell.updates), "not run")
+        lines.append([name, "by the text", above(after, before), once, distilled_alike])
+        once = " and ".join(above(domain.once, domain.untouched) for domain in (cell.own, cell.other))
+        lines.append([name, f"{cell.fewer:,}", f"{cell.tokens:+.1%}", once, _both(cell)])
     return markdown(["", "new tokens", "tokens of the same kind of text", "at once", "distilled"], lines)
+
+
+def _both(cell: Distilled) -> str:
+    return f"{cell.own.against_untouched} and {cell.other.against_untouched}"
 
 
 #: What stands on the front page: a source, a language, a shape, and what a user should do.

@@ -1,12 +1,11 @@
 """How many tokens an extended or swapped vocabulary gets: a number, a share of the tokens to save, or by the text."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 
 from transformers import PreTrainedTokenizerFast
 
 from vocabtransfer.errors import UsageError
-from vocabtransfer.pipeline.shapes import ASKED_LINES
+from vocabtransfer.pipeline.shapes import asked_lines
 from vocabtransfer.surgery.unigram_calibration import draw_words
 from vocabtransfer.tokenization.saving import tokens_that_save
 from vocabtransfer.tokenization.train_corpus import CorpusLike
@@ -77,7 +76,7 @@ def number_of_new_tokens(
     wanted = usual if asked is None else read_new_tokens(asked)
     if isinstance(wanted, int):
         return wanted, ()
-    lines = [line for line in islice(held_out, ASKED_LINES) if line.strip()] or draw_words(words, seed)
+    lines = asked_lines(held_out) or draw_words(words, seed)
     found = tokens_that_save(wanted, tokenizer, corpus(), lines, most=usual, repair_marks=repair_marks)
     count, saved = f"{found.new_tokens:,} new tokens", f"{found.share:.1%} of the tokens of held-out text"
     if found.share >= wanted:

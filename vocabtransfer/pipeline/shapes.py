@@ -91,12 +91,17 @@ class ShapeChoice:
         return {"shape": self.shape, "measured": self.measured, "reason": self.reason, "source_knows": known}
 
 
+def asked_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines of held-out text that a choice is measured on: the first `ASKED_LINES`, without empty ones."""
+    return [line for line in islice(lines, ASKED_LINES) if line.strip()]
+
+
 def ask_source(source: Checkpoint, lines: Sequence[str], words: Mapping[str, float], seed: int = 0) -> Knowledge | None:
     """Measure what the untouched model makes of held-out lines, or of words drawn by their counts; None without either.
 
     A script that its tokenizer spells in bytes needs no run of the model; models too large for the memory get none.
     """
-    texts = [line for line in islice(lines, ASKED_LINES) if line.strip()]
+    texts = asked_lines(lines)
     of: Literal["text", "words"] = "text" if texts else "words"
     if not texts:
         if not words:
@@ -169,7 +174,7 @@ def replacing_saves_little(
     """
     if choice.shape != "replace" or not choice.measured or choice.knowledge is None or choice.knowledge.spelled:
         return None
-    texts = [line for line in islice(lines, ASKED_LINES) if line.strip()]
+    texts = asked_lines(lines)
     if not texts:
         return None
     new, old = (tokenizer_statistics(each, texts).tokens_per_word for each in (tokenizer, source.tokenizer))

@@ -162,10 +162,10 @@ def check_shape_options(request: BuildRequest) -> None:
         return
     if request.new_tokens is not None:
         read_new_tokens(request.new_tokens)
-    if request.new_tokens is not None and (trained or shape in ("replace", "optimise")):
-        raise UsageError(
-            "`new_tokens` is for the vocabularies extend and swap; a new or optimised one has a `vocab_size`."
-        )
+        if trained or shape in ("replace", "optimise"):
+            raise UsageError(
+                "`new_tokens` is for the vocabularies extend and swap; a new or optimised one has a `vocab_size`."
+            )
     if shape in ("extend", "swap") and trained:
         raise UsageError(f"`vocabulary='{shape}'` takes `new_tokens`, not `vocab_size`, `algorithm` or `romanize`.")
     if shape == "optimise" and (request.algorithm is not None or request.romanize or request.vocab_size == "auto"):

@@ -101,9 +101,9 @@ def _first_that_saves(share: float, shape: Shape, learnt: Learnt, lines: list[st
     grown = model.with_merges(letters, ()).with_merges(learnt.tokens[len(letters) :], merges)
     tokens: IntArray = grown.tokens_by_merges(words, weights)[len(model.left) :]
     # Words are counted, not what lies between them: line breaks of documents, added tokens. These stay as they are.
-    between = _tokens(with_repairs(shape), lines) - int(model.tokens_by_merges(words, weights)[-1])
-    tokens += between
-    before = _tokens(shape.tokenizer, lines)
+    before, repaired = _tokens(shape.tokenizer, lines), with_repairs(shape)
+    whole = before if repaired is shape.tokenizer else _tokens(repaired, lines)
+    tokens += whole - int(model.tokens_by_merges(words, weights)[-1])
     enough = np.flatnonzero(tokens <= (1 - share) * before)
     taken = int(enough[0]) if len(enough) else len(merges)
     return Saving(len(letters) + taken, before, int(tokens[taken]))
