@@ -144,7 +144,7 @@ def test_rows_are_distilled_in_what_the_machine_computes_fast_unless_told(
         asked.append((request.dtype, request.device))
         raise Stop
 
-    monkeypatch.setattr(module, "computes_bfloat16", lambda: has_units)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: has_units)
     monkeypatch.setattr(module, "distilled_rows", noted)
     with pytest.raises(Stop):
         build(request(tiny_llama, corpus, tmp_path / "out", dtype=dtype, held_out_bytes=0))

@@ -35,6 +35,18 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Model:
     return made
 
 
+@pytest.mark.parametrize(("matrices", "vectors"), [(True, True), (True, False), (False, True), (False, False)])
+def test_either_kind_of_instructions_makes_bfloat16_the_faster_one(
+    monkeypatch: pytest.MonkeyPatch, matrices: bool, vectors: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrices, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
+    assert half_body.multiplies_bfloat16() is (matrices or vectors)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name)
+    assert not half_body.multiplies_bfloat16(), "a torch that cannot tell"
+
+
 @torch.no_grad()
 def states(model: LlamaForCausalLM) -> torch.Tensor:
     found: torch.Tensor = model.model(input_ids=IDS).last_hidden_state

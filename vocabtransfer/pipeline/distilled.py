@@ -20,7 +20,7 @@ from vocabtransfer.errors import UsageError
 from vocabtransfer.files.json_files import read_json
 from vocabtransfer.files.whole import whole_path
 from vocabtransfer.progress import step
-from vocabtransfer.running.half_body import computes_bfloat16
+from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.plan import own_device
 from vocabtransfer.running.settings import run_settings
 from vocabtransfer.surgery.trained_rows import with_trained_rows
@@ -144,7 +144,7 @@ def _precision() -> Precision:
     asked = run_settings().dtype
     if asked is not None:
         return "fp32" if asked == "float32" else "bf16"
-    return "bf16" if own_device() != "cpu" or computes_bfloat16() else "fp32"
+    return "bf16" if own_device() != "cpu" or multiplies_bfloat16() else "fp32"
 
 
 def _begun(stack: ExitStack, request: AdaptRequest, folder: Path) -> DistilledRows:

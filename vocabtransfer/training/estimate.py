@@ -6,7 +6,7 @@ import torch
 
 from vocabtransfer.checkpoint import Checkpoint
 from vocabtransfer.progress import duration
-from vocabtransfer.running.half_body import computes_bfloat16, multiplies_bfloat16
+from vocabtransfer.running.half_body import multiplies_bfloat16
 from vocabtransfer.running.plan import SMALL, multiplications
 from vocabtransfer.training.processes import computed_in
 from vocabtransfer.training.run import Run
@@ -53,8 +53,8 @@ def sentence_before(run: Run, checkpoint: Checkpoint) -> str:
 
 def _advice(dtype: torch.dtype) -> str:
     """Return a sentence where the other precision is the faster one on this CPU, else nothing."""
-    if dtype == torch.bfloat16 and not computes_bfloat16():
+    if dtype == torch.bfloat16 and not multiplies_bfloat16():
         return " This CPU has no instructions for bfloat16: float32 is faster here."
     if dtype == torch.float32 and multiplies_bfloat16():
-        return " This CPU multiplies several times as fast in bfloat16: `dtype` bfloat16 halves what an update takes."
+        return " This CPU has instructions for bfloat16: with `dtype` bfloat16 an update takes about half the time."
     return ""
