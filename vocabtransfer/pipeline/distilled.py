@@ -140,7 +140,7 @@ def distilled(
 
 
 def _precision() -> Precision:
-    """Return what is computed in: what was asked for, else bfloat16 but on a CPU that has no units for it."""
+    """Return what is computed in: what was asked for, else bfloat16 but on a CPU that has no instructions for it."""
     asked = run_settings().dtype
     if asked is not None:
         return "fp32" if asked == "float32" else "bf16"

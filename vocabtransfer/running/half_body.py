@@ -21,7 +21,7 @@ ROUNDING = 0.1
 def multiplies_bfloat16() -> bool:
     """Tell whether the CPU has instructions for bfloat16 products, of matrices (AMX) or vectors (AVX-512 BF16).
 
-    A product is then two to several times as fast as in float32; without them bfloat16 is the slower one.
+    Products of many rows are then one and a half to several times as fast as in float32; without them they are slower.
     """
     known = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(supported is not None and supported() for supported in known)
