@@ -17,6 +17,7 @@ from vocabtransfer.evaluation.bits_per_byte import bits_per_byte
 from vocabtransfer.languages import find_language
 from vocabtransfer.pipeline import proof
 from vocabtransfer.running import plan, streamed
+from vocabtransfer.running.load import load_model
 from vocabtransfer.running.settings import running_with
 from vocabtransfer.running.streamed import open_streamed, run_together, stream_of
 from vocabtransfer.surgery.evidence import Evidence
@@ -100,9 +101,9 @@ def save_model(kind: str, folder: Path, **changes: Any) -> Path:
 
 
 def both(folder: Path, **options: Any) -> tuple[Any, Any]:
-    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=options.get("dtype", torch.float32)).eval()
-    config = AutoConfig.from_pretrained(folder)
     dtype = options.get("dtype", torch.float32)
+    whole = load_model(folder, dtype=dtype)
+    config = AutoConfig.from_pretrained(folder)
     return whole, open_streamed(
         read_checkpoint(folder, folder.name),
         lambda: AutoModelForCausalLM.from_config(config, dtype=dtype),
@@ -299,7 +300,8 @@ def test_a_large_model_runs_in_what_its_cpu_multiplies_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix_units: bool
 ) -> None:
     source = read_checkpoint(save_model("llama", tmp_path), "x")  # stored in bfloat16
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units, raising=False)
+    for name, known in (("_is_amx_tile_supported", matrix_units), ("_is_avx512_bf16_supported", False)):
+        monkeypatch.setattr(torch.cpu, name, lambda known=known: known, raising=False)
     assert plan.plan_run(source, device="cpu").dtype == torch.float32  # it fits
     small = plan.plan_run(source, device="cpu", memory=1000)
     assert small.streamed and small.dtype == (torch.bfloat16 if matrix_units else torch.float32)

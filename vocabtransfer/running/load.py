@@ -17,15 +17,18 @@ def load_model(folder: Path, *, dtype: torch.dtype | str = torch.float32) -> Pre
     """Load a checkpoint folder as the class that config.json names, for running it; nothing is downloaded.
 
     Where transformers lacks that class, or none is named, the model's body is loaded, or its causal model if the name
-    says that it is one. Raises `VocabTransferError` with what transformers says when it cannot be loaded, a package that
-    quantised weights need included.
+    says that it is one. Nothing in it can be trained: torch multiplies a batch in another way where a weight could be,
+    and some processors round that otherwise; a model whose layers are read one by one gives the same bits so.
+
+    Raises `VocabTransferError` with what transformers says when it cannot be loaded, a package that quantised weights
+    need included.
     """
     kind = opener(read_json(folder / "config.json"))
     try:
         model: Any = kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except Exception as problem:
         raise VocabTransferError(f"the model does not load as {kind.__name__} ({first_line(problem)}).") from problem
-    return cast(PreTrainedModel, model.eval())
+    return cast(PreTrainedModel, model.eval().requires_grad_(False))
 
 
 def load_causal_model(

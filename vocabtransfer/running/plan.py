@@ -169,7 +169,8 @@ def open_causal(checkpoint: Checkpoint, plan: RunPlan, tokens: int = 0) -> PreTr
     if plan.streamed:
         return open_planned(checkpoint, plan, tokens)
     with step(plan.sentence(tokens)):
-        return load_causal_model(checkpoint.path, plan.device, plan.dtype)
+        model: Any = load_causal_model(checkpoint.path, plan.device, plan.dtype)
+        return cast(PreTrainedModel, model.requires_grad_(False))
 
 
 def cannot_fit(checkpoint: Checkpoint, tokens: int = 0) -> str:
