@@ -16,6 +16,9 @@ commas: ``extend`` or ``extend=N`` (N tokens behind the source's instead of a vo
 ``after=N`` (the vocabulary is changed after N updates with the source's own, at the highest rate), and ``tables``,
 ``bpe_dropout``, ``pull`` and ``table_rate`` as `adapt` takes them.
 
+With ``--patience N`` a curve ends early when neither kind of text had a new best in so many scorings; whoever trains keeps
+the best then, as `adapt` does, and so the tables go on with it.
+
 What an update costs is noted where curves are made on a CPU. Curves may be made on a GPU; then ``--cost`` measures it apart,
 on the CPU at hand: CPU seconds of updates of the same size, the first left out. That and the characters of an update give
 the axes on which two vocabularies are compared.
@@ -153,11 +156,22 @@ class Bench:
 class Points:
     """What is noted of a training: scores of both kinds of text on the way, and the CPU seconds of each update."""
 
-    def __init__(self, texts: dict[str, list[str]]) -> None:
-        self.texts = texts
+    def __init__(self, texts: dict[str, list[str]], patience: int = 0) -> None:
+        self.texts, self.patience = texts, patience
         self.updates: list[int] = []
         self.scores: dict[str, list[float]] = {name: [] for name in texts}
         self.seconds: list[float] = []
+
+    @property
+    def waited(self) -> int:
+        """How many scorings ago one of the kinds had its best."""
+        return min(
+            (len(scores) - 1 - scores.index(min(scores)) for scores in self.scores.values() if scores), default=0
+        )
+
+    @property
+    def worn_out(self) -> bool:
+        return 0 < self.patience <= self.waited
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -173,8 +187,12 @@ class Points:
             run.progress.record(run.stage.name, last)
             run.progress.best = run.progress.update
 
+        def is_worn_out(run: _StageRun) -> bool:
+            return self.worn_out
+
         with (
             mock.patch.object(_StageRun, "_evaluate", evaluate),
+            mock.patch.object(_StageRun, "_is_worn_out", is_worn_out),
             mock.patch.object(_StageRun, "_save", lambda run: None),
             mock.patch.object(_StageRun, "_update", self._timed(_StageRun._update)),
         ):
@@ -216,7 +234,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
     }
     for rate in [] if arguments.cost else arguments.rates:
         if f"{rate:g}" not in known["curves"]:
-            points = Points(texts)
+            points = Points(texts, arguments.patience)
             bench.adapt(label, rate, arguments.updates, points)
             known["curves"][f"{rate:g}"] = {"updates": points.updates, **points.scores}
             if arguments.device == "cpu":
@@ -252,6 +270,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1_000)
     parser.add_argument("--batch-tokens", type=int, default=1_024)
     parser.add_argument("--eval-every", type=int, default=50)
+    parser.add_argument("--patience", type=int, default=0, help="scorings without a new best that end a curve")
     parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes of each kind to score")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"], help="of the products")
