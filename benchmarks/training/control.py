@@ -127,6 +127,7 @@ class Bench:
             held_out_bytes=arguments.bytes,
             evaluate_every=arguments.eval_every,
             save_every=1 << 30,
+            patience=arguments.patience,
             block=BLOCK,
             batch_tokens=arguments.batch_tokens,
             dtype=arguments.dtype,
@@ -156,8 +157,8 @@ class Bench:
 class Points:
     """What is noted of a training: scores of both kinds of text on the way, and the CPU seconds of each update."""
 
-    def __init__(self, texts: dict[str, list[str]], patience: int = 0) -> None:
-        self.texts, self.patience = texts, patience
+    def __init__(self, texts: dict[str, list[str]]) -> None:
+        self.texts = texts
         self.updates: list[int] = []
         self.scores: dict[str, list[float]] = {name: [] for name in texts}
         self.seconds: list[float] = []
@@ -168,10 +169,6 @@ class Points:
         return min(
             (len(scores) - 1 - scores.index(min(scores)) for scores in self.scores.values() if scores), default=0
         )
-
-    @property
-    def worn_out(self) -> bool:
-        return 0 < self.patience <= self.waited
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -185,14 +182,10 @@ class Points:
                 self.scores[name].append(round(score.bits_per_byte, 4))
             last = next(iter(self.scores.values()))[-1] if self.texts else 0.0
             run.progress.record(run.stage.name, last)
-            run.progress.best = run.progress.update
-
-        def is_worn_out(run: _StageRun) -> bool:
-            return self.worn_out
+            run.progress.best, run.progress.waited = run.progress.update, self.waited
 
         with (
             mock.patch.object(_StageRun, "_evaluate", evaluate),
-            mock.patch.object(_StageRun, "_is_worn_out", is_worn_out),
             mock.patch.object(_StageRun, "_save", lambda run: None),
             mock.patch.object(_StageRun, "_update", self._timed(_StageRun._update)),
         ):
@@ -234,7 +227,7 @@ def measure(bench: Bench, arguments: argparse.Namespace, label: str) -> None:
     }
     for rate in [] if arguments.cost else arguments.rates:
         if f"{rate:g}" not in known["curves"]:
-            points = Points(texts, arguments.patience)
+            points = Points(texts)
             bench.adapt(label, rate, arguments.updates, points)
             known["curves"][f"{rate:g}"] = {"updates": points.updates, **points.scores}
             if arguments.device == "cpu":
@@ -270,7 +263,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1_000)
     parser.add_argument("--batch-tokens", type=int, default=1_024)
     parser.add_argument("--eval-every", type=int, default=50)
-    parser.add_argument("--patience", type=int, default=0, help="scorings without a new best that end a curve")
+    parser.add_argument("--patience", type=int, help="scorings without a new best that end a curve")
     parser.add_argument("--bytes", type=int, default=12_000, help="held-out bytes of each kind to score")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"], help="of the products")

@@ -37,31 +37,34 @@ def cost(facts: Facts, unit: str) -> float:
     return float(facts["batch_tokens"] * facts["characters_a_token"])
 
 
-def score_at(facts: Facts, kind: str, updates: float) -> float:
-    """Return bits per byte after so many updates, the best of the rates that go so far, on straight lines between points.
+def points_of(facts: Facts) -> Iterator[Mapping[str, Any]]:
+    """Yield the curves of a start, one for each rate, to their ends.
 
-    A curve that ended early goes on as what `adapt` keeps: its best on the same kind of text as it was trained on.
+    One that was ended early, because neither kind of text gained any more, goes on as what `adapt` keeps: its best on the
+    same kind of text as it was trained on.
     """
-    found = []
     for points in facts["curves"].values():
-        if updates <= points["updates"][-1] + 1e-6:  # the end of a curve, give or take a rounding
-            found.append(float(np.interp(updates, points["updates"], points[kind])))
-        elif ended_early(facts, points):
-            found.append(float(points[kind][int(np.argmin(points["own"]))]))
-    return min(found)
+        last, end = points["updates"][-1], facts["updates"]
+        if last == end:
+            yield points
+            continue
+        best = int(np.argmin(points["own"]))
+        kept = {kind: [*points[kind], points[kind][best], points[kind][best]] for kind in KINDS}
+        yield {"updates": [*points["updates"], last + 1, end], **kept}
 
 
-def ended_early(facts: Facts, points: Mapping[str, Any]) -> bool:
-    """Return whether a curve has fewer updates than it was to have, because neither kind of text gained any more."""
-    return bool(points["updates"][-1] < facts["updates"])
+def score_at(facts: Facts, kind: str, updates: float) -> float:
+    """Return bits per byte after so many updates, the best of the rates that go so far, on straight lines between points."""
+    return min(
+        float(np.interp(updates, points["updates"], points[kind]))
+        for points in points_of(facts)
+        if updates <= points["updates"][-1] + 1e-6  # the end of a curve, give or take a rounding
+    )
 
 
 def last_update(facts: Facts) -> int:
-    """Return how far the longest curve of a start goes, or would have gone."""
-    ends = (
-        facts["updates"] if ended_early(facts, points) else points["updates"][-1] for points in facts["curves"].values()
-    )
-    return int(max(ends))
+    """Return how far the longest curve of a start goes."""
+    return max(points["updates"][-1] for points in points_of(facts))
 
 
 def comparable(folder: Path, unit: str) -> Iterator[tuple[Facts, list[Facts]]]:
